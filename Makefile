@@ -1,0 +1,74 @@
+# Everything a contributor runs. `make demo` and `make test` each start from nothing but Python 3.11, g++ and make:
+# they build .venv (again only when pyproject.toml or constraints.txt changed), and the editable install rebuilds
+# the C++ core at import whenever its sources changed.
+
+ifndef PYTHON
+PYTHON := $(shell command -v python3.11 || command -v python3)
+endif
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+# The rebuild at import calls cmake and ninja by name.
+export PATH := $(abspath $(BIN)):$(PATH)
+SANITIZED := build/sanitize
+# The tests that execute C++; they must not need torch, which does not run under the sanitizers in reasonable time.
+SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/test_vm*.py tests/test_oracle*.py \
+	tests/test_program*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test proof lint sanitize stubs docs-isa clean
+
+help:
+	@echo "make demo      train, compile and run both examples"
+	@echo "make test      the test suite"
+	@echo "make proof     the long exhaustive checks"
+	@echo "make lint      ruff, mypy and the direction of imports"
+	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
+	@echo "make stubs     refresh the golden typed stub of the C++ core"
+	@echo "make docs-isa  regenerate docs/isa.md"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -q -c constraints.txt scikit-build-core nanobind nanobind-backend cmake ninja
+	$(BIN)/python -m pip install -q -q -c constraints.txt --no-build-isolation -e ".[torch,demo,test,lint]"
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/sine_ltc.py
+	$(BIN)/python examples/glucose_ncp.py --short
+
+test: $(READY)
+	$(BIN)/python -m pytest -q tests
+
+proof: $(READY)
+	$(BIN)/python -m pytest -q tests/proof
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cp tests/golden/_core.pyi ltc_compiler/_core.pyi
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The sanitized core stands apart from the installed one; tests/conftest.py puts it in place through LTC_CORE.
+# Preloaded: what must come before Python's own allocator and exceptions.
+sanitize: $(READY)
+	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLTC_SANITIZE=ON
+	$(BIN)/cmake --build $(SANITIZED)
+	LTC_CORE="$(SANITIZED)/_core.abi3.so" SKBUILD_EDITABLE_SKIP="$(abspath build/editable)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	  $(BIN)/python -m pytest -q --capture=no $(SANITIZE_TESTS)
+
+stubs: $(READY)
+	mkdir -p tests/golden
+	cp "$$($(BIN)/python -c 'from ltc_compiler import _core; print(_core.__file__.rsplit("/", 1)[0])')/_core.pyi" \
+	  tests/golden/_core.pyi
+
+docs-isa: $(READY)
+	$(BIN)/python -I ltc_compiler/isa.py --markdown docs/isa.md
+
+clean:
+	rm -rf $(VENV) build ltc_compiler/_core.pyi

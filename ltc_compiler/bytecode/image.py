@@ -1,0 +1,91 @@
+"""A whole program as data: configuration, code, the initial stores of every core, and its models.
+
+The compiler builds an Image; the container turns it into bytes and back; the oracle executes it as it stands.
+Every part checks its own shapes when it is built. What the instructions do with the stores (bounds, FIFO
+balance, who may write a state row) is the verifier's matter, when a machine loads the program.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ltc_compiler import isa
+from ltc_compiler.bytecode import container
+from ltc_compiler.bytecode.instr import Instr
+from ltc_compiler.bytecode.ports import Model
+from ltc_compiler.bytecode.reader import RECOMPILE
+from ltc_compiler.bytecode.stores import CoreImage
+from ltc_compiler.config import Config
+from ltc_compiler.errors import ProgramError
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A program. Executed front to back, `code` is legal; each instruction is tagged with its core.
+
+    meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
+    (version), "instructions" (index as text -> what it does for the user), "streaming" (one a model:
+    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed).
+    """
+
+    config: Config
+    code: list[Instr]
+    cores: list[CoreImage]
+    models: list[Model]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.cores) != self.config.cores:
+            raise ProgramError(f"{len(self.cores)} core images for a machine of {self.config.cores} cores")
+        for index, core in enumerate(self.cores):
+            if core.block_size != self.config.block_size:
+                raise ProgramError(
+                    f"core {index} has block size {core.block_size}, the machine {self.config.block_size}"
+                )
+            for store, (used, depth) in store_use(self, index).items():
+                if used > depth:
+                    raise ProgramError(f"core {index} uses {used} {store}, the machine has {depth}")
+        for number, instr in enumerate(self.code):
+            if instr.core != isa.ALL_CORES and instr.core >= self.config.cores:
+                raise ProgramError(f"instruction {number} is for core {instr.core} of {self.config.cores}")
+        for model in self.models:
+            self._check_model(model)
+
+    def _check_model(self, model: Model) -> None:
+        if model.end > len(self.code):
+            raise ProgramError(f"model {model.name!r} ends at instruction {model.end} of {len(self.code)}")
+        for state in model.states:
+            rows = self.cores[state.core].tensor_rows if 0 <= state.core < len(self.cores) else 0
+            if not 0 <= state.row <= rows - state.rows(self.config.block_size):
+                raise ProgramError(
+                    f"state {state.name!r} of model {model.name!r} is at row {state.row} of core"
+                    f" {state.core}, which has {rows} rows"
+                )
+
+    def to_bytes(self, shadow: bool = True) -> bytes:
+        """The program file; shadow=False leaves the fp32 originals out (no plain fp32 machine then)."""
+        parts = container.Parts(self.config, self.code, self.cores, self.models, self.meta)
+        return container.write(parts, shadow)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The inverse of to_bytes. Raises ProgramError or IsaMismatchError with section and byte offset."""
+        parts = container.read(data)
+        try:
+            return cls(*parts)
+        except ProgramError as error:
+            raise ProgramError(error.what, where="the program's stores", remedy=RECOMPILE) from error
+
+
+def store_use(image: Image, core: int) -> dict[str, tuple[int, int]]:
+    """Used and depth of every store of a core, in its own unit."""
+    stores, config = image.cores[core], image.config
+    instructions = sum(instr.core in (core, isa.ALL_CORES) for instr in image.code)
+    return {
+        "tensor_rows": (stores.tensor_rows, config.tensor_rows),
+        "weight_blocks": (len(stores.weights), config.weight_blocks),
+        "synapse_slots": (len(stores.slots), config.synapse_slots),
+        "gather_entries": (len(stores.entries), config.gather_entries),
+        "instruction_slots": (instructions, config.instruction_slots),
+    }

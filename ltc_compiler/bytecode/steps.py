@@ -1,0 +1,130 @@
+"""Sequences of steps for run_timesteps: where the time axis stands in each array, and checks before the first
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ltc_compiler.bytecode.ports import F32, Model, Port, as_float32, check_count
+from ltc_compiler.errors import InputError, ProgramError
+
+Axes = tuple[int | None, ...]
+AxisArgument = int | None | Sequence[int | None]
+
+
+def streaming_axes(meta: Mapping[str, Any], model: Model, model_index: int) -> tuple[Axes, Axes]:
+    """The axes that the streaming transform removed from each input and output; None where it removed none.
+
+    Raises ProgramError if the program's META section contradicts its ports.
+    """
+    every = meta.get("streaming", [])
+    entry = every[model_index] if isinstance(every, list) and model_index < len(every) else {}
+    found = []
+    for side, ports in (("inputs", model.inputs), ("outputs", model.outputs)):
+        axes = entry.get(side, [None] * len(ports)) if isinstance(entry, dict) else None
+        if not isinstance(axes, list) or len(axes) != len(ports) or not all(map(_is_axis, axes)):
+            raise ProgramError(
+                f"streaming axes of model {model.name!r} are {axes!r} for {len(ports)} {side}",
+                where="section META", remedy="recompile the model",
+            )  # fmt: skip
+        found.append(tuple(axes))
+    return found[0], found[1]
+
+
+def resolve_axes(argument: AxisArgument, streamed: Axes, side: str) -> Axes:
+    """One time axis a port: the one given, or one each, or by default those that the streaming transform
+    removed.
+
+    A model that was not streamed gets axis 0 by default. None for one of several ports means that it has no
+    time axis: the same array at every step. Raises InputError for a wrong number of them.
+    """
+    if argument is None:
+        return streamed if any(axis is not None for axis in streamed) else (0,) * len(streamed)
+    axes = (argument,) * len(streamed) if isinstance(argument, int) else tuple(argument)
+    if len(axes) != len(streamed):
+        raise InputError(
+            f"{len(axes)} time axes for {len(streamed)} {side}s", where=f"{side}_timestep_dim",
+            remedy=f"give one integer, or one axis for each {side}",
+        )  # fmt: skip
+    return axes
+
+
+def to_sequences(model: Model, inputs: Sequence[object], axes: Axes) -> tuple[int, list[F32]]:
+    """Number of steps, and every input as contiguous (steps, *port shape) float32. Raises InputError."""
+    check_count(model, inputs)
+    arrays = []
+    for port, value, axis in zip(model.inputs, inputs, axes, strict=True):
+        array = as_float32(port.name, value)
+        arrays.append(array if axis is None else _time_first(port, array, axis))
+    lengths = {
+        p.name: len(a) for p, a, axis in zip(model.inputs, arrays, axes, strict=True) if axis is not None
+    }
+    if len(set(lengths.values())) != 1:
+        listed = ", ".join(f"{name} {n}" for name, n in lengths.items()) or "no input with a time axis"
+        raise InputError(
+            f"the number of steps is not one: {listed}", where=f"inputs of {model.name}",
+            remedy="give every input with a time axis the same number of steps",
+        )  # fmt: skip
+    steps = next(iter(lengths.values()))
+    sequences = []
+    for port, array, axis in zip(model.inputs, arrays, axes, strict=True):
+        expected = port.shape if axis is None else (steps, *port.shape)
+        if array.shape != expected:
+            raise InputError(
+                f"{port.name} has shape {array.shape} with time first, expected {expected}",
+                where=port.name,
+                remedy=f"each step takes {port.shape}; name the time axis by input_timestep_dim",
+            )
+        sequences.append(np.ascontiguousarray(np.broadcast_to(array, (steps, *port.shape))))
+    return steps, sequences
+
+
+def from_sequences(model: Model, arrays: Sequence[F32], axes: Axes) -> F32 | tuple[F32, ...]:
+    """Outputs of shape (steps, *port shape) with the time axis moved to where it is wanted; one array, or a
+    tuple.
+    """
+    moved = []
+    for port, array, axis in zip(model.outputs, arrays, axes, strict=True):
+        place = 0 if axis is None else axis
+        _check_axis(port, place, "output_timestep_dim")
+        moved.append(np.ascontiguousarray(np.moveaxis(array, 0, place)))
+    return one_or_all(moved)
+
+
+def check_output_axes(model: Model, axes: Axes) -> None:
+    """Raises InputError for an axis that an output does not have; called before the first step."""
+    for port, axis in zip(model.outputs, axes, strict=True):
+        _check_axis(port, axis or 0, "output_timestep_dim")
+
+
+def one_or_all(arrays: Sequence[F32]) -> F32 | tuple[F32, ...]:
+    """The array of a model with one output, else the tuple of all."""
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+
+def _time_first(port: Port, array: F32, axis: int) -> F32:
+    _check_axis(port, axis, "input_timestep_dim")
+    if array.ndim != len(port.shape) + 1:
+        raise InputError(
+            f"{port.name} has shape {array.shape}, expected {len(port.shape) + 1} dimensions: a time axis and"
+            f" {port.shape}",
+            where=port.name, remedy="for a single step call run",
+        )  # fmt: skip
+    return np.moveaxis(array, axis, 0)
+
+
+def _check_axis(port: Port, axis: int, where: str) -> None:
+    rank = len(port.shape) + 1
+    if not -rank <= axis < rank:
+        raise InputError(
+            f"time axis {axis} for {port.name}, which has {rank} dimensions with it", where=where,
+            remedy=f"give an axis from {-rank} to {rank - 1}",
+        )  # fmt: skip
+
+
+def _is_axis(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))

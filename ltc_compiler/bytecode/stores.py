@@ -1,0 +1,161 @@
+"""The initial stores of a core: constant rows, weight blocks, synapses and gather patterns.
+
+Every part checks its own shapes when it is built and keeps contiguous arrays of the store's own types, so
+that the container can write them as they stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltc_compiler.bytecode.ports import F32
+from ltc_compiler.errors import ProgramError
+
+U16 = NDArray[np.uint16]
+
+CANONICAL_NAN = 0x7FC00000
+
+
+@dataclass(frozen=True, eq=False)
+class SlotArrays:
+    """The synapse store: n slots of B synapses, one a lane.
+
+    src: (n, B) uint16, presynaptic element or isa.ABSENT; mu, sigma, w, we: (n, B) float32; last: (n,) bool,
+    the last slot of a target row.
+    """
+
+    src: U16
+    mu: F32
+    sigma: F32
+    w: F32
+    we: F32
+    last: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        n = len(self.last)
+        width = self.src.shape[-1]
+        for name in ("src", "mu", "sigma", "w", "we"):
+            kind: type[np.generic] = np.uint16 if name == "src" else np.float32
+            _set_array(self, name, kind, (n, width))
+        _set_array(self, "last", np.bool_, (n,))
+
+    def __len__(self) -> int:
+        return len(self.last)
+
+    @classmethod
+    def empty(cls, block_size: int) -> Self:
+        lanes = np.zeros((0, block_size), np.float32)
+        src = np.zeros((0, block_size), np.uint16)
+        return cls(src, lanes, lanes, lanes, lanes, np.zeros(0, np.bool_))
+
+
+@dataclass(frozen=True, eq=False)
+class EntryArrays:
+    """The gather store: n entries.
+
+    src, dst: (n,) int32 row offsets; clear: (n,) bool; lane: (n, B) uint16, or isa.ABSENT.
+    """
+
+    src: NDArray[np.int32]
+    dst: NDArray[np.int32]
+    clear: NDArray[np.bool_]
+    lane: U16
+
+    def __post_init__(self) -> None:
+        n = len(self.src)
+        _set_array(self, "src", np.int32, (n,))
+        _set_array(self, "dst", np.int32, (n,))
+        _set_array(self, "clear", np.bool_, (n,))
+        _set_array(self, "lane", np.uint16, (n, self.lane.shape[-1]))
+
+    def __len__(self) -> int:
+        return len(self.src)
+
+    @classmethod
+    def empty(cls, block_size: int) -> Self:
+        rows = np.zeros(0, np.int32)
+        return cls(rows, rows, np.zeros(0, np.bool_), np.zeros((0, block_size), np.uint16))
+
+
+@dataclass(frozen=True, eq=False)
+class CoreImage:
+    """The initial stores of one core.
+
+    tensor_rows: rows that the program uses; constants: (first row, (rows, B) float32) ranges, initial states
+    among them, every other row starts as +0; weights: (n, B, B) uint16, bf16 words or halves of fp32;
+    shadow_weights (n, B, B) and shadow_slots (slots, 4, B: mu, sigma, w, we): the fp32 originals for the
+    plain fp32 machine. Constants must be values that a machine can hold: no subnormals, and 0x7FC00000 the
+    only NaN.
+    """
+
+    tensor_rows: int
+    constants: list[tuple[int, F32]]
+    weights: U16
+    slots: SlotArrays
+    entries: EntryArrays
+    shadow_weights: F32 | None = None
+    shadow_slots: F32 | None = None
+
+    def __post_init__(self) -> None:
+        width = self.block_size
+        _set_array(self, "weights", np.uint16, (len(self.weights), width, width))
+        if self.shadow_weights is not None:
+            _set_array(self, "shadow_weights", np.float32, self.weights.shape)
+        if self.shadow_slots is not None:
+            _set_array(self, "shadow_slots", np.float32, (len(self.slots), 4, width))
+        if self.slots.src.shape[1] != width or self.entries.lane.shape[1] != width:
+            raise ProgramError(f"the stores of a core differ in block size: weights have {width}")
+        ranges = [(int(row), _constant(int(row), rows, width)) for row, rows in self.constants]
+        end = 0
+        for row, rows in sorted(ranges, key=lambda r: r[0]):
+            if row < end or row + len(rows) > self.tensor_rows:
+                raise ProgramError(
+                    f"constant rows {row} to {row + len(rows) - 1} overlap others,"
+                    f" or pass the last row, {self.tensor_rows - 1}"
+                )
+            end = row + len(rows)
+        object.__setattr__(self, "constants", ranges)
+
+    @property
+    def block_size(self) -> int:
+        return int(self.weights.shape[-1])
+
+    @property
+    def has_shadow(self) -> bool:
+        """Whether the fp32 originals of everything in its stores are there."""
+        weights = self.shadow_weights is not None or len(self.weights) == 0
+        return weights and (self.shadow_slots is not None or len(self.slots) == 0)
+
+    @classmethod
+    def empty(cls, block_size: int, tensor_rows: int = 0) -> Self:
+        """A core with nothing in its stores."""
+        weights = np.zeros((0, block_size, block_size), np.uint16)
+        return cls(tensor_rows, [], weights, SlotArrays.empty(block_size), EntryArrays.empty(block_size))
+
+
+def _constant(row: int, rows: F32, width: int) -> F32:
+    array = np.ascontiguousarray(rows, np.float32)
+    if array.ndim != 2 or array.shape[1] != width or row < 0:
+        raise ProgramError(f"constant rows at {row} have shape {array.shape}, not (rows, {width})")
+    bits = array.view(np.uint32)
+    magnitude = bits & 0x7FFFFFFF
+    subnormal = (magnitude > 0) & (magnitude < 0x00800000)
+    foreign_nan = (magnitude > 0x7F800000) & (bits != CANONICAL_NAN)
+    if (subnormal | foreign_nan).any():
+        raise ProgramError(
+            f"constant rows at {row} hold subnormals or NaNs that no machine can hold",
+            remedy="pass them through numerics.write_fp32",
+        )
+    return array
+
+
+def _set_array(owner: object, name: str, kind: type[np.generic], shape: Sequence[int]) -> None:
+    array = getattr(owner, name)
+    if np.shape(array) != tuple(shape):
+        raise ProgramError(f"{name} has shape {np.shape(array)}, expected {tuple(shape)}")
+    object.__setattr__(owner, name, np.ascontiguousarray(array, kind))

@@ -1,0 +1,309 @@
+"""The accelerator configuration: what a machine has of each resource, and how long each unit takes.
+
+A Config is frozen and refuses nonsense when it is built. Each field declares its range and its meaning once,
+and the constructor, the TOML reader and the writer are loops over the fields. The machines that ship with the
+project are the files of configs/, one each; a new machine is a new file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self
+
+from ltc_compiler.errors import ConfigError
+
+Scalar = bool | int | float | str
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def _ranged(low: float, high: float, meaning: str, default: int | None = None) -> Any:
+    metadata = {"low": low, "high": high, "meaning": meaning}
+    if default is None:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _cycles(default: int, meaning: str) -> Any:
+    return _ranged(1, 1000, meaning, default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latencies:
+    """Cycles from the issue of a row to its result being readable, operand read and write included.
+
+    Every field lies in 1..1000 cycles. The defaults are plausible for fp32 operators of an FPGA at 300 MHz.
+    Raises ConfigError for a value out of range.
+    """
+
+    issue: int = _cycles(1, "between two instructions of one core")
+    add: int = _cycles(6, "fp32 add and subtract")
+    mul: int = _cycles(5, "fp32 multiply")
+    div: int = _cycles(20, "fp32 divide")
+    sqrt: int = _cycles(20, "fp32 square root")
+    compare: int = _cycles(3, "compare, minimum, maximum and select")
+    move: int = _cycles(3, "copy and broadcast of a row")
+    gather: int = _cycles(4, "gather of lanes into a row")
+    activation: int = _cycles(6, "bf16 activation, a table look-up")
+    activation_fp32: int = _cycles(45, "fp32 activation, a sequence of operations")
+    accumulate: int = _cycles(4, "adder of the matrix unit: beats into one accumulator are this far apart")
+    matrix: int = _cycles(28, "matrix unit from the last beat on: multiplier, adder tree, write")
+    reduce: int = _cycles(30, "reduction of a row: adder tree and write")
+    synapse: int = _cycles(30, "synapse unit from the last row of synapses on")
+    link: int = _cycles(12, "a row from one core to another")
+    io_in: int = _cycles(8, "a row from the host's side into a tensor row")
+    io_out: int = _cycles(8, "a tensor row out to the host's side")
+
+    def __post_init__(self) -> None:
+        _check_fields(self, prefix="latency.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One accelerator configuration.
+
+    name: 1 to 64 letters, digits, "_" or "-", the first a letter or a digit. Every other field has the unit
+    and the range that its declaration gives; counts of stores are per core. Raises ConfigError for a value
+    out of range. The presets (class methods, and files of configs/) are models of this project's own machine
+    in the public geometry of the boards that they are named after.
+    """
+
+    name: str
+    cores: int = _ranged(1, 16, "cores")
+    block_size: int = _ranged(4, 128, "lanes of a row, and sides of a weight block; a power of two")
+    clock_mhz: float = _ranged(1, 2000, "clock in MHz")
+    weight_blocks: int = _ranged(1, 65536, "blocks of the weight store, bf16")
+    tensor_rows: int = _ranged(1, 65536, "rows of the tensor store")
+    accumulators: int = _ranged(1, 64, "row blocks that the matrix unit can have in flight")
+    synapse_slots: int = _ranged(1, 65536, "rows of the synapse store, one synapse a lane")
+    gather_entries: int = _ranged(1, 65536, "rows of the gather pattern store")
+    instruction_slots: int = _ranged(16, 65536, "instructions")
+    link_fifo_rows: int = _ranged(1, 4096, "rows that wait at the end of a link")
+    fp32_beats: int = _ranged(1, 64, "beats that a weight block takes with fp32 operands")
+    fp32_matmul: bool
+    fp8_weights: bool
+    synapse_unit: bool
+    latency: Latencies = field(default_factory=Latencies)
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        if self.block_size & (self.block_size - 1):
+            what = f"block_size is {self.block_size}, not a power of two"
+            remedy = "use 4, 8, 16, 32, 64 or 128"
+            raise ConfigError(what, where=f"block_size of {self.name!r}", remedy=remedy)
+        if not isinstance(self.latency, Latencies):
+            what = f"latency is {self.latency!r}, not a Latencies"
+            raise ConfigError(what, where=f"latency of {self.name!r}", remedy="use Latencies(...)")
+
+    @property
+    def weight_elements(self) -> int:
+        """bf16 weights that all cores hold together."""
+        return self.cores * self.weight_blocks * self.block_size**2
+
+    def block_rows(self, n: int) -> int:
+        """Rows (or blocks along one side) that n elements take: ceil(n / block_size)."""
+        return -(-n // self.block_size)
+
+    def to_dict(self) -> dict[str, Scalar]:
+        """All fields as plain values, as declared; those of the latency table are called "latency.add"."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "latency"}
+        return plain | {f"latency.{f.name}": getattr(self.latency, f.name) for f in fields(self.latency)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object], *, where: str = "a dict") -> Self:
+        """The inverse of to_dict: every field and no other, or ConfigError names `where` and the field."""
+        wanted = [f.name for f in fields(cls) if f.name != "latency"]
+        wanted += [f"latency.{f.name}" for f in fields(Latencies)]
+        missing = [name for name in wanted if name not in values]
+        unknown = [name for name in values if name not in wanted]
+        if unknown:
+            remedy = f"the fields are {', '.join(wanted)}"
+            raise ConfigError(f"unknown {_listed(unknown)}", where=where, remedy=remedy)
+        if missing:
+            remedy = "give every field; the presets are complete examples"
+            raise ConfigError(f"missing {_listed(missing)}", where=where, remedy=remedy)
+        latency = {name: values[f"latency.{name}"] for name in (f.name for f in fields(Latencies))}
+        rest = {name: values[name] for name in wanted if not name.startswith("latency.")}
+        try:
+            return cls(latency=Latencies(**latency), **rest)  # type: ignore[arg-type]
+        except ConfigError as error:
+            raise ConfigError(error.what, where=f"{error.where} in {where}", remedy=error.remedy) from None
+
+    def to_bytes(self) -> bytes:
+        """The TOML text in UTF-8, equal for equal configurations: what save() writes."""
+        lines, table = [], ""
+        for name, value in self.to_dict().items():
+            if name.startswith("latency.") and not table:
+                table = "latency."
+                lines += ["", "[latency]"]
+            lines.append(f"{name.removeprefix(table)} = {_toml(value)}")
+        return ("\n".join(lines) + "\n").encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, where: str = "bytes") -> Self:
+        """The inverse of to_bytes; reads any TOML with the same fields. Raises ConfigError."""
+        try:
+            document = tomllib.loads(data.decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"not a TOML text: {error}", where=where) from error
+        latency = document.pop("latency", {})
+        if not isinstance(latency, dict):
+            raise ConfigError(f"latency is {latency!r}, not a table", where=where, remedy="write [latency]")
+        return cls.from_dict(document | {f"latency.{name}": v for name, v in latency.items()}, where=where)
+
+    def save(self, path: str | Path) -> None:
+        """Write a TOML file that load() reads back to an equal Config."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a TOML file. Raises ConfigError naming the file and the field."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            remedy = "give the path of a TOML file; Config.preset(name) reads the shipped ones"
+            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
+        return cls.from_bytes(data, where=str(path))
+
+    @staticmethod
+    def presets() -> list[str]:
+        """Names of the configurations that ship with the project, in alphabetical order."""
+        return sorted(f.name.removesuffix(".toml") for f in _shipped().iterdir() if f.name.endswith(".toml"))
+
+    @classmethod
+    def preset(cls, name: str) -> Self:
+        """The shipped configuration of that name. Raises ConfigError with the names there are."""
+        if name not in cls.presets():
+            remedy = f"use one of {', '.join(cls.presets())}"
+            raise ConfigError(f"no preset is called {name!r}", where="name", remedy=remedy)
+        return cls.from_bytes((_shipped() / f"{name}.toml").read_bytes(), where=f"preset {name}")
+
+    @classmethod
+    def ip_core(cls, num_cores: int, block_size: int) -> Self:
+        """The machine for a design of one's own: 1..16 cores, block size 4..128, 320 MHz, 1024 blocks a core.
+
+        The tensor and synapse stores hold as many elements whatever the block size. Raises ConfigError.
+        """
+        rows_of = max(1, block_size)  # a nonsense size is refused below, with its name
+        return cls(
+            name=f"ip_core_c{num_cores}b{block_size}",
+            cores=num_cores,
+            block_size=block_size,
+            clock_mhz=320.0,
+            weight_blocks=1024,
+            tensor_rows=8192 * 32 // rows_of,
+            accumulators=8,
+            synapse_slots=4096 * 32 // rows_of,
+            gather_entries=4096,
+            instruction_slots=8192,
+            link_fifo_rows=64,
+            fp32_beats=9,
+            fp32_matmul=True,
+            fp8_weights=True,
+            synapse_unit=True,
+        )
+
+    @classmethod
+    def ia_420f_c6b32(cls) -> Self:
+        """6 cores, block size 32, 320 MHz, 512 weight blocks a core."""
+        return cls.preset("ia_420f_c6b32")
+
+    @classmethod
+    def ia_840f_c3b64(cls) -> Self:
+        """3 cores, block size 64, 320 MHz, 512 weight blocks a core."""
+        return cls.preset("ia_840f_c3b64")
+
+    @classmethod
+    def ia_840f_c2b64d(cls) -> Self:
+        """2 cores, block size 64, 320 MHz, 1024 weight blocks a core."""
+        return cls.preset("ia_840f_c2b64d")
+
+    @classmethod
+    def nt400d11_c6b32(cls) -> Self:
+        """6 cores, block size 32, 320 MHz, 512 weight blocks a core."""
+        return cls.preset("nt400d11_c6b32")
+
+    @classmethod
+    def v80_c6b32(cls) -> Self:
+        """6 cores, block size 32, 300 MHz, 4096 weight blocks a core."""
+        return cls.preset("v80_c6b32")
+
+    @classmethod
+    def v80ll_c6b32(cls) -> Self:
+        """6 cores, block size 32, 330 MHz, 4096 weight blocks a core."""
+        return cls.preset("v80ll_c6b32")
+
+    @classmethod
+    def artena_c8b32(cls) -> Self:
+        """8 cores, block size 32, 320 MHz, 1024 weight blocks a core."""
+        return cls.preset("artena_c8b32")
+
+    @classmethod
+    def tiny_c1b8(cls) -> Self:
+        """1 core, block size 8: for tests and for reading traces."""
+        return cls.preset("tiny_c1b8")
+
+    @classmethod
+    def tiny_c2b8(cls) -> Self:
+        """2 cores, block size 8: the smallest machine with a link."""
+        return cls.preset("tiny_c2b8")
+
+    @classmethod
+    def small_c2b16(cls) -> Self:
+        """2 cores, block size 16: for tests."""
+        return cls.preset("small_c2b16")
+
+
+def _shipped() -> Traversable:
+    """Folder of the shipped TOML files: package data of a wheel, configs/ of a source tree."""
+    package = files("ltc_compiler")
+    installed = package / "configs"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+def _check_fields(instance: Config | Latencies, prefix: str = "") -> None:
+    """Check every declared field of a frozen instance, and make its value a plain int, float, bool or str."""
+    owner = getattr(instance, "name", "")
+    for f in fields(instance):
+        if f.name != "latency":
+            where = f"{prefix}{f.name}" + (f" of {owner!r}" if owner else "")
+            plain = _plain(f"{prefix}{f.name}", str(f.type), getattr(instance, f.name), f.metadata, where)
+            object.__setattr__(instance, f.name, plain)
+
+
+def _plain(name: str, kind: str, value: object, metadata: Mapping[str, Any], where: str) -> Scalar:
+    if kind == "str":
+        if isinstance(value, str) and _NAME.fullmatch(value):
+            return value
+        remedy = 'use 1 to 64 letters, digits, "_" or "-", the first a letter or a digit'
+        raise ConfigError(f"{name} is {value!r}", where=where, remedy=remedy)
+    if kind == "bool":
+        if isinstance(value, bool):
+            return value
+        raise ConfigError(f"{name} is {value!r}", where=where, remedy="use true or false")
+    low, high = metadata["low"], metadata["high"]
+    if not isinstance(value, bool):
+        if kind == "int" and isinstance(value, Integral) and low <= value <= high:
+            return int(value)
+        if kind == "float" and isinstance(value, Real) and low <= value <= high:
+            return float(value)
+    noun = "an integer" if kind == "int" else "a number"
+    remedy = f"use {noun} from {low} to {high}: {metadata['meaning']}"
+    raise ConfigError(f"{name} is {value!r}, not {noun} from {low} to {high}", where=where, remedy=remedy)
+
+
+def _toml(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else repr(value)  # names need no escapes: see _NAME
+
+
+def _listed(names: list[str]) -> str:
+    return ("field " if len(names) == 1 else "fields ") + ", ".join(names)

@@ -1,0 +1,117 @@
+"""The error family: every refusal says what is wrong, where, and what to do about it.
+
+All of them derive from LtcError, so that a caller can catch the family, and keep their parts as
+attributes, so that a tool can show them without parsing the message. `where` names what the user
+wrote (a module path, a source line, a field, a file), never our internals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class LtcError(Exception):
+    """Base of the family.
+
+    what: the fact that is wrong, with the value and the allowed range.
+    where: the user's module, source line, field or file; "" if there is none.
+    remedy: what to change; "" if nothing is known to help.
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        lines = [what]
+        if where:
+            lines.append(f"  where: {where}")
+        if remedy:
+            lines.append(f"  remedy: {remedy}")
+        super().__init__("\n".join(lines))
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Constructors of the family take other arguments than `args`: rebuild from the attributes instead.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[LtcError], args: tuple[object, ...], attributes: dict[str, Any]) -> LtcError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigError(LtcError, ValueError):
+    """A configuration field, or a configuration file, is refused."""
+
+
+class GraphError(LtcError):
+    """A graph breaks a rule of NNIR; raised by the verifier."""
+
+
+class StreamingError(LtcError):
+    """A graph has no step-by-step form along the asked axis."""
+
+
+class ProgramError(LtcError):
+    """A program file or its bytecode is refused; nothing of it was executed."""
+
+
+class IsaMismatchError(ProgramError):
+    """A program was made for another instruction set than this build's."""
+
+
+class InputError(LtcError, ValueError):
+    """An input of a run has a wrong shape, type or value; the state is as it was."""
+
+
+class StateError(LtcError):
+    """A state cannot be read or written as asked; the state is as it was."""
+
+
+class AllocationError(LtcError):
+    """A program does not fit the machine.
+
+    store: which store, with its core; needed and available: in that store's own unit (rows, blocks, slots).
+    """
+
+    def __init__(self, store: str, *, needed: int, available: int, where: str = "", remedy: str = "") -> None:
+        what = f"{store}: {needed} needed, {available} available"
+        super().__init__(what, where=where, remedy=remedy)
+        self.store = store
+        self.needed = needed
+        self.available = available
+
+
+class Unsupported(NamedTuple):
+    """One thing that the front end cannot lower, with the rewrite that works ("" if none is known)."""
+
+    node: str
+    where: str
+    reason: str
+    rewrite: str
+
+
+class UnsupportedError(LtcError):
+    """Everything in a model that cannot be lowered, reported at once.
+
+    entries: one Unsupported for each, in the order of the model.
+    """
+
+    def __init__(self, entries: Iterable[Unsupported]) -> None:
+        self.entries = tuple(entries)
+        if not self.entries:
+            raise ValueError("UnsupportedError needs at least one entry")
+        count = len(self.entries)
+        lines = [f"{count} {'operation' if count == 1 else 'operations'} cannot be lowered"]
+        for entry in self.entries:
+            lines.append(f"  {entry.node}: {entry.reason}")
+            lines.append(f"    where: {entry.where}")
+            if entry.rewrite:
+                lines.append(f"    remedy: {entry.rewrite}")
+        super().__init__("\n".join(lines))
+
+    @classmethod
+    def single(cls, reason: str, *, where: str, rewrite: str = "", node: str = "model") -> UnsupportedError:
+        """The error for one operation."""
+        return cls([Unsupported(node, where, reason, rewrite)])

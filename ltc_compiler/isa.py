@@ -1,0 +1,626 @@
+"""The instruction table of the LTC machine: one table, many readers.
+
+A row of ``INSTRUCTIONS`` says everything about an instruction that is not its arithmetic: opcode, unit, operand
+format, iteration pattern, latency class and meaning. The assembler, the disassembler, the C++ operand structs and
+decoder, the verifier's bounds checks, the VM's dispatch, the trace and ``docs/isa.md`` are loops over it.
+This file imports the standard library alone, so that the build can run it:
+
+    python ltc_compiler/isa.py --header OUT     prints the C++ header
+    python ltc_compiler/isa.py --markdown OUT   prints the reference
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_LOOP_DEPTH = 4
+ALL_CORES = 255  # the `core` of control instructions: every core executes them
+ABSENT = 0xFFFF  # a lane of a gather entry or synapse slot that is not there
+
+UNITS = (
+    "control",
+    "matrix",
+    "vector",
+    "activation",
+    "synapse",
+    "reduce",
+    "move",
+    "link_out",
+    "link_in",
+    "io_in",
+    "io_out",
+)
+
+# The keys of the configuration's latency table that a row of INSTRUCTIONS may name.
+LATENCIES = (
+    "issue",
+    "add",
+    "mul",
+    "div",
+    "sqrt",
+    "compare",
+    "move",
+    "gather",
+    "activation",
+    "activation_fp32",
+    "accumulate",
+    "matrix",
+    "reduce",
+    "synapse",
+    "link",
+    "io_in",
+    "io_out",
+)
+
+# kind of field -> its encoding (little endian). A row address is base, stride, level:
+# the row is base + counter[level] * stride, with counter[0] = 0 outside every loop.
+ENCODINGS = {
+    "row": "<IiB",
+    "u8": "<B",
+    "u16": "<H",
+    "u32": "<I",
+    "i32": "<i",
+    "precision": "<B",  # 0: fp32, 1: bf16
+    "block": "<I",  # address in the weight store
+    "slot": "<I",  # address in the synapse store
+    "entry": "<I",  # address in the gather store
+}
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One operand field of a format: `kind` is a key of ENCODINGS."""
+
+    name: str
+    kind: str
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ENCODINGS:
+            raise ValueError(f"field {self.name}: kind {self.kind!r} is not one of {sorted(ENCODINGS)}")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What one row field touches: rows `field + sum(i_d * step_d)` for every i_d in [0, count_d).
+
+    `extents` holds (count, step) pairs, outermost first. A count is the name of a u32 field, or ``rows(F)`` for the
+    rows that F elements fill, ceil(F / block_size). A step is the name of an i32 field, or a number.
+    """
+
+    field: str
+    write: bool
+    extents: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Format:
+    """Operand fields shared by a family of instructions, and the rows that they reach."""
+
+    name: str
+    pattern: str
+    fields: tuple[Field, ...]
+    accesses: tuple[Access, ...]
+
+    def __post_init__(self) -> None:
+        names = {f.name: f.kind for f in self.fields}
+        if len(names) != len(self.fields):
+            raise ValueError(f"format {self.name}: a field name occurs twice")
+        for a in self.accesses:
+            if names.get(a.field) != "row":
+                raise ValueError(f"format {self.name}: access names {a.field!r}, which is no row field")
+            for count, step in a.extents:
+                count = count[5:-1] if count.startswith("rows(") else count
+                if names.get(count) != "u32":
+                    raise ValueError(f"format {self.name}: count {count!r} is no u32 field")
+                if not step.isdigit() and names.get(step) != "i32":
+                    raise ValueError(f"format {self.name}: step {step!r} is no i32 field")
+        reached = {a.field for a in self.accesses}
+        for f in self.fields:
+            if f.kind == "row" and f.name not in reached:
+                raise ValueError(f"format {self.name}: row field {f.name!r} has no access")
+
+
+def _grid(*sources: str) -> tuple[tuple[Field, ...], tuple[Access, ...]]:
+    """dst and its sources over n_outer x n_inner rows, each with two row steps of its own."""
+    fields: list[Field] = []
+    accesses: list[Access] = []
+    for name in ("dst", *sources):
+        fields += [
+            Field(name, "row", "written" if name == "dst" else "read"),
+            Field(f"{name}_outer", "i32", "rows from one outer index to the next"),
+            Field(f"{name}_inner", "i32", "rows from one inner index to the next; 0 repeats the row"),
+        ]
+        extents = (("n_outer", f"{name}_outer"), ("n_inner", f"{name}_inner"))
+        accesses.append(Access(name, name == "dst", extents))
+    fields += [
+        Field("n_outer", "u32", "outer count"),
+        Field("n_inner", "u32", "inner count"),
+        Field("precision", "precision", "bf16 rounds the result once more, to bf16"),
+    ]
+    return tuple(fields), tuple(accesses)
+
+
+def _row_and(name: str, *rest: Field) -> tuple[Field, ...]:
+    return (Field(name, "row"), *rest)
+
+
+FORMATS = (
+    Format("Unary", "elementwise", *_grid("a")),
+    Format("Binary", "elementwise", *_grid("a", "b")),
+    Format("Ternary", "elementwise", *_grid("a", "b", "c")),
+    Format(
+        "Splat",
+        "elementwise",
+        (*_grid("a")[0], Field("lane", "u16", "lane of the source row, below block_size")),
+        _grid("a")[1],
+    ),
+    Format(
+        "RowReduce",
+        "row_reduce",
+        (
+            Field("dst", "row", "one row a group; the result stands in every lane"),
+            Field("dst_step", "i32", "rows from one group's result to the next"),
+            Field("src", "row", "the first row of the first group"),
+            Field("src_step", "i32", "rows from one group to the next"),
+            Field("groups", "u32", "number of groups"),
+            Field("k", "u32", "elements of a group; they fill rows(k) rows from lane 0"),
+            Field("precision", "precision"),
+        ),
+        (
+            Access("dst", True, (("groups", "dst_step"),)),
+            Access("src", False, (("groups", "src_step"), ("rows(k)", "1"))),
+        ),
+    ),
+    Format(
+        "ColumnReduce",
+        "column_reduce",
+        (
+            Field("dst", "row"),
+            Field("src", "row", "element k of row i is row src + k * k_step + i"),
+            Field("k_step", "i32", "rows from one element to the next"),
+            Field("k", "u32", "elements of the reduction"),
+            Field("n_inner", "u32", "rows of the result"),
+            Field("precision", "precision"),
+        ),
+        (
+            Access("dst", True, (("n_inner", "1"),)),
+            Access("src", False, (("k", "k_step"), ("n_inner", "1"))),
+        ),
+    ),
+    Format(
+        "Matmul",
+        "matrix",
+        (
+            Field("dst", "row"),
+            Field("dst_step", "i32", "rows from one vector's result to the next"),
+            Field("x", "row", "rows(k) rows of a vector; lanes from k on are absent"),
+            Field("x_step", "i32", "rows from one vector to the next"),
+            Field("bias", "row", "m_rows rows, added last"),
+            Field("weights", "block", "block of output row o and input row i: weights + (o * rows(k) + i) * size"),
+            Field("k", "u32", "input elements"),
+            Field("m_rows", "u32", "output rows"),
+            Field("batch", "u32", "number of vectors"),
+            Field("precision", "precision", "of the result"),
+        ),
+        (
+            Access("dst", True, (("batch", "dst_step"), ("m_rows", "1"))),
+            Access("x", False, (("batch", "x_step"), ("rows(k)", "1"))),
+            Access("bias", False, (("m_rows", "1"),)),
+        ),
+    ),
+    Format(
+        "Synapse",
+        "synapse",
+        (
+            Field("num", "row", "sum of s * we"),
+            Field("den", "row", "sum of s * w"),
+            Field("v", "row", "v_rows rows of the presynaptic vector; source i is lane i % B of row i / B"),
+            Field("v_rows", "u32"),
+            Field("slots", "slot", "the first slot; a target row ends with a slot marked last"),
+            Field("targets", "u32", "rows of targets"),
+            Field("precision", "precision", "bf16: rule 11; fp32: its FP32 variant"),
+        ),
+        (
+            Access("num", True, (("targets", "1"),)),
+            Access("den", True, (("targets", "1"),)),
+            Access("v", False, (("v_rows", "1"),)),
+        ),
+    ),
+    Format(
+        "Gather",
+        "gather",
+        (
+            Field("dst", "row", "entries add their destination offset to it"),
+            Field("dst_rows", "u32", "rows that the entries may write"),
+            Field("src", "row", "entries add their source offset to it"),
+            Field("src_rows", "u32", "rows that the entries may read"),
+            Field("entries", "entry", "the first entry"),
+            Field("count", "u32", "number of entries"),
+        ),
+        (
+            Access("dst", True, (("dst_rows", "1"),)),
+            Access("src", False, (("src_rows", "1"),)),
+        ),
+    ),
+    Format(
+        "Send",
+        "send",
+        _row_and(
+            "src",
+            Field("rows", "u32", "at most the configuration's link_fifo_rows"),
+            Field("targets", "u16", "mask of destination cores, never the sender"),
+        ),
+        (Access("src", False, (("rows", "1"),)),),
+    ),
+    Format(
+        "Receive",
+        "receive",
+        _row_and("dst", Field("rows", "u32"), Field("source", "u8", "the sending core")),
+        (Access("dst", True, (("rows", "1"),)),),
+    ),
+    Format(
+        "Input",
+        "input",
+        _row_and("dst", Field("rows", "u32"), Field("port", "u16", "index among the model's inputs")),
+        (Access("dst", True, (("rows", "1"),)),),
+    ),
+    Format(
+        "Output",
+        "output",
+        _row_and("src", Field("rows", "u32"), Field("port", "u16", "index among the model's outputs")),
+        (Access("src", False, (("rows", "1"),)),),
+    ),
+    Format("Loop", "loop", (Field("count", "u32", "number of turns, at least 1"),), ()),
+    Format("End", "end", (), ()),
+)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One row of the table. `latency` is the class that the configuration gives in cycles."""
+
+    opcode: int
+    name: str
+    format: Format
+    unit: str
+    latency: str
+    meaning: str
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"instruction {self.name}: unit {self.unit!r} is not one of {UNITS}")
+        if self.latency not in LATENCIES:
+            raise ValueError(f"instruction {self.name}: latency {self.latency!r} is not one of {LATENCIES}")
+
+    @property
+    def size(self) -> int:
+        """Encoded bytes: opcode, core, then the fields."""
+        return 2 + sum(struct.calcsize(ENCODINGS[f.kind]) for f in self.format.fields)
+
+
+ACTIVATION_MEANINGS = (
+    ("sigmoid", "1 / (1 + e^-a)"),
+    ("tanh", "tanh(a)"),
+    ("exp", "e^a"),
+    ("exp2", "2^a"),
+    ("log", "natural logarithm of a"),
+    ("softplus", "log(1 + e^a)"),
+    ("silu", "a * sigmoid(a)"),
+    ("gelu", "a * Phi(a), with erf"),
+    ("gelu_tanh", "the tanh form of gelu"),
+    ("reciprocal", "1 / a"),
+    ("rsqrt", "1 / sqrt(a)"),
+)
+
+
+def _table() -> tuple[Instruction, ...]:
+    formats = {f.name: f for f in FORMATS}
+    rows: list[tuple[str, str, str, str, str]] = [
+        ("loop", "Loop", "control", "issue", "begin a hardware loop of `count` turns; its counter starts at 0"),
+        ("end", "End", "control", "issue", "end of the innermost loop: count up, and turn back while turns are left"),
+        ("move", "Unary", "move", "move", "dst = a"),
+        ("state_write", "Unary", "move", "move", "dst = a, where dst is a row of the persistent state"),
+        ("splat", "Splat", "move", "gather", "every lane of dst = lane `lane` of a"),
+        (
+            "gather",
+            "Gather",
+            "move",
+            "gather",
+            "for each entry: lane l of row dst + entry.dst = lane entry.lane[l] of row src + entry.src; "
+            "an absent lane keeps its value, or becomes +0 where the entry says clear",
+        ),
+        ("add", "Binary", "vector", "add", "dst = a + b"),
+        ("sub", "Binary", "vector", "add", "dst = a - b"),
+        ("mul", "Binary", "vector", "mul", "dst = a * b"),
+        ("div", "Binary", "vector", "div", "dst = a / b"),
+        ("min", "Binary", "vector", "compare", "NaN if either is NaN, else a < b ? a : b"),
+        ("max", "Binary", "vector", "compare", "NaN if either is NaN, else a > b ? a : b"),
+        ("gt", "Binary", "vector", "compare", "dst = a > b ? 1 : 0"),
+        ("ge", "Binary", "vector", "compare", "dst = a >= b ? 1 : 0"),
+        ("lt", "Binary", "vector", "compare", "dst = a < b ? 1 : 0"),
+        ("le", "Binary", "vector", "compare", "dst = a <= b ? 1 : 0"),
+        ("eq", "Binary", "vector", "compare", "dst = a == b ? 1 : 0"),
+        ("ne", "Binary", "vector", "compare", "dst = a != b ? 1 : 0"),
+        ("select", "Ternary", "vector", "compare", "dst = a != 0 ? b : c (a NaN counts as not zero)"),
+        ("neg", "Unary", "vector", "compare", "dst = -a"),
+        ("abs", "Unary", "vector", "compare", "dst = |a|"),
+        ("relu", "Unary", "vector", "compare", "dst = max(a, +0)"),
+        ("sqrt", "Unary", "vector", "sqrt", "dst = square root of a, correctly rounded"),
+        ("row_sum", "RowReduce", "reduce", "reduce", "sum of the group's elements by the 64-accumulator rule"),
+        ("row_max", "RowReduce", "reduce", "reduce", "maximum of the group's elements, ascending, by the rule of max"),
+        ("column_sum", "ColumnReduce", "reduce", "reduce", "lane by lane the sum over k by the 64-accumulator rule"),
+        ("column_max", "ColumnReduce", "reduce", "reduce", "lane by lane the maximum over k, ascending"),
+        ("matmul", "Matmul", "matrix", "matrix", "dst = W bf16(x) + bias; bf16 weights; size = 1"),
+        (
+            "matmul_fp32",
+            "Matmul",
+            "matrix",
+            "matrix",
+            "dst = W x + bias; fp32 weights, high halves in one block and low halves in the next; size = 2",
+        ),
+        ("synapse", "Synapse", "synapse", "synapse", "numerator and denominator of every target's synapses"),
+        ("send", "Send", "link_out", "link", "push rows into the link FIFO of every target core"),
+        ("receive", "Receive", "link_in", "move", "pop rows from the link FIFO that `source` fills"),
+        ("input", "Input", "io_in", "io_in", "rows of a host array, padded with +0, by the host-load rule"),
+        ("output", "Output", "io_out", "io_out", "rows to a host array"),
+    ]
+    rows += [(name, "Unary", "activation", "activation", f"dst = {text}") for name, text in ACTIVATION_MEANINGS]
+    return tuple(
+        Instruction(i + 1, name, formats[fmt], unit, latency, meaning)
+        for i, (name, fmt, unit, latency, meaning) in enumerate(rows)
+    )
+
+
+INSTRUCTIONS: tuple[Instruction, ...] = _table()
+BY_NAME: dict[str, Instruction] = {i.name: i for i in INSTRUCTIONS}
+BY_OPCODE: dict[int, Instruction] = {i.opcode: i for i in INSTRUCTIONS}
+
+
+def isa_hash() -> bytes:
+    """SHA-256 over everything that fixes the encoding and meaning of a program: 32 bytes."""
+    return hashlib.sha256(repr((INSTRUCTIONS, UNITS, LATENCIES, sorted(ENCODINGS.items()))).encode()).digest()
+
+
+def _words(f: Field) -> int:
+    """32-bit words of a field in a C++ operand struct: a row address takes three, everything else one."""
+    return 3 if f.kind == "row" else 1
+
+
+def _offsets(fmt: Format) -> dict[str, int]:
+    """Field name -> its first word in the C++ operand struct."""
+    offsets: dict[str, int] = {}
+    at = 0
+    for f in fmt.fields:
+        offsets[f.name] = at
+        at += _words(f)
+    return offsets
+
+
+def _cpp_struct(fmt: Format) -> str:
+    types = {"row": "Row", "i32": "std::int32_t"}
+    members = [f"    {types.get(f.kind, 'std::uint32_t')} {f.name};" for f in fmt.fields]
+    head = f"struct {fmt.name} {{"
+    return "\n".join([head, f"    static constexpr Format format = Format::{fmt.name};", *members, "};"])
+
+
+def _cpp_access(fmt: Format, a: Access) -> str:
+    at = _offsets(fmt)
+    extents = []
+    for count, step in a.extents:
+        rows = count.startswith("rows(")
+        name = count[5:-1] if rows else count
+        word, literal = (-1, step) if step.isdigit() else (at[step], "0")
+        extents.append(f"{{{at[name]}, {str(rows).lower()}, {word}, {literal}}}")
+    write = str(a.write).lower()
+    return f'    {{"{a.field}", {at[a.field]}, {write}, {len(extents)}, {{{", ".join(extents)}}}}},'
+
+
+def _cpp_format_tables(fmt: Format) -> list[str]:
+    at = _offsets(fmt)
+    out = []
+    if fmt.fields:
+        out.append(f"inline constexpr FieldInfo fields_{fmt.name}[] = {{")
+        out += [f'    {{"{f.name}", FieldKind::{f.kind}, {at[f.name]}}},' for f in fmt.fields]
+        out.append("};")
+    if fmt.accesses:
+        out.append(f"inline constexpr AccessInfo accesses_{fmt.name}[] = {{")
+        out += [_cpp_access(fmt, a) for a in fmt.accesses]
+        out.append("};")
+    return out
+
+
+def _cpp_format_row(fmt: Format) -> str:
+    words = sum(_words(f) for f in fmt.fields)
+    fields = f"fields_{fmt.name}" if fmt.fields else "nullptr"
+    accesses = f"accesses_{fmt.name}" if fmt.accesses else "nullptr"
+    size = 2 + sum(struct.calcsize(ENCODINGS[f.kind]) for f in fmt.fields)
+    return (
+        f'    {{"{fmt.name}", Pattern::{fmt.pattern}, {size}, {words}, {fields}, {len(fmt.fields)}, '
+        f"{accesses}, {len(fmt.accesses)}}},"
+    )
+
+
+def _cpp_enum(name: str, values: list[str]) -> str:
+    return f"enum class {name} : std::uint8_t {{ {', '.join(values)} }};"
+
+
+_CPP_TYPES = """\
+// The row is base + counter[level] * stride, with counter[0] = 0 outside every loop.
+struct Row {
+    std::uint32_t base;
+    std::int32_t stride;
+    std::uint32_t level;
+};
+
+// Offsets are in 32-bit words from the start of the operand struct: a Row takes three words, every other field one.
+struct FieldInfo {
+    const char* name;
+    FieldKind kind;
+    std::uint8_t word;
+};
+
+// One dimension of an access: `count` is a field (or the rows that it fills), the step a field or, below 0, a number.
+struct ExtentInfo {
+    std::uint8_t count_word;
+    bool count_is_elements;
+    std::int8_t step_word;
+    std::int32_t step;
+};
+
+// Rows `field + sum(i_d * step_d)` for every i_d below count_d, outermost dimension first.
+struct AccessInfo {
+    const char* field;
+    std::uint8_t word;
+    bool write;
+    std::uint8_t n_extents;
+    ExtentInfo extents[2];
+};
+
+struct FormatInfo {
+    const char* name;
+    Pattern pattern;
+    std::uint8_t encoded_size;  // bytes in a program: opcode, core, fields
+    std::uint8_t words;         // 32-bit words of the operand struct
+    const FieldInfo* fields;
+    std::uint8_t n_fields;
+    const AccessInfo* accesses;
+    std::uint8_t n_accesses;
+};
+
+struct InstructionInfo {
+    const char* name;
+    Format format;
+    Unit unit;
+    Latency latency;
+};
+"""
+
+
+def header() -> str:
+    """The C++ header: enums, operand structs, descriptor tables, and LTC_INSTRUCTIONS to expand over the table."""
+    patterns = list(dict.fromkeys(f.pattern for f in FORMATS))
+    opcodes = [f"{i.name} = {i.opcode}" for i in INSTRUCTIONS]
+    digest = ", ".join(f"0x{byte:02x}" for byte in isa_hash())
+    encoded = ", ".join(str(struct.calcsize(e)) for e in ENCODINGS.values())
+    out = [
+        "// Printed by ltc_compiler/isa.py from the instruction table. Do not edit.",
+        "#pragma once",
+        "#include <cstdint>",
+        "",
+        "namespace ltc::isa {",
+        "",
+        f"inline constexpr unsigned max_loop_depth = {MAX_LOOP_DEPTH};",
+        f"inline constexpr unsigned all_cores = {ALL_CORES};  // the core of control instructions",
+        f"inline constexpr unsigned absent = 0x{ABSENT:X};  // a lane that is not there",
+        f"inline constexpr unsigned n_units = {len(UNITS)};",
+        f"inline constexpr unsigned n_latencies = {len(LATENCIES)};",
+        f"inline constexpr unsigned n_formats = {len(FORMATS)};",
+        f"inline constexpr unsigned max_opcode = {max(BY_OPCODE)};",
+        f"inline constexpr std::uint8_t hash[32] = {{{digest}}};",
+        "",
+        _cpp_enum("Opcode", opcodes),
+        _cpp_enum("Unit", list(UNITS)),
+        _cpp_enum("Latency", list(LATENCIES)),
+        _cpp_enum("Pattern", patterns),
+        _cpp_enum("Format", [f.name for f in FORMATS]),
+        _cpp_enum("FieldKind", list(ENCODINGS)),
+        _cpp_enum("Precision", list(PRECISIONS)),
+        "",
+        f"inline constexpr std::uint8_t encoded_bytes[] = {{{encoded}}};  // by FieldKind",
+        "",
+        _CPP_TYPES,
+        *(_cpp_struct(f) for f in FORMATS),
+        "",
+        *(line for f in FORMATS for line in _cpp_format_tables(f)),
+        "inline constexpr FormatInfo formats[] = {",
+        *(_cpp_format_row(f) for f in FORMATS),
+        "};",
+        "",
+        "// By opcode; a hole in the opcodes has a null name.",
+        "inline constexpr InstructionInfo instructions[] = {",
+        *(_cpp_instruction_row(BY_OPCODE.get(code)) for code in range(max(BY_OPCODE) + 1)),
+        "};",
+        "",
+        "}  // namespace ltc::isa",
+        "",
+        "// X(name, format, unit, latency) for every row of the table.",
+        "#define LTC_INSTRUCTIONS(X) \\",
+        " \\\n".join(f"    X({i.name}, {i.format.name}, {i.unit}, {i.latency})" for i in INSTRUCTIONS),
+        "// X(format) for every operand format.",
+        "#define LTC_FORMATS(X) \\",
+        " \\\n".join(f"    X({f.name})" for f in FORMATS),
+        "",
+    ]
+    return "\n".join(out)
+
+
+def _cpp_instruction_row(i: Instruction | None) -> str:
+    if i is None:
+        return "    {nullptr, Format{}, Unit{}, Latency{}},"
+    return f'    {{"{i.name}", Format::{i.format.name}, Unit::{i.unit}, Latency::{i.latency}}},'
+
+
+_MARKDOWN_HEAD = """\
+# The instruction set
+
+Printed from the table in `ltc_compiler/isa.py` by `python ltc_compiler/isa.py --markdown docs/isa.md`.
+
+An encoded instruction is its opcode (u8), its core (u8; 255 for `loop` and `end`, which every core executes), then its
+fields in order, little endian. A row address is `base` (u32), `stride` (i32) and `level` (u8): the row is
+`base + counter[level] * stride`, where level 1 is the outermost loop around the instruction and level 0 stands for no
+loop. `B` is the block size; `rows(n)` is ceil(n / B). Every row that an instruction writes is flushed and has canonical
+NaNs (docs/numerics.md, rule 4).
+"""
+
+
+def _markdown_format(fmt: Format) -> list[str]:
+    out = [f"### {fmt.name}", "", f"Iteration pattern: `{fmt.pattern}`.", ""]
+    if not fmt.fields:
+        return [*out, "No fields.", ""]
+    out += ["| field | encoding | |", "|---|---|---|"]
+    out += [f"| `{f.name}` | {f.kind} | {f.doc} |" for f in fmt.fields]
+    out.append("")
+    for a in fmt.accesses:
+        terms = "".join(f" + i{d} · {step}" for d, (_, step) in enumerate(a.extents))
+        bounds = ", ".join(f"i{d} < {count}" for d, (count, _) in enumerate(a.extents))
+        out.append(f"- {'writes' if a.write else 'reads'} rows `{a.field}{terms}` for {bounds}")
+    return [*out, ""] if fmt.accesses else out
+
+
+def markdown() -> str:
+    """The reference: every instruction, then every operand format."""
+    out = [_MARKDOWN_HEAD, "## Field encodings", "", "| kind | bytes |", "|---|---|"]
+    out += [f"| {kind} | {struct.calcsize(encoding)} |" for kind, encoding in ENCODINGS.items()]
+    out += ["", "## Instructions", "", "| opcode | name | format | unit | latency class | bytes | meaning |"]
+    out.append("|---|---|---|---|---|---|---|")
+    for i in INSTRUCTIONS:
+        meaning = i.meaning.replace("|", "\\|")
+        out.append(
+            f"| {i.opcode} | `{i.name}` | {i.format.name} | {i.unit} | {i.latency} | {i.size} | {meaning} |"
+        )
+    out += ["", "## Operand formats", ""]
+    out += [line for fmt in FORMATS for line in _markdown_format(fmt)]
+    return "\n".join(out).rstrip("\n") + "\n"
+
+
+def main() -> None:
+    """Write the C++ header or the reference."""
+    parser = argparse.ArgumentParser(description="Print the instruction table.")
+    parser.add_argument("--header", type=Path, metavar="OUT", help="the C++ header")
+    parser.add_argument("--markdown", type=Path, metavar="OUT", help="the reference in Markdown")
+    arguments = parser.parse_args()
+    if arguments.header is None and arguments.markdown is None:
+        parser.error("nothing to print: give --header OUT or --markdown OUT")
+    for path, text in ((arguments.header, header), (arguments.markdown, markdown)):
+        if path is not None:
+            path.write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""The face of the reference machine: the interface of VM, without its speed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ltc_compiler import numerics
+from ltc_compiler.bytecode import Image, Model, State
+from ltc_compiler.bytecode.ports import (
+    F32,
+    check_elapsed_times,
+    check_inputs,
+    check_state,
+    from_rows,
+    model_at,
+    to_rows,
+)
+from ltc_compiler.bytecode.steps import (
+    AxisArgument,
+    check_output_axes,
+    from_sequences,
+    one_or_all,
+    resolve_axes,
+    streaming_axes,
+    to_sequences,
+)
+from ltc_compiler.errors import ProgramError
+from ltc_compiler.oracle.semantics import SEMANTICS
+from ltc_compiler.oracle.step import Machine, Step
+
+
+class Oracle:
+    """Runs a program as the contract says, bit for bit; the interface of VM, without its speed.
+
+    bit_accurate=False executes in plain fp32: no bf16 rounding, fp32 originals for weights and synapses.
+    Raises ProgramError if the program was saved without them.
+    """
+
+    def __init__(self, image: Image, bit_accurate: bool = True) -> None:
+        if not bit_accurate and not all(core.has_shadow for core in image.cores):
+            raise ProgramError(
+                "the program holds no fp32 originals, which plain fp32 needs", where="section SHAD",
+                remedy="save it with shadow=True, or use bit_accurate=True",
+            )  # fmt: skip
+        self.image = image
+        width = image.config.block_size
+        tensor = [np.zeros((core.tensor_rows, width), np.float32) for core in image.cores]
+        for core, store in zip(image.cores, tensor, strict=True):
+            for row, rows in core.constants:
+                store[row : row + len(rows)] = rows
+        self._initial = [store.copy() for store in tensor]
+        self._machine = Machine(image, bit_accurate, tensor)
+
+    def run(self, *inputs: object, model_index: int = 0) -> F32 | tuple[F32, ...]:
+        """One inference: arrays of the ports' shapes in, one array or a tuple out. Raises InputError."""
+        model = model_at(self.image.models, model_index)
+        arrays = check_inputs(model, inputs)
+        check_elapsed_times(model, arrays)
+        return one_or_all(self._execute(model, arrays))
+
+    def run_timesteps(
+        self,
+        *inputs: object,
+        input_timestep_dim: AxisArgument = None,
+        output_timestep_dim: AxisArgument = None,
+        model_index: int = 0,
+    ) -> F32 | tuple[F32, ...]:
+        """VM.run_timesteps, step by step."""
+        model = model_at(self.image.models, model_index)
+        streamed = streaming_axes(self.image.meta, model, model_index)
+        output_axes = resolve_axes(output_timestep_dim, streamed[1], "output")
+        check_output_axes(model, output_axes)
+        steps, arrays = to_sequences(model, inputs, resolve_axes(input_timestep_dim, streamed[0], "input"))
+        check_elapsed_times(model, arrays)
+        outputs = [np.zeros((steps, *port.shape), np.float32) for port in model.outputs]
+        for t in range(steps):
+            for output, value in zip(outputs, self._execute(model, [a[t] for a in arrays]), strict=True):
+                output[t] = value
+        return from_sequences(model, outputs, output_axes)
+
+    def reset(self, model_index: int | None = None) -> None:
+        """Initial state for one model, or for all."""
+        models = self.image.models if model_index is None else [model_at(self.image.models, model_index)]
+        for model in models:
+            for state in model.states:
+                rows = self._rows(state)
+                self._machine.tensor[state.core][rows] = self._initial[state.core][rows]
+
+    @property
+    def state(self) -> dict[str, F32]:
+        """A copy of the state of model 0, by name."""
+        return self.get_state()
+
+    def get_state(self, model_index: int = 0) -> dict[str, F32]:
+        """A copy of a model's state, by name."""
+        model = model_at(self.image.models, model_index)
+        return {state.name: self._read_state(state) for state in model.states}
+
+    def set_state(self, values: Mapping[str, object], model_index: int = 0) -> None:
+        """Replace the named states. Raises StateError, with nothing changed, for an unknown name or a wrong
+        array.
+        """
+        model = model_at(self.image.models, model_index)
+        for state, array in check_state(model, values):
+            rows = to_rows(array, self._machine.width)
+            self._machine.tensor[state.core][self._rows(state)] = numerics.write_fp32(rows)
+
+    def _rows(self, state: State) -> slice:
+        return slice(state.row, state.row + state.rows(self._machine.width))
+
+    def _read_state(self, state: State) -> F32:
+        return from_rows(self._machine.tensor[state.core][self._rows(state)], state.shape)
+
+    def _execute(self, model: Model, inputs: Sequence[F32]) -> list[F32]:
+        numerics.require_ieee()
+        machine = self._machine
+        machine.inputs, machine.outputs = inputs, {}
+        machine.fifos.clear()
+        machine.loops.clear()
+        machine.counter = model.begin
+        while machine.counter < model.end:
+            instr = self.image.code[machine.counter]
+            SEMANTICS[instr.name](Step(machine, model, instr))
+            machine.counter += 1
+        if machine.loops or any(machine.fifos.values()) or len(machine.outputs) != len(model.outputs):
+            raise ProgramError(
+                "a loop stays open, a link is not empty, or an output was not written",
+                where=f"end of model {model.name!r}", remedy="recompile the model",
+            )  # fmt: skip
+        return [machine.outputs[i] for i in range(len(model.outputs))]

@@ -1,0 +1,232 @@
+"""A compiled program: what the compiler hands back, and what a file holds.
+
+A Program is verified when it is made, so that whatever one holds can run. It answers how large it is and how
+long an inference takes, and makes the machines that execute it: the simulator and the reference machine.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+from ltc_compiler import _core
+from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
+from ltc_compiler.bytecode.ports import model_at
+from ltc_compiler.bytecode.steps import Axes, streaming_axes
+from ltc_compiler.config import Config
+from ltc_compiler.errors import InputError, ProgramError
+from ltc_compiler.oracle import Oracle
+from ltc_compiler.vm import VM
+
+
+class Program:
+    """A program for one accelerator configuration.
+
+    Raises ProgramError or IsaMismatchError if the image breaks a rule of the machine: nothing of it is
+    executed.
+    """
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._core = _core.Program.parse(image.to_bytes())
+
+    def to_vm(self, bit_accurate: bool = True) -> VM:
+        """A simulator with a fresh state; bit_accurate=False computes in plain fp32, to tell quantisation
+        apart.
+        """
+        return VM(self._image, self._core, bit_accurate)
+
+    def to_oracle(self, bit_accurate: bool = True) -> Oracle:
+        """The reference machine in NumPy: the same bits, slowly."""
+        return Oracle(self._image, bit_accurate)
+
+    # --- files ----------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, shadow: bool = True) -> None:
+        """Write a program file; shadow=False leaves out the fp32 originals that bit_accurate=False needs."""
+        Path(path).write_bytes(self.save_bytes(shadow))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read and verify a program file. Raises ProgramError or IsaMismatchError naming the file."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise ProgramError(
+                f"cannot be read: {error.strerror}",
+                where=str(path),
+                remedy="give a file that Program.save wrote",
+            ) from error
+        try:
+            return cls.load_bytes(data)
+        except ProgramError as error:
+            raise type(error)(error.what, where=f"{path}: {error.where}", remedy=error.remedy) from error
+
+    def save_bytes(self, shadow: bool = True) -> bytes:
+        """The program file as bytes."""
+        return self._image.to_bytes(shadow)
+
+    @classmethod
+    def load_bytes(cls, data: bytes) -> Self:
+        """The inverse of save_bytes; verifies everything. Raises ProgramError or IsaMismatchError."""
+        return cls(Image.from_bytes(data))
+
+    # --- models and ports -----------------------------------------------------------------------------
+
+    @property
+    def image(self) -> Image:
+        """The program as data: code, stores, models."""
+        return self._image
+
+    @property
+    def hw_config(self) -> Config:
+        """The configuration that it was compiled for."""
+        return self._image.config
+
+    @property
+    def num_models(self) -> int:
+        return len(self._image.models)
+
+    def model_name(self, model_index: int = 0) -> str:
+        return self._model(model_index).name
+
+    def num_inputs(self, model_index: int = 0) -> int:
+        return len(self._model(model_index).inputs)
+
+    def num_outputs(self, model_index: int = 0) -> int:
+        return len(self._model(model_index).outputs)
+
+    def input_shape(self, model_index: int = 0, input_index: int = 0) -> tuple[int, ...]:
+        return self._input(model_index, input_index).shape
+
+    def output_shape(self, model_index: int = 0, output_index: int = 0) -> tuple[int, ...]:
+        return self._output(model_index, output_index).shape
+
+    def input_format(self, model_index: int = 0, input_index: int = 0) -> str:
+        """ "fp32" or "bf16": what the accelerator makes of the float32 array."""
+        return self._input(model_index, input_index).precision
+
+    def output_format(self, model_index: int = 0, output_index: int = 0) -> str:
+        """ "fp32" or "bf16": what the values of the float32 array are rounded to."""
+        return self._output(model_index, output_index).precision
+
+    def input_streaming_dim(self, model_index: int = 0, input_index: int = 0) -> int | None:
+        """The axis of the original input that the streaming transform removed; None if it removed none."""
+        self._input(model_index, input_index)
+        return self._axes(model_index)[0][input_index]
+
+    def output_streaming_dim(self, model_index: int = 0, output_index: int = 0) -> int | None:
+        """The axis of the original output that the streaming transform removed; None if it removed none."""
+        self._output(model_index, output_index)
+        return self._axes(model_index)[1][output_index]
+
+    # --- size and time --------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, Any]:
+        """Sizes, as plain values.
+
+        "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or
+        instructions; "models": for each its name, instructions, and bytes of inputs, outputs and state as
+        float32; "instructions": in all; "file_bytes": of the program with and without
+        ("file_bytes_bit_accurate") originals.
+        """
+        image = self._image
+        uses = [store_use(image, core) for core in range(image.config.cores)]
+        return {
+            "cores": [{name: {"used": u, "depth": d} for name, (u, d) in use.items()} for use in uses],
+            "models": [_model_metrics(model) for model in image.models],
+            "instructions": len(image.code),
+            "file_bytes": len(self.save_bytes()),
+            "file_bytes_bit_accurate": len(self.save_bytes(shadow=False)),
+        }
+
+    def cycle_count_per_inference(self, model_index: int = 0, spaced: bool = True) -> int:
+        """Cycles from the last input row in to the last output row out, by walking the program.
+
+        spaced=True: the accelerator was idle before, and what depends on state alone was done ahead;
+        spaced=False: the input arrives the moment the previous inference ends.
+        """
+        return int(self.cycle_summary_per_inference(model_index, spaced)["latency"])
+
+    def compute_duration_per_inference_us(
+        self, clock_mhz: float | None = None, model_index: int = 0, spaced: bool = True
+    ) -> float:
+        """cycle_count_per_inference in µs, at the configuration's clock or at `clock_mhz`.
+
+        Raises InputError for a clock that is not a positive number.
+        """
+        clock = self.hw_config.clock_mhz if clock_mhz is None else clock_mhz
+        if not (math.isfinite(clock) and clock > 0):
+            raise InputError(
+                f"clock_mhz is {clock}", where="clock_mhz", remedy="give a positive number of MHz"
+            )
+        return self.cycle_count_per_inference(model_index, spaced) / clock
+
+    def cycle_summary_per_inference(self, model_index: int = 0, spaced: bool = True) -> dict[str, Any]:
+        """The walk behind cycle_count_per_inference, in cycles.
+
+        "latency"; "total": everything done; "arrival": when the input arrived; "last_in", "last_out"; "busy":
+        for each core the cycles that each unit was at work; "instructions": executed, over all cores.
+        """
+        model = self._model(model_index)
+        arrival = 0
+        summary = dict(_core.cycles(self._core, model_index, arrival))
+        if spaced:
+            arrival = int(summary["total"])
+            summary = dict(_core.cycles(self._core, model_index, arrival))
+        last = summary["last_out"] if model.outputs else summary["total"]
+        return {"latency": last - (summary["last_in"] if model.inputs else 0), "arrival": arrival, **summary}
+
+    def disassemble(self) -> str:
+        """The code as text, one line an instruction, with what each does for the user where that is known."""
+        comments = self._image.meta.get("instructions", {})
+        known = {int(index): str(text) for index, text in comments.items() if str(index).isdecimal()}
+        head = [_describe(model) for model in self._image.models]
+        return f"; {self.hw_config.name}\n" + "".join(head) + disassemble(self._image.code, known)
+
+    def __repr__(self) -> str:
+        names = ", ".join(model.name for model in self._image.models)
+        return f"Program({names} for {self.hw_config.name}, {len(self._image.code)} instructions)"
+
+    def _model(self, index: int) -> Model:
+        return model_at(self._image.models, index)
+
+    def _input(self, model_index: int, index: int) -> Port:
+        return _port(self._model(model_index).inputs, index, "input")
+
+    def _output(self, model_index: int, index: int) -> Port:
+        return _port(self._model(model_index).outputs, index, "output")
+
+    def _axes(self, model_index: int) -> tuple[Axes, Axes]:
+        return streaming_axes(self._image.meta, self._model(model_index), model_index)
+
+
+def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:
+    if not 0 <= index < len(ports):
+        listed = ", ".join(f"{i} {port.name!r}" for i, port in enumerate(ports)) or "none"
+        raise InputError(f"no {side} {index}", where=f"{side}_index", remedy=f"the {side}s are {listed}")
+    return ports[index]
+
+
+def _bytes(shapes: list[tuple[int, ...]]) -> int:
+    return 4 * sum(math.prod(shape) for shape in shapes)
+
+
+def _model_metrics(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "instructions": model.end - model.begin,
+        "input_bytes": _bytes([port.shape for port in model.inputs]),
+        "output_bytes": _bytes([port.shape for port in model.outputs]),
+        "state_bytes": _bytes([state.shape for state in model.states]),
+    }
+
+
+def _describe(model: Model) -> str:
+    """The model's interface as comment lines."""
+    lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}"]
+    for side, ports in (("input", model.inputs), ("output", model.outputs)):
+        lines += [f";   {side} {p.name} {p.shape} {p.precision} {p.role}" for p in ports]
+    lines += [f";   state {s.name} {s.shape} in core {s.core} from row {s.row} on" for s in model.states]
+    return "".join(f"{line}\n" for line in lines)

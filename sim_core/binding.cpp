@@ -1,0 +1,318 @@
+// The Python binding: it converts and does nothing more. Arrays come in through the buffer protocol, which costs a
+// fraction of what an ndarray object does; whatever is not a C-contiguous float32 array of the right shape is refused
+// here, and ltc_compiler/vm.py then says so at length or converts it.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vm.h"
+
+namespace nb = nanobind;
+
+void bind_timing(nb::module_& m);
+void bind_numerics(nb::module_& m);
+
+namespace {
+
+using ltc::Refusal;
+using ltc::RefusalKind;
+
+#ifdef LTC_SANITIZE
+constexpr bool sanitized = true;
+#else
+constexpr bool sanitized = false;
+#endif
+
+nb::dict build_info() {
+    nb::dict info;
+    info["compiler"] = __VERSION__;
+    info["cplusplus"] = __cplusplus;
+    info["sanitized"] = sanitized;
+    return info;
+}
+
+[[noreturn]] void refuse_input(std::string what, std::string where, std::string remedy) {
+    throw Refusal(RefusalKind::input, std::move(what), std::move(where), std::move(remedy));
+}
+
+// A Refusal becomes the class of ltc_compiler.errors that it names.
+void translate(const std::exception_ptr& exception, void*) {
+    try {
+        std::rethrow_exception(exception);
+    } catch (const Refusal& refusal) {
+        static const char* const classes[] = {"ProgramError", "IsaMismatchError", "InputError", "StateError", "ConfigError"};
+        nb::object kind = nb::module_::import_("ltc_compiler.errors").attr(classes[static_cast<std::size_t>(refusal.kind)]);
+        nb::object error = kind(refusal.fact, nb::arg("where") = refusal.where, nb::arg("remedy") = refusal.remedy);
+        PyErr_SetObject(kind.ptr(), error.ptr());
+    }
+}
+
+std::string text(const std::vector<std::size_t>& dims) {
+    std::string out = "(";
+    for (std::size_t n = 0; n < dims.size(); ++n) out += (n != 0 ? ", " : "") + std::to_string(dims[n]);
+    return out + (dims.size() == 1 ? ",)" : ")");
+}
+
+// A float32 array of the caller's, held while the VM uses it.
+class Array {
+public:
+    // shape: what the array must have; steps: with one more, leading axis of that length.
+    Array(PyObject* object, const ltc::Shape& shape, std::optional<std::size_t> steps, bool writable, const std::string& name) {
+        const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
+        if (PyObject_GetBuffer(object, &view_, flags) != 0) {
+            PyErr_Clear();
+            fail(shape, steps, writable, name, nb::steal<nb::str>(PyObject_Str(reinterpret_cast<PyObject*>(Py_TYPE(object)))).c_str());
+        }
+        if (!fits(shape, steps)) {
+            std::string given = std::string("format ") + view_.format + ", shape ";
+            given += text({view_.shape, view_.shape + view_.ndim});
+            PyBuffer_Release(&view_);
+            fail(shape, steps, writable, name, given);
+        }
+    }
+    ~Array() {
+        if (view_.obj != nullptr) PyBuffer_Release(&view_);
+    }
+    Array(Array&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }
+    Array(const Array&) = delete;
+    Array& operator=(const Array&) = delete;
+
+    float* data() const { return static_cast<float*>(view_.buf); }
+    bool overlaps(const Array& other) const {
+        const auto a = reinterpret_cast<std::uintptr_t>(view_.buf), b = reinterpret_cast<std::uintptr_t>(other.view_.buf);
+        return a < b + static_cast<std::uintptr_t>(other.view_.len) && b < a + static_cast<std::uintptr_t>(view_.len);
+    }
+
+private:
+    bool fits(const ltc::Shape& shape, std::optional<std::size_t> steps) const {
+        const std::size_t more = steps ? 1 : 0;
+        if (view_.format == nullptr || std::strcmp(view_.format, "f") != 0 || view_.itemsize != sizeof(float)) return false;
+        if (static_cast<std::size_t>(view_.ndim) != shape.dims.size() + more) return false;
+        if (steps && static_cast<std::size_t>(view_.shape[0]) != *steps) return false;
+        for (std::size_t n = 0; n < shape.dims.size(); ++n)
+            if (static_cast<std::size_t>(view_.shape[n + more]) != shape.dims[n]) return false;
+        return true;
+    }
+    [[noreturn]] static void fail(const ltc::Shape& shape, std::optional<std::size_t> steps, bool writable,
+                                  const std::string& name, const std::string& given) {
+        std::vector<std::size_t> dims(shape.dims.begin(), shape.dims.end());
+        if (steps) dims.insert(dims.begin(), *steps);
+        refuse_input(std::string("expected a ") + (writable ? "writable " : "") + "C-contiguous float32 array of shape " +
+                         text(dims) + ", given: " + given,
+                     name, "pass np.ascontiguousarray(x, dtype=np.float32)");
+    }
+
+    Py_buffer view_;
+};
+
+// The arrays of all ports on one side, as the VM takes them.
+struct Arrays {
+    std::vector<Array> arrays;
+    std::vector<float*> data;
+
+    // values: a tuple or list with one array a port, or the one array itself.
+    Arrays(const std::vector<ltc::Port>& ports, nb::handle values, std::optional<std::size_t> steps, bool writable) {
+        const bool tuple = PyTuple_Check(values.ptr()), list = !tuple && PyList_Check(values.ptr());
+        const std::size_t n = tuple ? nb::borrow<nb::tuple>(values).size() : list ? nb::borrow<nb::list>(values).size() : 1;
+        if (n != ports.size())
+            refuse_input(std::string("the model has ") + std::to_string(ports.size()) + (writable ? " outputs, " : " inputs, ") +
+                             std::to_string(n) + " arrays given", writable ? "outputs" : "inputs", "give one array a port");
+        arrays.reserve(n);
+        data.reserve(n);
+        for (std::size_t i = 0; i < n; ++i) {
+            const auto at = static_cast<Py_ssize_t>(i);
+            PyObject* value = tuple ? PyTuple_GetItem(values.ptr(), at) : list ? PyList_GetItem(values.ptr(), at) : values.ptr();
+            arrays.emplace_back(value, ports[i].shape, steps, writable, ports[i].name);
+            data.push_back(arrays.back().data());
+        }
+    }
+};
+
+// Refuses rather than waits: two threads that share a VM would mix their states.
+struct Lease : ltc::VM::Lease {
+    explicit Lease(ltc::VM& vm) : ltc::VM::Lease(vm) {
+        if (!held())
+            throw Refusal(RefusalKind::state, "the VM is running in another thread", "VM",
+                          "make one VM for each thread: they share the program");
+    }
+};
+
+// A VM, and what its calls would otherwise look up every time.
+class PyVM {
+public:
+    PyVM(std::shared_ptr<const ltc::Program> program, bool bit_accurate) : vm_(std::move(program), bit_accurate) {
+        const nb::module_ numpy = nb::module_::import_("numpy");
+        empty_ = numpy.attr("empty");
+        float32_ = numpy.attr("float32");
+        for (const ltc::Model& model : vm_.program().models) {
+            auto& shapes = output_shapes_.emplace_back();
+            for (const ltc::Port& port : model.outputs) shapes.push_back(python_shape(port.shape));
+        }
+    }
+
+    nb::list run(Py_ssize_t index, nb::handle inputs) {
+        const Lease lease(vm_);
+        const ltc::Model& model = model_at(index);
+        const Arrays in(model.inputs, inputs, std::nullopt, false);
+        nb::list made;
+        for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(index)]) made.append(empty(shape));
+        const Arrays out(model.outputs, made, std::nullopt, true);
+        execute(index, std::nullopt, in, out);
+        return made;
+    }
+
+    void run_into(Py_ssize_t index, nb::handle inputs, nb::handle outputs) { run_arrays(index, std::nullopt, inputs, outputs); }
+    void run_timesteps(Py_ssize_t index, std::size_t steps, nb::handle inputs, nb::handle outputs) {
+        run_arrays(index, steps, inputs, outputs);
+    }
+
+    void reset(Py_ssize_t index) {
+        const Lease lease(vm_);
+        if (index != -1) return vm_.reset(static_cast<std::size_t>(&model_at(index) - vm_.program().models.data()));
+        for (std::size_t m = 0; m < vm_.program().models.size(); ++m) vm_.reset(m);
+    }
+
+    nb::object get_state(Py_ssize_t index, Py_ssize_t state) {
+        const Lease lease(vm_);
+        const ltc::State& found = state_at(index, state);
+        nb::object out = empty(python_shape(found.shape));
+        const Array array(out.ptr(), found.shape, std::nullopt, true, found.name);
+        vm_.get_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), array.data());
+        return out;
+    }
+
+    void set_state(Py_ssize_t index, Py_ssize_t state, nb::handle value) {
+        const Lease lease(vm_);
+        const ltc::State& found = state_at(index, state);
+        const Array array(value.ptr(), found.shape, std::nullopt, false, found.name);
+        vm_.set_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), array.data());
+    }
+
+    nb::dict metrics() const {
+        nb::dict out;
+        out["arena_bytes"] = vm_.arena_bytes();
+        out["steps"] = vm_.steps();
+        out["simd"] = vm_.kernels().name;
+        out["lanes"] = vm_.kernels().lanes;
+        out["bit_accurate"] = vm_.bit_accurate();
+        return out;
+    }
+
+private:
+    const ltc::Model& model_at(Py_ssize_t index) const {
+        const auto& models = vm_.program().models;
+        if (index < 0 || static_cast<std::size_t>(index) >= models.size())
+            refuse_input("no model " + std::to_string(index), "model_index",
+                         "give an index below " + std::to_string(models.size()));
+        return models[static_cast<std::size_t>(index)];
+    }
+
+    const ltc::State& state_at(Py_ssize_t index, Py_ssize_t state) const {
+        const auto& states = model_at(index).states;
+        if (state < 0 || static_cast<std::size_t>(state) >= states.size())
+            throw Refusal(RefusalKind::state, "no state " + std::to_string(state), "state index",
+                          "give an index below " + std::to_string(states.size()));
+        return states[static_cast<std::size_t>(state)];
+    }
+
+    static nb::object python_shape(const ltc::Shape& shape) {
+        nb::list dims;
+        for (std::uint32_t d : shape.dims) dims.append(d);
+        return nb::tuple(dims);
+    }
+
+    nb::object empty(const nb::object& shape) const {
+        PyObject* array = PyObject_CallFunctionObjArgs(empty_.ptr(), shape.ptr(), float32_.ptr(), nullptr);
+        if (array == nullptr) throw nb::python_error();
+        return nb::steal(array);
+    }
+
+    void run_arrays(Py_ssize_t index, std::optional<std::size_t> steps, nb::handle inputs, nb::handle outputs) {
+        const Lease lease(vm_);
+        const ltc::Model& model = model_at(index);
+        const Arrays in(model.inputs, inputs, steps, false);
+        const Arrays out(model.outputs, outputs, steps, true);
+        for (std::size_t o = 0; o < out.arrays.size(); ++o) {
+            for (const Array& input : in.arrays)
+                if (out.arrays[o].overlaps(input))
+                    refuse_input("it shares memory with an input", model.outputs[o].name, "give an array of its own");
+            for (std::size_t other = 0; other < o; ++other)
+                if (out.arrays[o].overlaps(out.arrays[other]))
+                    refuse_input("it shares memory with another output", model.outputs[o].name, "give an array of its own");
+        }
+        execute(index, steps, in, out);
+    }
+
+    void execute(Py_ssize_t index, std::optional<std::size_t> steps, const Arrays& in, const Arrays& out) {
+        const auto model = static_cast<std::size_t>(index);
+        ltc::Status status;
+        {
+            const nb::gil_scoped_release unlocked;
+            status = steps ? vm_.run_timesteps(model, *steps, in.data.data(), out.data.data())
+                           : vm_.run(model, in.data.data(), out.data.data());
+        }
+        if (status == ltc::Status::ok) return;
+        const std::size_t port = vm_.bad_elapsed_time(model, steps.value_or(1), in.data.data());
+        refuse_input("an elapsed time is NaN or negative", vm_.program().models[model].inputs[port].name,
+                     "give the time since the previous step, 0 or more");
+    }
+
+    ltc::VM vm_;
+    nb::object empty_, float32_;
+    std::vector<std::vector<nb::object>> output_shapes_;  // by model
+};
+
+std::shared_ptr<const ltc::Program> parse(const nb::bytes& data) {
+    const std::span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(data.data()), data.size());
+    const nb::gil_scoped_release unlocked;
+    return std::make_shared<const ltc::Program>(ltc::parse(bytes));
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+    m.doc() = "The simulator's C++ core.";
+    nb::register_exception_translator(&translate);
+    m.def("build_info", &build_info, nb::sig("def build_info() -> dict[str, str | int | bool]"),
+          "How this extension was built: compiler, C++ standard, and whether the sanitizers watch it.");
+
+    nb::class_<ltc::Program>(m, "Program", "A parsed and verified program; VMs share it read-only.")
+        .def_static("parse", &parse, nb::arg("data"), nb::sig("def parse(data: bytes) -> Program"),
+                    "Reads and verifies a program file's bytes; executes nothing.\n\n"
+                    "Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.");
+
+    nb::class_<PyVM>(m, "VM", "A program with a state of its own. For one thread at a time: StateError if it is busy.")
+        .def(nb::init<std::shared_ptr<const ltc::Program>, bool>(), nb::arg("program"), nb::arg("bit_accurate") = true,
+             nb::sig("def __init__(self, program: Program, bit_accurate: bool = True) -> None"),
+             "bit_accurate=False computes in plain fp32 from the fp32 originals; ProgramError if there are none.\n\n"
+             "The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512 (generic off x86-64);\n"
+             "ConfigError if this CPU cannot run them.")
+        .def("run", &PyVM::run, nb::arg("model"), nb::arg("inputs"),
+             nb::sig("def run(self, model: int, inputs: typing.Any) -> list[typing.Any]"),
+             "One inference: a tuple or list with one C-contiguous float32 array a port, or the one array; new arrays\n"
+             "out. Raises InputError for anything else, an elapsed time that is NaN or negative, or a wrong model;\n"
+             "the state is then as it was.")
+        .def("run_into", &PyVM::run_into, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"),
+             nb::sig("def run_into(self, model: int, inputs: typing.Any, outputs: typing.Any) -> None"),
+             "run() into given arrays, writable and apart from each other and from the inputs.")
+        .def("run_timesteps", &PyVM::run_timesteps, nb::arg("model"), nb::arg("steps"), nb::arg("inputs"), nb::arg("outputs"),
+             nb::sig("def run_timesteps(self, model: int, steps: int, inputs: typing.Any, outputs: typing.Any) -> None"),
+             "run_into() for every step of arrays with one more, leading axis of length `steps`.")
+        .def("reset", &PyVM::reset, nb::arg("model") = -1, nb::sig("def reset(self, model: int = -1) -> None"),
+             "The initial state, for one model or, with -1, for all.")
+        .def("get_state", &PyVM::get_state, nb::arg("model"), nb::arg("state"),
+             nb::sig("def get_state(self, model: int, state: int) -> typing.Any"), "A copy, of the state's shape.")
+        .def("set_state", &PyVM::set_state, nb::arg("model"), nb::arg("state"), nb::arg("value"),
+             nb::sig("def set_state(self, model: int, state: int, value: typing.Any) -> None"),
+             "Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.")
+        .def("metrics", &PyVM::metrics, nb::sig("def metrics(self) -> dict[str, typing.Any]"),
+             "Bytes of its memory, steps of its code, and the kernels that it uses.");
+
+    bind_numerics(m);
+    bind_timing(m);
+}

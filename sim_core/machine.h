@@ -1,0 +1,78 @@
+// What the whole core knows about the machine: the sizes of a configuration, the limits that the loader holds every
+// program to, and the form in which a program is refused. isa.gen.h is printed from the table in ltc_compiler/isa.py.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <string>
+#include <utility>
+
+#include "isa.gen.h"
+
+namespace ltc {
+
+// Section MACH of a program. Sizes of stores are those of one core, latencies are in cycles by isa::Latency.
+struct Machine {
+    std::uint32_t cores;
+    std::uint32_t block_size;  // lanes of a row, a power of two
+    std::uint32_t weight_blocks;
+    std::uint32_t tensor_rows;
+    std::uint32_t accumulators;
+    std::uint32_t synapse_slots;
+    std::uint32_t gather_entries;
+    std::uint32_t instruction_slots;
+    std::uint32_t link_fifo_rows;
+    std::uint32_t fp32_beats;
+    bool fp32_matmul;
+    bool fp8_weights;
+    bool synapse_unit;
+    std::array<std::uint32_t, isa::n_latencies> latencies;
+
+    std::uint32_t latency(isa::Latency which) const { return latencies[static_cast<std::size_t>(which)]; }
+
+    // Rows that n elements fill.
+    std::uint64_t rows(std::uint64_t n) const { return (n + block_size - 1) / block_size; }
+};
+
+// Bounds that no program may pass, whatever its configuration says: they keep a hostile file from asking for memory
+// or time that its size does not pay for.
+namespace limits {
+inline constexpr std::uint32_t cores = 16;
+inline constexpr std::uint32_t min_block_size = 4;
+inline constexpr std::uint32_t max_block_size = 128;
+inline constexpr std::uint32_t store = 65536;  // rows, blocks, slots, entries or instructions of one core
+inline constexpr std::uint32_t fifo_rows = 4096;
+inline constexpr std::uint32_t accumulators = 64;
+inline constexpr std::uint32_t cycles = 1000;            // any latency, and fp32_beats
+inline constexpr std::uint32_t instructions = 1u << 20;  // of a program
+inline constexpr std::uint32_t rank = 8;
+inline constexpr std::uint32_t elements = 1u << 30;  // of a host array
+inline constexpr std::uint64_t turns = 1ull << 40;   // of a loop nest, times the rows that an instruction touches
+inline constexpr std::uint64_t checks = 1ull << 28;  // slots and entries that a program's instructions name
+inline constexpr std::uint64_t spare = 1ull << 26;   // bytes of packed weights beyond four times the weight store
+}  // namespace limits
+
+// A refusal, in the parts of ltc_compiler.errors.LtcError. Thrown while loading and by the host-side checks,
+// never by a run. `kind` names the class of the error.
+enum class RefusalKind : std::uint8_t { program, isa_mismatch, input, state, config };
+
+class Refusal : public std::exception {
+public:
+    Refusal(RefusalKind kind, std::string what, std::string where, std::string remedy)
+        : kind(kind), fact(std::move(what)), where(std::move(where)), remedy(std::move(remedy)) {}
+    const char* what() const noexcept override { return fact.c_str(); }
+
+    RefusalKind kind;
+    std::string fact;
+    std::string where;
+    std::string remedy;
+};
+
+// A program is damaged or was not made by our compiler: the one remedy is to compile it again.
+[[noreturn]] inline void refuse_program(std::string what, std::string where) {
+    throw Refusal(RefusalKind::program, std::move(what), std::move(where), "compile and save the program again");
+}
+
+}  // namespace ltc

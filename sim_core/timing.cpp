@@ -1,0 +1,371 @@
+// The walk behind timing.h. A core is in order: an instruction issues when the one before it has issued and its unit
+// has taken the last beat of its last instruction. Then its beats follow each other, a cycle apart or later, each as
+// soon as its rows allow: a row is read once it is written, and overwritten after it was read and written before.
+#include "timing.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "clock.h"
+
+namespace ltc {
+namespace {
+
+template <class Op>
+concept Grid = requires(Op op) { op.dst_outer; op.n_outer; op.n_inner; };
+
+std::uint64_t times(std::uint64_t a, std::uint64_t b) {
+    std::uint64_t product;
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
+std::uint64_t plus(std::uint64_t a, std::uint64_t b) {
+    std::uint64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
+}
+
+// ---- how much there is to walk ----------------------------------------------------------------------------------
+
+template <Grid Op>
+std::uint64_t count_beats(const Program&, const Instruction&, const Op& op) {
+    return times(op.n_outer, op.n_inner);
+}
+std::uint64_t count_beats(const Program& p, const Instruction&, const isa::RowReduce& op) {
+    return times(op.groups, p.machine.rows(op.k));
+}
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::ColumnReduce& op) {
+    return times(op.n_inner, op.k);
+}
+std::uint64_t count_beats(const Program& p, const Instruction&, const isa::Matmul& op) {
+    return times(times(op.batch, op.m_rows), p.machine.rows(op.k));
+}
+std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Synapse& op) {
+    std::uint64_t slot = op.slots;
+    for (std::uint32_t t = 0; t < op.targets; ++t) slot += p.cores[in.core].slots.run[slot];
+    return slot - op.slots + op.v_rows;
+}
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Gather& op) { return op.count; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Send& op) { return op.rows; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Receive& op) { return op.rows; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Input& op) { return op.rows; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Output& op) { return op.rows; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Loop&) { return 0; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::End&) { return 0; }
+
+std::uint64_t count_beats(const Program& program, const Instruction& in) {
+    switch (in.info().format) {
+#define LTC_CASE(name) \
+    case isa::Format::name: return count_beats(program, in, in.as<isa::name>());
+        LTC_FORMATS(LTC_CASE)
+#undef LTC_CASE
+    }
+    return 0;
+}
+
+// Executed instructions of a model. Throws Refusal if they or their beats are more than max_work.
+std::uint64_t check_work(const Program& program, const Model& model) {
+    std::array<std::uint64_t, isa::max_loop_depth + 1> turns{1};
+    std::uint64_t instructions = 0, beats = 0;
+    for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
+        const Instruction& in = program.code[at];
+        const bool inside = in.opcode == isa::Opcode::end;  // an end is executed once a turn of its loop
+        const std::uint64_t executions = turns[in.depth + (inside ? 1 : 0)];
+        instructions = plus(instructions, executions);
+        beats = plus(beats, times(executions, count_beats(program, in)));
+        if (in.opcode == isa::Opcode::loop) turns[in.depth + 1] = times(executions, in.as<isa::Loop>().count);
+    }
+    if (std::max(instructions, beats) > max_work)
+        throw Refusal(RefusalKind::program,
+                      "a run executes " + std::to_string(instructions) + " instructions and " + std::to_string(beats) +
+                          " beats, more than " + std::to_string(max_work),
+                      "the code of model '" + model.name + "'", "lower the trip counts of its loops");
+    return instructions;
+}
+
+// ---- the walk ---------------------------------------------------------------------------------------------------
+
+template <bool traced>
+class Walk {
+public:
+    Walk(const Program& program, std::uint64_t arrival, std::size_t limit)
+        : program_(program), machine_(program.machine), arrival_(arrival), limit_(limit), cores_(machine_.cores),
+          links_(std::size_t{machine_.cores} * machine_.cores), accumulator_(accumulator_slots()) {
+        for (std::uint32_t c = 0; c < machine_.cores; ++c) cores_[c].rows.resize(program.cores[c].tensor_rows);
+        for (LinkClock& link : links_) link.places.resize(machine_.link_fifo_rows);
+        report_.busy.assign(std::size_t{machine_.cores} * isa::n_units, 0);
+    }
+
+    void run(const Model& model) {
+        for (std::uint32_t at = model.code_begin; at < model.code_end;) {
+            const Instruction& in = program_.code[at];
+            at_ = at;
+            if (in.info().unit == isa::Unit::control) {
+                at = control(in, at);
+            } else {
+                execute(in);
+                ++at;
+            }
+            if (traced && trace.size() >= limit_) return;
+        }
+    }
+
+    CycleReport report(std::uint64_t instructions) const {
+        CycleReport out = report_;
+        out.total = std::max(last_ready_, out.last_out);
+        if (out.last_out == 0) out.last_out = out.total;  // an output takes a cycle or more: 0 says that none was
+        out.instructions = instructions;
+        return out;
+    }
+
+    std::vector<TraceRecord> trace;
+
+private:
+    // Row-block contexts of the matrix unit times the input rows after which an accumulator is used again.
+    std::size_t accumulator_slots() const { return std::size_t{machine_.accumulators} * period(); }
+    std::uint32_t period() const { return std::max(1u, 128 / machine_.block_size); }
+
+    // Executes a loop or an end on every core; returns the index of the next instruction.
+    std::uint32_t control(const Instruction& in, std::uint32_t at) {
+        const std::uint64_t cost = machine_.latency(isa::Latency::issue);
+        for (std::uint32_t c = 0; c < machine_.cores; ++c) {
+            std::uint64_t& issue = cores_[c].next_issue;
+            if constexpr (traced) {
+                if (trace.size() < limit_) trace.push_back({at, c, issue, issue, issue + cost, 0, Stall::none});
+            }
+            issue += cost;
+        }
+        std::uint64_t& counter = counters_[in.depth + 1];
+        if (in.opcode == isa::Opcode::loop) {
+            counter = 0;
+            return at + 1;
+        }
+        return ++counter < program_.code[in.match].as<isa::Loop>().count ? in.match + 1 : at + 1;
+    }
+
+    void execute(const Instruction& in) {
+        const auto unit = static_cast<std::size_t>(in.info().unit);
+        core_ = &cores_[in.core];
+        const std::uint64_t issue = std::max(core_->next_issue, core_->unit_free[unit]);
+        const std::uint64_t waited = issue - core_->next_issue;
+        core_->next_issue = issue + machine_.latency(isa::Latency::issue);
+        Beats<traced> beats(core_->rows.data(), issue, delay(in));
+        finish_ = 0;
+        switch (in.info().format) {
+#define LTC_CASE(name) \
+    case isa::Format::name: walk(in, in.as<isa::name>(), beats); break;
+            LTC_FORMATS(LTC_CASE)
+#undef LTC_CASE
+        }
+        core_->unit_free[unit] = beats.next();
+        report_.busy[in.core * isa::n_units + unit] += beats.busy;
+        last_ready_ = std::max(last_ready_, beats.last_ready);
+        if constexpr (traced) record(in, issue, waited, beats);
+    }
+
+    void record(const Instruction& in, std::uint64_t issue, std::uint64_t waited, Beats<traced>& beats) {
+        beats.lost[static_cast<std::size_t>(Stall::unit)] = waited;
+        const auto worst = std::max_element(beats.lost.begin(), beats.lost.end());
+        const Stall stall = *worst == 0 ? Stall::none : static_cast<Stall>(worst - beats.lost.begin());
+        trace.push_back({at_, in.core, issue, beats.first, std::max(finish_, beats.last_ready), *worst, stall});
+    }
+
+    // Cycles from a beat's last cycle to its row being readable.
+    std::uint64_t delay(const Instruction& in) const {
+        const isa::InstructionInfo& info = in.info();
+        if (info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision))
+            return machine_.latency(isa::Latency::activation_fp32);
+        return machine_.latency(info.latency);
+    }
+
+    static bool fp32(std::uint32_t precision) { return precision == static_cast<std::uint32_t>(isa::Precision::fp32); }
+
+    std::int64_t address(const isa::Row& row) const {
+        return std::int64_t{row.base} + static_cast<std::int64_t>(counters_[row.level]) * row.stride;
+    }
+    std::uint64_t first_row(const isa::Row& row) const { return static_cast<std::uint64_t>(address(row)); }
+
+    // ---- the beats of each format ----
+
+    template <std::size_t N>
+    static void grid(const std::array<Lattice, N>& sources, const Lattice& dst, std::uint32_t n_outer,
+                     std::uint32_t n_inner, Beats<traced>& beats) {
+        for (std::uint32_t o = 0; o < n_outer; ++o) {
+            for (std::uint32_t i = 0; i < n_inner; ++i) {
+                std::array<std::uint64_t, N> reads;
+                for (std::size_t s = 0; s < N; ++s) reads[s] = sources[s].at(o, i);
+                beats.beat(reads, Rows{dst.at(o, i)});
+            }
+        }
+    }
+
+    template <Grid Op>
+    void walk(const Instruction&, const Op& op, Beats<traced>& beats) {
+        const Lattice dst{address(op.dst), op.dst_outer, op.dst_inner};
+        const Lattice a{address(op.a), op.a_outer, op.a_inner};
+        if constexpr (requires { op.c; }) {
+            const Lattice b{address(op.b), op.b_outer, op.b_inner}, c{address(op.c), op.c_outer, op.c_inner};
+            grid<3>({a, b, c}, dst, op.n_outer, op.n_inner, beats);
+        } else if constexpr (requires { op.b; }) {
+            grid<2>({a, Lattice{address(op.b), op.b_outer, op.b_inner}}, dst, op.n_outer, op.n_inner, beats);
+        } else {
+            grid<1>({a}, dst, op.n_outer, op.n_inner, beats);
+        }
+    }
+
+    void walk(const Instruction&, const isa::RowReduce& op, Beats<traced>& beats) {
+        const Lattice src{address(op.src), op.src_step, 1}, dst{address(op.dst), op.dst_step, 0};
+        const std::uint64_t last = machine_.rows(op.k) - 1;
+        for (std::uint32_t g = 0; g < op.groups; ++g) {
+            for (std::uint64_t j = 0; j < last; ++j) beats.beat(Rows{src.at(g, j)}, no_rows);
+            beats.beat(Rows{src.at(g, last)}, Rows{dst.at(g, 0)});
+        }
+    }
+
+    void walk(const Instruction&, const isa::ColumnReduce& op, Beats<traced>& beats) {
+        const Lattice src{address(op.src), op.k_step, 1};
+        const std::uint64_t dst = first_row(op.dst);
+        for (std::uint32_t i = 0; i < op.n_inner; ++i) {
+            for (std::uint32_t k = 0; k + 1 < op.k; ++k) beats.beat(Rows{src.at(k, i)}, no_rows);
+            beats.beat(Rows{src.at(op.k - 1, i)}, Rows{dst + i});
+        }
+    }
+
+    void walk(const Instruction& in, const isa::Matmul& op, Beats<traced>& beats) {
+        const Lattice x{address(op.x), op.x_step, 1}, dst{address(op.dst), op.dst_step, 1};
+        const std::uint64_t bias = first_row(op.bias), last = machine_.rows(op.k) - 1;
+        const std::uint64_t hold = in.opcode == isa::Opcode::matmul_fp32 ? machine_.fp32_beats : 1;
+        const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate);
+        for (std::uint32_t b = 0; b < op.batch; ++b) {
+            for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
+                const std::uint32_t group = std::min(machine_.accumulators, op.m_rows - first);
+                // accumulator_[p * group + o]: from when on row block `o` may use its accumulators of phase p again.
+                std::fill_n(accumulator_.begin(), std::size_t{group} * period(), 0);
+                std::size_t at = 0;
+                for (std::uint64_t i = 0; i <= last; ++i) {
+                    for (std::uint32_t o = 0; o < group; ++o) {
+                        beats.await(accumulator_[at], Stall::accumulator);
+                        const std::uint64_t row = first + o;
+                        const std::uint64_t start =
+                            i < last ? beats.beat(Rows{x.at(b, i)}, no_rows, hold)
+                                     : beats.beat(std::array{x.at(b, i), bias + row}, Rows{dst.at(b, row)}, hold);
+                        accumulator_[at++] = start + spacing;
+                    }
+                    if (at == std::size_t{group} * period()) at = 0;
+                }
+            }
+        }
+    }
+
+    void walk(const Instruction& in, const isa::Synapse& op, Beats<traced>& beats) {
+        const std::uint64_t v = first_row(op.v), num = first_row(op.num), den = first_row(op.den);
+        const std::uint64_t hold = fp32(op.precision) ? machine_.fp32_beats : 1;
+        const std::vector<std::uint32_t>& run = program_.cores[in.core].slots.run;
+        for (std::uint32_t j = 0; j < op.v_rows; ++j) beats.beat(Rows{v + j}, no_rows);
+        std::size_t slot = op.slots;
+        for (std::uint32_t t = 0; t < op.targets; ++t) {
+            for (std::uint32_t j = 1; j < run[slot]; ++j) beats.beat(no_rows, no_rows, hold);
+            beats.beat(no_rows, std::array{num + t, den + t}, hold);
+            slot += run[slot];
+        }
+    }
+
+    void walk(const Instruction& in, const isa::Gather& op, Beats<traced>& beats) {
+        const EntryStore& entries = program_.cores[in.core].entries;
+        const std::int64_t src = address(op.src), dst = address(op.dst);
+        for (std::size_t e = op.entries; e < std::size_t{op.entries} + op.count; ++e)
+            beats.beat(Rows{static_cast<std::uint64_t>(src + entries.src[e])},
+                       Rows{static_cast<std::uint64_t>(dst + entries.dst[e])});
+    }
+
+    void walk(const Instruction& in, const isa::Send& op, Beats<traced>& beats) {
+        const std::uint64_t src = first_row(op.src);
+        for (std::uint32_t j = 0; j < op.rows; ++j) {
+            std::array<LinkClock::Place*, limits::cores> places;
+            std::size_t n = 0;
+            for (std::uint32_t target = 0; target < machine_.cores; ++target) {
+                if (!(op.targets >> target & 1)) continue;
+                LinkClock& link = links_[in.core * machine_.cores + target];
+                places[n] = &link.take(link.in);
+                beats.await(places[n++]->vacant, Stall::link);
+            }
+            finish_ = beats.beat(Rows{src + j}, no_rows) + machine_.latency(isa::Latency::link);
+            for (std::size_t p = 0; p < n; ++p) places[p]->arrival = finish_;
+        }
+    }
+
+    void walk(const Instruction& in, const isa::Receive& op, Beats<traced>& beats) {
+        const std::uint64_t dst = first_row(op.dst);
+        LinkClock& link = links_[op.source * machine_.cores + in.core];
+        for (std::uint32_t j = 0; j < op.rows; ++j) {
+            LinkClock::Place& place = link.take(link.out);
+            beats.await(place.arrival, Stall::link);
+            place.vacant = beats.beat(no_rows, Rows{dst + j}) + 1;
+        }
+    }
+
+    void walk(const Instruction&, const isa::Input& op, Beats<traced>& beats) {
+        const std::uint64_t dst = first_row(op.dst);
+        for (std::uint32_t j = 0; j < op.rows; ++j) {
+            beats.await(arrival_, Stall::host);
+            report_.last_in = std::max(report_.last_in, beats.beat(no_rows, Rows{dst + j}));
+        }
+    }
+
+    void walk(const Instruction&, const isa::Output& op, Beats<traced>& beats) {
+        const std::uint64_t src = first_row(op.src);
+        for (std::uint32_t j = 0; j < op.rows; ++j)
+            finish_ = beats.beat(Rows{src + j}, no_rows) + machine_.latency(isa::Latency::io_out);
+        report_.last_out = std::max(report_.last_out, finish_);
+    }
+
+    void walk(const Instruction&, const isa::Loop&, Beats<traced>&) {}  // control() has them
+    void walk(const Instruction&, const isa::End&, Beats<traced>&) {}
+
+    const Program& program_;
+    const Machine& machine_;
+    std::uint64_t arrival_;
+    std::size_t limit_;
+    std::uint32_t at_ = 0;
+    CoreClock* core_ = nullptr;
+    std::uint64_t finish_ = 0;  // of the current instruction, apart from the rows that it writes
+    std::uint64_t last_ready_ = 0;
+    std::array<std::uint64_t, isa::max_loop_depth + 1> counters_{};  // by level; level 0 stays 0
+    std::vector<CoreClock> cores_;
+    std::vector<LinkClock> links_;  // [source][target]
+    std::vector<std::uint64_t> accumulator_;
+    CycleReport report_{};
+};
+
+const Model& checked_model(const Program& program, std::size_t model, std::uint64_t arrival) {
+    if (model >= program.models.size())
+        throw Refusal(RefusalKind::input, "there is no model " + std::to_string(model), "model_index",
+                      "the program has models 0 to " + std::to_string(program.models.size() - 1));
+    if (arrival >> 62)
+        throw Refusal(RefusalKind::input, "arrival is " + std::to_string(arrival), "arrival",
+                      "use 0 to 2**62 - 1 cycles");
+    return program.models[model];
+}
+
+}  // namespace
+
+CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival) {
+    const Model& checked = checked_model(program, model, arrival);
+    const std::uint64_t instructions = check_work(program, checked);
+    Walk<false> walk(program, arrival, 0);
+    walk.run(checked);
+    return walk.report(instructions);
+}
+
+std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
+                                      std::size_t limit) {
+    const Model& checked = checked_model(program, model, arrival);
+    check_work(program, checked);
+    Walk<true> walk(program, arrival, limit);
+    if (limit > 0) walk.run(checked);
+    return std::move(walk.trace);
+}
+
+}  // namespace ltc

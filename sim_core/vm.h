@@ -1,0 +1,81 @@
+// A program loaded into the simulator with a state of its own: what a host calls. Everything is allocated when it is
+// made; from then on nothing here allocates or throws, and a refused call leaves the state as it was.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "execute.h"
+#include "program.h"
+
+namespace ltc {
+
+enum class Status : std::uint8_t {
+    ok,
+    bad_elapsed_time,  // an elapsed time is NaN or negative; nothing was executed
+};
+
+class VM {
+public:
+    // Throws Refusal: plain fp32 without originals, or kernels that this CPU lacks (choose_kernels).
+    VM(std::shared_ptr<const Program> program, bool bit_accurate);
+
+    // A VM is for one thread at a time: hold a Lease around every call below. It fails, rather than waits, if another
+    // thread holds one. VMs of one program share it read-only and may run at once.
+    class Lease {
+    public:
+        explicit Lease(VM& vm) : vm_(vm), held_(!vm.busy_.test_and_set(std::memory_order_acquire)) {}
+        ~Lease() {
+            if (held_) vm_.busy_.clear(std::memory_order_release);
+        }
+        Lease(const Lease&) = delete;
+        Lease& operator=(const Lease&) = delete;
+        bool held() const { return held_; }
+
+    private:
+        VM& vm_;
+        bool held_;
+    };
+
+    const Program& program() const { return *program_; }
+    bool bit_accurate() const { return bit_accurate_; }
+    const Kernels& kernels() const { return kernels_; }
+    std::size_t arena_bytes() const { return executable_.arena_bytes(); }
+    std::size_t steps() const { return executable_.steps(); }
+
+    // One inference: one array for every port, of the port's shape, fp32 in C order; outputs overlap no input.
+    Status run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept;
+
+    // The same for `steps` arrays each, one behind the other. Every elapsed time is looked at before the first step.
+    Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs) noexcept;
+
+    void reset(std::size_t model) noexcept;  // to the initial state
+
+    // An array of the state's shape; a value set is flushed as every host load is.
+    void get_state(std::size_t model, std::size_t state, float* out) noexcept;
+    void set_state(std::size_t model, std::size_t state, const float* in) noexcept;
+
+    // Index of an input whose `steps` arrays hold an elapsed time that is NaN or negative; inputs.size() if none.
+    std::size_t bad_elapsed_time(std::size_t model, std::size_t steps, const float* const* inputs) const noexcept;
+
+private:
+    // A state on the arena: `vectors` of `width`, each on row_lanes lanes.
+    struct Region {
+        float* rows;
+        std::size_t vectors, width, row_lanes;
+        std::vector<float> initial;  // [vectors][row_lanes]
+    };
+
+    std::shared_ptr<const Program> program_;
+    bool bit_accurate_;
+    const Kernels& kernels_;
+    Executable executable_;
+    std::vector<std::vector<Region>> regions_;  // by model, by state
+    std::vector<const float*> inputs_;          // of one time step
+    std::vector<float*> outputs_;
+    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+}  // namespace ltc

@@ -1,0 +1,13 @@
+"""The typed stub of the C++ core: what the build generates equals the golden file that reviewers read."""
+
+from pathlib import Path
+
+from ltc_compiler import _core
+
+GOLDEN = Path(__file__).parent / "golden" / "_core.pyi"
+
+
+def test_generated_stub_equals_the_golden_file() -> None:
+    assert _core.__file__ is not None
+    generated = Path(_core.__file__).with_name("_core.pyi")
+    assert generated.read_text() == GOLDEN.read_text(), "the binding changed: review it, then `make stubs`"
