@@ -1,0 +1,1 @@
+"""NNIR: the typed SSA graph between the front end and the scheduler."""

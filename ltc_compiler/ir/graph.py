@@ -1,0 +1,248 @@
+"""The NNIR graph: values, nodes, states, and the graph that holds them in SSA order.
+
+A value is produced once, by a graph input, a state or a node, and has a type. Nodes stand in an order in which every
+operand precedes its reader. A structured node (`scan`) owns a body graph that sees nothing but its own inputs.
+A pass never edits a graph in place: it builds a new one with `Graph.add` and `rewrite`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GraphError
+
+Array = NDArray[Any]
+
+
+class Precision(Enum):
+    """The format in which a value is stored. FP8_E4M3 is for constants alone."""
+
+    FP32 = "f32"
+    BF16 = "bf16"
+    FP8_E4M3 = "f8e4m3"
+
+
+class Role(Enum):
+    """What the host must know of an input: elapsed times may be neither negative nor NaN."""
+
+    PLAIN = "plain"
+    ELAPSED_TIME = "elapsed_time"
+
+
+@dataclass(frozen=True)
+class Type:
+    """Shape (outermost axis first) and storage precision of a value."""
+
+    shape: tuple[int, ...]
+    precision: Precision = Precision.FP32
+
+    def __post_init__(self) -> None:
+        if any(not isinstance(d, int) or d < 1 for d in self.shape):
+            raise GraphError(
+                f"shape {self.shape} has an axis that is no positive whole number",
+                where="NNIR type",
+                remedy="give every axis at least one element",
+            )
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+
+    def __str__(self) -> str:
+        return f"{self.precision.value}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the user wrote it: module path, file, line and the line's text. All may be empty."""
+
+    module: str = ""
+    file: str = ""
+    line: int = 0
+    text: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.file else ""
+        parts = [p for p in (self.module, place, self.text) if p]
+        return "  ".join(parts) if parts else "(unknown place)"
+
+
+@dataclass(eq=False)
+class Value:
+    """An SSA value. Identity is equality; `name` is for people and unique within a printed graph."""
+
+    type: Type
+    name: str = ""
+    node: Node | None = None
+    index: int = 0
+    role: Role = Role.PLAIN
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    def constant(self) -> Array | None:
+        """The array of a constant, else None."""
+        return self.node.attrs["value"] if self.node is not None and self.node.op == "constant" else None
+
+
+@dataclass(eq=False)
+class Node:
+    """An operation: `op` is a row of the op table, `attrs` are its attributes."""
+
+    op: str
+    operands: tuple[Value, ...]
+    attrs: dict[str, Any]
+    results: tuple[Value, ...]
+    source: Source = Source()
+    precision: Precision | None = None  # the user's wish for this op; None leaves it to the precision pass
+
+    @property
+    def body(self) -> Graph:
+        body = self.attrs["body"]
+        assert isinstance(body, Graph)
+        return body
+
+
+@dataclass(eq=False)
+class State:
+    """A value that lives from one run to the next: read as `value`, replaced by `next` when the run ends."""
+
+    name: str
+    value: Value
+    initial: Array
+    next: Value | None = None
+
+
+@dataclass(eq=False)
+class Graph:
+    """Inputs, states, nodes in order, outputs.
+
+    The streaming transform sets, of every input and output, the axis that its steps stood on (None for none), and how
+    many steps after its index an output comes out.
+    """
+
+    name: str = "main"
+    inputs: list[Value] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    input_streaming_dims: tuple[int | None, ...] | None = None
+    output_streaming_dims: tuple[int | None, ...] | None = None
+    output_latencies: tuple[int, ...] | None = None
+
+    def add_input(self, kind: Type, name: str = "", role: Role = Role.PLAIN) -> Value:
+        """A new input, after those that are there."""
+        value = Value(kind, name or f"x{len(self.inputs)}", None, len(self.inputs), role)
+        self.inputs.append(value)
+        return value
+
+    def add_state(self, initial: Array, name: str = "") -> State:
+        """A new state with its initial value; set its `next` before the graph is finished."""
+        initial = np.asarray(initial, dtype=np.float64)
+        state_name = name or f"state{len(self.states)}"
+        state = State(state_name, Value(Type(initial.shape), state_name), initial)
+        self.states.append(state)
+        return state
+
+    def constant(self, value: Any, name: str = "", source: Source = Source()) -> Value:
+        """A constant, held in fp64 and rounded once, when it is stored in a program."""
+        array = np.array(value, dtype=np.float64)
+        return self.append("constant", (), {"value": array}, (Type(array.shape),), source, name)[0]
+
+    def append(
+        self,
+        op: str,
+        operands: Sequence[Value],
+        attrs: dict[str, Any],
+        types: Sequence[Type],
+        source: Source = Source(),
+        name: str = "",
+    ) -> tuple[Value, ...]:
+        """A node with given result types. `add` in ops.py infers them and is what passes should use."""
+        node = Node(op, tuple(operands), attrs, (), source)
+        node.results = tuple(Value(t, name if i == 0 else "", node, i) for i, t in enumerate(types))
+        self.nodes.append(node)
+        return node.results
+
+    def add_output(self, value: Value, name: str = "") -> None:
+        self.outputs.append(value)
+        self.output_names.append(name or f"y{len(self.outputs) - 1}")
+
+    def uses(self) -> dict[Value, list[Node]]:
+        """The readers of every value that has any; graph outputs and state updates are not listed."""
+        readers: dict[Value, list[Node]] = {}
+        for node in self.nodes:
+            for operand in node.operands:
+                readers.setdefault(operand, []).append(node)
+        return readers
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of bodies included."""
+        for node in self.nodes:
+            yield node
+            if "body" in node.attrs:
+                yield from node.body.walk()
+
+    def __str__(self) -> str:
+        from .text import print_graph
+
+        return print_graph(self)
+
+
+# A rewrite rule sees a node and its operands in the new graph. It returns the new results, or None to copy the node.
+Rule = Callable[[Graph, Node, tuple[Value, ...]], tuple[Value, ...] | None]
+
+
+def empty_copy(graph: Graph) -> Graph:
+    """A graph of the same name and streaming dims, without inputs, states, nodes and outputs."""
+    return Graph(
+        graph.name,
+        input_streaming_dims=graph.input_streaming_dims,
+        output_streaming_dims=graph.output_streaming_dims,
+        output_latencies=graph.output_latencies,
+    )
+
+
+def rewrite(graph: Graph, rule: Rule, into_bodies: bool = True) -> Graph:
+    """A copy of `graph` in which `rule` replaced nodes; bodies are rewritten first, by the same rule."""
+    new = empty_copy(graph)
+    env: dict[Value, Value] = {}
+    for value in graph.inputs:
+        env[value] = new.add_input(value.type, value.name, value.role)
+    for state in graph.states:
+        env[state.value] = new.add_state(state.initial, state.name).value
+    for node in graph.nodes:
+        operands = tuple(env[v] for v in node.operands)
+        if into_bodies and "body" in node.attrs:
+            attrs = {**node.attrs, "body": rewrite(node.body, rule)}
+            node = Node(node.op, node.operands, attrs, node.results, node.source, node.precision)
+        results = rule(new, node, operands)
+        if results is None:
+            results = copy_node(new, node, operands)
+        env.update(zip(node.results, results, strict=True))
+    for value, name in zip(graph.outputs, graph.output_names, strict=True):
+        new.add_output(env[value], name)
+    for old, made in zip(graph.states, new.states, strict=True):
+        made.next = env[old.next] if old.next is not None else None
+    return new
+
+
+def copy_node(graph: Graph, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
+    """Append the same operation on other operands; names and source come along."""
+    results = graph.append(node.op, operands, dict(node.attrs), [v.type for v in node.results], node.source)
+    graph.nodes[-1].precision = node.precision
+    for new, old in zip(results, node.results, strict=True):
+        new.name = old.name
+    return results

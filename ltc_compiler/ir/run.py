@@ -1,0 +1,38 @@
+"""Evaluate an NNIR graph in NumPy, in fp64 or fp32: the meaning that every transform must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .graph import Array, Graph, Value
+from .ops import OPS
+
+
+def evaluate(graph: Graph, inputs: Sequence[Array], states: dict[str, Array] | None = None) -> list[Array]:
+    """The outputs for given inputs, in the inputs' dtype (fp64 where there are none).
+
+    `states` holds the states' values by name; it is read and then updated in place. A graph with states needs it.
+    """
+    dtype = np.result_type(*inputs) if inputs else np.dtype(np.float64)
+    env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
+    for state in graph.states:
+        assert states is not None, "a graph with states is evaluated with their values"
+        env[state.value] = states[state.name].astype(dtype)
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            operands = [env[v] for v in node.operands]
+            results = OPS[node.op].evaluate(operands, node.attrs)
+            for value, result in zip(node.results, results, strict=True):
+                env[value] = np.asarray(result).astype(dtype, copy=False)
+    if states is not None:
+        for state in graph.states:
+            assert state.next is not None, f"state {state.name} has no next value"
+            states[state.name] = env[state.next]
+    return [env[v] for v in graph.outputs]
+
+
+def initial_states(graph: Graph) -> dict[str, Array]:
+    """The states' initial values by name."""
+    return {s.name: s.initial.copy() for s in graph.states}

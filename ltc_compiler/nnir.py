@@ -1,0 +1,151 @@
+"""NNIR as its users see it: a graph to print, draw, run in NumPy, stream, and compile.
+
+The facade of ltc_compiler.ir, the transforms and the scheduler. An NNIR is not changed by any of its methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+from .ir.draw import draw
+from .ir.graph import Array, Graph, Value
+from .ir.run import evaluate, initial_states
+from .ir.text import parse_graph, print_graph
+from .ir.verify import verify
+from .transforms.streaming import Axes, streaming_transform
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .program import Program
+
+
+class NNIR:
+    """A verified graph. `graph` is the ltc_compiler.ir.graph.Graph itself; do not edit it."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Raises GraphError if `graph` breaks a rule of ir/verify.py."""
+        verify(graph)
+        self.graph = graph
+
+    # ---- text
+
+    @staticmethod
+    def parse(text: str) -> NNIR:
+        """The NNIR that `str` printed. Raises GraphError with the line that is wrong."""
+        return NNIR(parse_graph(text))
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> NNIR:
+        """The NNIR that `save` wrote."""
+        return NNIR.parse(Path(path).read_text(encoding="utf-8"))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the text form, constants included, to a file."""
+        Path(path).write_text(str(self), encoding="utf-8")
+
+    def __str__(self) -> str:
+        return print_graph(self.graph)
+
+    def text(self, elide: bool = False) -> str:
+        """The text form; `elide` leaves large constants out, for people: such text does not parse back."""
+        return print_graph(self.graph, elide)
+
+    def __repr__(self) -> str:
+        def shapes(values: Sequence[Value]) -> str:
+            return ", ".join(f"%{v.name}: {v.type}" for v in values)
+
+        graph = self.graph
+        return f"NNIR({graph.name!r}: ({shapes(graph.inputs)}) -> ({shapes(graph.outputs)}), {len(graph.nodes)} nodes)"
+
+    def _repr_html_(self) -> str:
+        return draw(self.graph)
+
+    # ---- meaning
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of every input."""
+        return [v.shape for v in self.graph.inputs]
+
+    def initial_states(self) -> dict[str, Array]:
+        """The states' initial values by name, for `run`; empty for a graph without states."""
+        return initial_states(self.graph)
+
+    def run(self, *inputs: Any, states: dict[str, Array] | None = None, dtype: Any = np.float64) -> Any:
+        """Evaluate in NumPy, in fp64 or fp32: an array, or a tuple of arrays where there are several outputs.
+
+        states: needed where the graph has states (start from `initial_states()`); updated in place.
+        Raises InputError for a wrong number, shape or element type of inputs, and for missing states.
+        """
+        if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
+            raise InputError(
+                f"dtype is {np.dtype(dtype)}", where="run", remedy="use np.float64 or np.float32"
+            )
+        arrays = self._arrays(inputs, dtype)
+        if self.graph.states and states is None:
+            names = ", ".join(s.name for s in self.graph.states)
+            raise InputError(f"the graph has states ({names}) and run was given none", where="run",
+                             remedy="keep states = nnir.initial_states() and pass states=states")  # fmt: skip
+        for state in self.graph.states:
+            given = (states or {}).get(state.name)
+            if given is None or np.shape(given) != state.initial.shape:
+                found = "nothing" if given is None else f"shape {np.shape(given)}"
+                raise InputError(f"expected shape {state.initial.shape} and found {found}",
+                                 where=f"state {state.name!r}", remedy="start from nnir.initial_states()")  # fmt: skip
+        results = evaluate(self.graph, arrays, states)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _arrays(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
+        expected = self.graph.inputs
+        if len(inputs) != len(expected):
+            names = ", ".join(f"%{v.name}" for v in expected)
+            raise InputError(f"{len(inputs)} inputs are given, expected {len(expected)} ({names})", where="run",
+                             remedy="give one array for each input, in this order")  # fmt: skip
+        arrays: list[Array] = []
+        for value, given in zip(expected, inputs, strict=True):
+            array = np.asarray(given)
+            if array.dtype.kind not in "fiub" or array.shape != value.shape:
+                raise InputError(f"expected numbers of shape {value.shape}, found {array.dtype} of {array.shape}",
+                                 where=f"input %{value.name}", remedy="reshape or convert the array")  # fmt: skip
+            arrays.append(array.astype(dtype))
+        return arrays
+
+    # ---- compilation
+
+    def streaming_transform(self, axis: Axes) -> tuple[NNIR, int | None | tuple[int | None, ...]]:
+        """The graph of one step, streamed along `axis` (or one axis, or None, for each input), and the output axis.
+
+        The output axis is where the steps stood in the whole output, None for an output without them (the final carry
+        of a scan: the carry as of this step); a tuple where there are several outputs. An output may come late, by
+        the number of steps in `graph.output_latencies`. Raises StreamingError for what has no step-by-step form.
+        """
+        graph = streaming_transform(self.graph, axis)
+        dims = graph.output_streaming_dims
+        assert dims is not None
+        return NNIR(graph), dims[0] if len(dims) == 1 else dims
+
+    def to_program(
+        self,
+        config: Config,
+        name: str | None = None,
+        *,
+        optimize: bool = True,
+        quick_compile: bool = False,
+        generate_state_reset: bool = True,
+    ) -> Program:
+        """The scheduled bytecode for one accelerator configuration.
+
+        name: the model's name in the program, the graph's if not given. optimize: look for a faster schedule, unless
+        quick_compile asks for a short compile time instead; the numbers are the same. generate_state_reset: a program
+        of this machine carries its initial states, so that it can always be reset, at no cost: False changes nothing.
+        Raises AllocationError for what does not fit, GraphError or UnsupportedError for what cannot be lowered.
+        """
+        from .schedule.compile import compile_graph
+
+        return compile_graph(self.graph, config, name, optimize=optimize and not quick_compile)

@@ -1,0 +1,254 @@
+"""What the scheduler must know of one instruction: how long it takes, and the beats that it consists of.
+
+Each iteration pattern of the instruction table is a generator of beats, which is told in return the cycle at which
+each of them started. machine.py decides that cycle, and walks a whole program.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+from ltc_compiler import isa
+from ltc_compiler.bytecode import CoreImage, Image, Instr
+from ltc_compiler.config import Config
+
+
+def occupancy(instr: Instr, config: Config) -> int:
+    """Cycles that a computing beat of `instr` holds its unit: more than 1 where fp32 operands take several."""
+    wide = instr.name == "matmul_fp32" or (instr.name == "synapse" and not _is_bf16(instr))
+    return config.fp32_beats if wide else 1
+
+
+def latency(instr: Instr, config: Config) -> int:
+    """Cycles from the start of a writing beat to the first cycle at which the row can be read.
+
+    For a send: until the row can be received. For an output: until the row is out. For control: until the next
+    issue.
+    """
+    row = instr.row_of_table
+    fp32_activation = row.unit == "activation" and not _is_bf16(instr)
+    cycles: int = getattr(config.latency, "activation_fp32" if fp32_activation else row.latency)
+    return cycles + occupancy(instr, config) - 1
+
+
+def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
+    """Beats of one execution of `instr`; 0 for control.
+
+    slots: the synapse slots that it walks, over all its targets. Only a synapse has them, and it needs them:
+    ValueError otherwise.
+    """
+    if (slots is None) == (instr.name == "synapse"):
+        raise ValueError(
+            f"slots is {slots!r} for the instruction {instr.name!r}: a synapse, and it alone, has slots"
+        )
+
+    def counts(*names: str) -> int:
+        return prod(instr.number(name) for name in names)
+
+    match instr.row_of_table.format.pattern:
+        case "elementwise":
+            return counts("n_outer", "n_inner")
+        case "row_reduce":
+            return counts("groups") * config.block_rows(counts("k"))
+        case "column_reduce":
+            return counts("n_inner", "k")
+        case "matrix":
+            return counts("batch", "m_rows") * config.block_rows(counts("k"))
+        case "synapse":
+            return counts("v_rows") + (slots or 0)
+        case "gather":
+            return counts("count")
+        case "send" | "receive" | "input" | "output":
+            return counts("rows")
+        case "loop" | "end":
+            return 0
+        case pattern:
+            raise NotImplementedError(f"no beats for the pattern {pattern!r}")
+
+
+def busy(instr: Instr, config: Config, slots: int | None = None) -> int:
+    """Cycles that `instr` holds its unit if nothing stalls it. slots: as for beats()."""
+    narrow = instr.number("v_rows") if instr.name == "synapse" else 0  # reading a row takes one cycle
+    return narrow + (beats(instr, config, slots) - narrow) * occupancy(instr, config)
+
+
+def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
+    """Slots of each of `targets` target rows of a synapse instruction, from slot `first` on."""
+    counts: list[int] = []
+    at = first
+    for _ in range(targets):
+        begin = at
+        while not core.slots.last[at]:
+            at += 1
+        at += 1
+        counts.append(at - begin)
+    return counts
+
+
+def _is_bf16(instr: Instr) -> bool:
+    return isa.PRECISIONS[instr.number("precision")] == "bf16"
+
+
+class Beat(NamedTuple):
+    """The rows that a beat reads and writes, the cycle that it must wait for, the cycles that it takes."""
+
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+    after: int = 0
+    hold: int = 1
+
+
+Beats = Generator[Beat, int, None]  # yields a beat, is sent the cycle at which it started
+
+
+@dataclass
+class Link:
+    """The FIFO from one core to another: when each row that ever went through could be popped, and was."""
+
+    arrivals: list[int]
+    pops: list[int]
+
+
+@dataclass
+class Outside:
+    """What the beats of one instruction share with those of others, apart from rows and units."""
+
+    image: Image
+    arrival: int  # of the host's data
+    links: defaultdict[tuple[int, int], Link] = field(
+        default_factory=lambda: defaultdict(lambda: Link([], []))
+    )
+    last_in: int = 0  # start of the last beat that took a row in
+    last_out: int = 0  # the last output row is out
+
+
+class Context(NamedTuple):
+    """What a pattern sees of one executed instruction."""
+
+    outside: Outside
+    instr: Instr
+    counters: list[int]
+
+    @property
+    def config(self) -> Config:
+        return self.outside.image.config
+
+    def n(self, name: str) -> int:
+        return self.instr.number(name)
+
+    def row(self, name: str) -> int:
+        return self.instr.row(name).at(self.counters)
+
+
+def _elementwise(c: Context) -> Beats:
+    names = [a.field for a in c.instr.row_of_table.format.accesses]  # dst first
+    grids = [(c.row(f), c.n(f"{f}_outer"), c.n(f"{f}_inner")) for f in names]
+    for o in range(c.n("n_outer")):
+        for i in range(c.n("n_inner")):
+            dst, *sources = (base + o * outer + i * inner for base, outer, inner in grids)
+            yield Beat(tuple(sources), (dst,))
+
+
+def _row_reduce(c: Context) -> Beats:
+    rows = c.config.block_rows(c.n("k"))
+    for g in range(c.n("groups")):
+        src = c.row("src") + g * c.n("src_step")
+        for j in range(rows - 1):
+            yield Beat((src + j,))
+        yield Beat((src + rows - 1,), (c.row("dst") + g * c.n("dst_step"),))
+
+
+def _column_reduce(c: Context) -> Beats:
+    for i in range(c.n("n_inner")):
+        column = [c.row("src") + kk * c.n("k_step") + i for kk in range(c.n("k"))]
+        for row in column[:-1]:
+            yield Beat((row,))
+        yield Beat((column[-1],), (c.row("dst") + i,))
+
+
+def _matrix(c: Context) -> Beats:
+    rows = c.config.block_rows(c.n("k"))
+    hold = occupancy(c.instr, c.config)
+    period = max(1, 128 // c.config.block_size)  # input rows after which the same accumulators are used again
+    spacing = 2 * c.config.latency.accumulate  # a block adds to each of its accumulators twice
+    for b in range(c.n("batch")):
+        x, dst = c.row("x") + b * c.n("x_step"), c.row("dst") + b * c.n("dst_step")
+        for first in range(0, c.n("m_rows"), c.config.accumulators):
+            group = range(first, min(first + c.config.accumulators, c.n("m_rows")))
+            started: dict[tuple[int, int], int] = {}
+            for i in range(rows):
+                for o in group:
+                    after = started[o, i - period] + spacing if i >= period else 0
+                    if i < rows - 1:
+                        started[o, i] = yield Beat((x + i,), (), after, hold)
+                    else:
+                        yield Beat((x + i, c.row("bias") + o), (dst + o,), after, hold)
+
+
+def _synapse(c: Context) -> Beats:
+    hold = occupancy(c.instr, c.config)
+    for j in range(c.n("v_rows")):
+        yield Beat((c.row("v") + j,))
+    core = c.outside.image.cores[c.instr.core]
+    for t, slots in enumerate(slots_walked(core, c.n("slots"), c.n("targets"))):
+        for _ in range(slots - 1):
+            yield Beat(hold=hold)
+        yield Beat((), (c.row("num") + t, c.row("den") + t), hold=hold)
+
+
+def _gather(c: Context) -> Beats:
+    entries = c.outside.image.cores[c.instr.core].entries
+    for e in range(c.n("entries"), c.n("entries") + c.n("count")):
+        yield Beat((c.row("src") + int(entries.src[e]),), (c.row("dst") + int(entries.dst[e]),))
+
+
+def _send(c: Context) -> Beats:
+    links = [c.outside.links[c.instr.core, t] for t in range(c.config.cores) if c.n("targets") >> t & 1]
+    for j in range(c.n("rows")):
+        after = 0
+        for link in links:
+            freed_by = len(link.arrivals) - c.config.link_fifo_rows  # the row whose place this one takes
+            if freed_by >= 0:
+                after = max(after, link.pops[freed_by] + 1)
+        start = yield Beat((c.row("src") + j,), after=after)
+        for link in links:
+            link.arrivals.append(start + latency(c.instr, c.config))
+
+
+def _receive(c: Context) -> Beats:
+    link = c.outside.links[c.n("source"), c.instr.core]
+    for j in range(c.n("rows")):
+        start = yield Beat((), (c.row("dst") + j,), link.arrivals[len(link.pops)])
+        link.pops.append(start)
+
+
+def _input(c: Context) -> Beats:
+    for j in range(c.n("rows")):
+        start = yield Beat((), (c.row("dst") + j,), c.outside.arrival)
+        c.outside.last_in = max(c.outside.last_in, start)
+
+
+def _output(c: Context) -> Beats:
+    for j in range(c.n("rows")):
+        start = yield Beat((c.row("src") + j,))
+        c.outside.last_out = max(c.outside.last_out, start + latency(c.instr, c.config))
+
+
+PATTERNS: dict[str, Callable[[Context], Beats]] = {
+    "elementwise": _elementwise,
+    "row_reduce": _row_reduce,
+    "column_reduce": _column_reduce,
+    "matrix": _matrix,
+    "synapse": _synapse,
+    "gather": _gather,
+    "send": _send,
+    "receive": _receive,
+    "input": _input,
+    "output": _output,
+}
+if missing := {f.pattern for f in isa.FORMATS} - set(PATTERNS) - {"loop", "end"}:
+    raise ImportError(f"patterns of the instruction table without beats: {sorted(missing)}")

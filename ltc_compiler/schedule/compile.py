@@ -1,0 +1,205 @@
+"""NNIR in, Program out: the stages of the compiler, in order.
+
+    transforms -> selection (virtual instructions) -> order -> memory -> encoding
+
+Every stage is deterministic; the same graph and configuration give the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import numerics
+from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ..config import Config
+from ..errors import AllocationError, GraphError
+from ..ir.graph import Graph, Precision, Value
+from ..program import Program
+from ..transforms.pipeline import run_pipeline
+from .layout import View, fresh, row_count
+from .lowering import HOME, Lowering
+from .memory import allocate
+from .order import reorder
+from .select import lower_nodes
+from .virtual import Buffer, Kind, Op, Ref
+
+
+@dataclass
+class Lowered:
+    """A model on virtual rows: what it exchanges with the host, before memory is assigned."""
+
+    name: str
+    lowering: Lowering
+    inputs: list[Port]
+    outputs: list[Port]
+    states: list[tuple[str, tuple[int, ...], Buffer]]
+    streaming: dict[str, Any] = field(default_factory=dict)
+
+
+def compile_graph(graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True) -> Program:
+    """Compile one graph for one configuration.
+
+    optimize=False skips the reordering of instructions. Raises AllocationError, UnsupportedError or GraphError.
+    """
+    lowered = lower(run_pipeline(graph), config, name or graph.name)
+    schedule = lowered.lowering.schedule
+    if optimize:
+        reorder(schedule, config)
+    used = allocate(schedule, config)
+    return Program(encode(lowered, config, used))
+
+
+def lower(graph: Graph, config: Config, name: str) -> Lowered:
+    """Select instructions for a graph: inputs, nodes, outputs, then the states' new values."""
+    low = Lowering(config)
+    _emit_inputs(low, graph.inputs)
+    states = [(s.name, s.value.shape, _state_buffer(low, s.value, s.initial)) for s in graph.states]
+    lower_nodes(low, graph.nodes)
+    _emit_outputs(low, graph)
+    _emit_state_writes(low, graph, {buffer for _, _, buffer in states})
+    streaming = {
+        "inputs": list(graph.input_streaming_dims or [None] * len(graph.inputs)),
+        "outputs": list(graph.output_streaming_dims or [None] * len(graph.outputs)),
+    }
+    inputs = [Port(v.name, v.shape, v.role.value, _port_precision(v)) for v in graph.inputs]
+    outputs = [
+        Port(n, v.shape, "plain", _port_precision(v))
+        for n, v in zip(graph.output_names, graph.outputs, strict=True)
+    ]
+    return Lowered(name, low, inputs, outputs, states, streaming)
+
+
+def _port_precision(value: Value) -> str:
+    return "bf16" if value.type.precision is Precision.BF16 else "fp32"
+
+
+def _emit_inputs(low: Lowering, inputs: list[Value]) -> None:
+    for port, value in enumerate(inputs):
+        view = low.new(value.shape)
+        low.schedule.source = f"input {value.name}"
+        low.schedule.emit("input", HOME, dst=view.ref, rows=view.total_rows, port=port)
+        low.env[value] = view
+
+
+def _state_buffer(low: Lowering, value: Value, initial: np.ndarray[Any, Any]) -> Buffer:
+    """Persistent rows in the host's layout: padding lanes are +0."""
+    width = value.shape[-1] if value.shape else 1
+    rows = row_count(width, low.block)
+    data = np.zeros((int(np.prod(value.shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
+    data[:, :width] = initial.reshape(-1, width)
+    data = numerics.write_fp32(data).reshape(-1, low.block)
+    buffer = Buffer(len(data), HOME, Kind.STATE, data)
+    low.env[value] = fresh(Ref(buffer), value.shape, low.block)
+    return buffer
+
+
+def _emit_outputs(low: Lowering, graph: Graph) -> None:
+    for port, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
+        low.schedule.source = f"output {name}"
+        view = low.dense(low.view(value))
+        low.schedule.emit("output", HOME, src=view.ref, rows=view.total_rows, port=port)
+
+
+def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> None:
+    """The new values replace the old ones last; a value that lies in a state's rows is saved first."""
+    writes: list[tuple[View, View]] = []
+    for state in graph.states:
+        if state.next is None:
+            raise GraphError(
+                f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
+            )
+        low.schedule.source = f"state {state.name}"
+        old, new = low.view(state.value), low.view(state.next)
+        if new == old:
+            continue
+        if new.ref.buffer in buffers:
+            saved = low.new(new.shape, uniform=new.uniform)
+            low.copy(new, saved)
+            new = saved
+        writes.append((old, new))
+    for old, new in writes:
+        low.grid("state_write", [old, new], old.shape, precision=0)
+
+
+def encode(lowered: Lowered, config: Config, used: list[int]) -> Image:
+    """The image of a scheduled model whose buffers have rows."""
+    low = lowered.lowering
+    code = [_instr(op) for op in low.schedule.ops]
+    _check_instruction_slots(low.schedule.ops, config)
+    states = tuple(State(name, shape, b.core, b.row) for name, shape, b in lowered.states)
+    model = Model(lowered.name, 0, len(code), tuple(lowered.inputs), tuple(lowered.outputs), states)
+    persistent = _persistent(low, [b for _, _, b in lowered.states])
+    cores = [_core_image(low, config, core, used[core], persistent) for core in range(config.cores)]
+    places = {str(i): op.source for i, op in enumerate(low.schedule.ops) if op.source}
+    return Image(config, code, cores, [model], {"instructions": places, "streaming": [lowered.streaming]})
+
+
+def _instr(op: Op) -> Instr:
+    operands = {
+        name: Row(value.buffer.row + value.offset, value.stride, value.level)
+        if isinstance(value, Ref)
+        else value
+        for name, value in op.operands.items()
+    }
+    return Instr(op.name, op.core, operands)
+
+
+def _persistent(low: Lowering, states: list[Buffer]) -> list[Buffer]:
+    buffers = [v.ref.buffer for v in low.constants.values()] + states
+    return [b for b in buffers if b.row >= 0]
+
+
+def _core_image(low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer]) -> CoreImage:
+    stores, block = low.stores[core], config.block_size
+    for store, depth, what in (
+        (stores.weights, config.weight_blocks, "weight blocks"),
+        (stores.slots, config.synapse_slots, "synapse slots"),
+        (stores.entries, config.gather_entries, "gather entries"),
+    ):
+        _check_depth(what, core, store.size, depth, config)
+    tile = np.zeros((0, block, block), np.float32)
+    lanes = np.zeros((0, 4, block), np.float32)
+    values = stores.slots.column(1, lanes)
+    slots = SlotArrays(
+        src=stores.slots.column(0, np.zeros((0, block), np.uint16)),
+        **{name: values[:, i] for i, name in enumerate(("mu", "sigma", "w", "we"))},
+        last=stores.slots.column(3, np.zeros(0, np.uint8)).astype(np.bool_),
+    )
+    index = np.zeros(0, np.int32)
+    entries = EntryArrays(
+        stores.entries.column(0, index),
+        stores.entries.column(1, index),
+        stores.entries.column(2, index.astype(np.uint8)).astype(np.bool_),
+        stores.entries.column(3, np.zeros((0, block), np.uint16)),
+    )
+    constants = [(b.row, b.data) for b in persistent if b.core == core and b.data is not None]
+    return CoreImage(
+        rows,
+        constants,
+        stores.weights.column(0, tile.astype(np.uint16)),
+        slots,
+        entries,
+        stores.weights.column(1, tile),
+        stores.slots.column(2, lanes),
+    )
+
+
+def _check_depth(what: str, core: int, needed: int, depth: int, config: Config) -> None:
+    if needed > depth:
+        raise AllocationError(
+            f"{what} of core {core}",
+            needed=needed,
+            available=depth,
+            where=f"configuration {config.name}",
+            remedy=f"use a configuration with more {what.replace(' ', '_')} or more cores, or make the model smaller",
+        )
+
+
+def _check_instruction_slots(ops: list[Op], config: Config) -> None:
+    common = sum(op.row.unit == "control" for op in ops)
+    for core in range(config.cores):
+        needed = common + sum(op.core == core for op in ops)
+        _check_depth("instruction slots", core, needed, config.instruction_slots, config)

@@ -1,0 +1,217 @@
+"""The workshop of instruction selection: where values lie, and the instructions that many ops need.
+
+`Lowering` owns the growing schedule, the stores of every core and the view of every value. Values live on core 0;
+what another core needs is sent there. The rules for single ops are in select.py, move.py, scan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import isa, numerics
+from ..config import Config
+from ..errors import UnsupportedError
+from ..ir.graph import Precision, Value
+from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
+from .stores import CoreStores, gather_entries
+from .virtual import Buffer, Kind, Ref, Schedule
+
+HOME = 0  # the core that holds every value
+UNROLL = 4  # longer repetitions become hardware loops where their addresses allow it
+OPERAND_NAMES = ("a", "b", "c")
+
+
+class Lowering:
+    """State of one compilation. `env` maps an NNIR value to its view on the home core."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.block = config.block_size
+        self.schedule = Schedule()
+        self.stores = [CoreStores() for _ in range(config.cores)]
+        self.env: dict[Value, View] = {}
+        self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
+        self.copies: dict[tuple[View, int], View] = {}
+        self.uniforms: dict[View, View] = {}
+
+    # ------------------------------------------------------------ buffers and views
+
+    def rows(self, width: int) -> int:
+        return row_count(width, self.block)
+
+    def new(self, shape: tuple[int, ...], core: int = HOME, uniform: bool = False) -> View:
+        """A canonical view of a new temporary."""
+        view = fresh(Ref(Buffer(0, core)), shape, self.block, uniform)
+        view.ref.buffer.rows = view.total_rows
+        return view
+
+    def constant(self, array: NDArray[np.float64], core: int = HOME) -> View:
+        """The rows of a constant, stored once a core. A last axis of 1 fills every lane."""
+        data = pack(array, self.block)
+        key = (data.tobytes(), array.shape, core)
+        if key not in self.constants:
+            buffer = Buffer(len(data), core, Kind.CONSTANT, data)
+            uniform = array.ndim == 0 or array.shape[-1] == 1
+            self.constants[key] = fresh(Ref(buffer), array.shape, self.block, uniform)
+        return self.constants[key]
+
+    def view(self, value: Value) -> View:
+        """Where a value lies; constants are placed when first read."""
+        if value not in self.env:
+            array = value.constant()
+            assert array is not None, f"%{value.name} has no place yet"
+            if value.type.precision is Precision.BF16:
+                array = numerics.fold_bf16(array).astype(np.float64)
+            self.env[value] = self.constant(array)
+        return self.env[value]
+
+    # ------------------------------------------------------------ repetition
+
+    def repeat(self, axes: Sequence[Axis], refs: Sequence[Ref]) -> Iterator[list[Ref]]:
+        """The references in every turn of nested repetitions: hardware loops where possible, else unrolled."""
+        if not axes:
+            yield list(refs)
+            return
+        (count, steps), rest = axes[0], axes[1:]
+        moved = list(zip(refs, steps, strict=True))
+        free = all(ref.level == 0 for ref, step in moved if step)
+        if count > UNROLL and free and self.schedule.depth < isa.MAX_LOOP_DEPTH:
+            level = self.schedule.begin_loop(count)
+            turn = [replace(ref, stride=step, level=level) if step else ref for ref, step in moved]
+            yield from self.repeat(rest, turn)
+            self.schedule.end_loop()
+            return
+        for k in range(count):
+            yield from self.repeat(rest, [ref.at(k * step) for ref, step in moved])
+
+    def grid(self, name: str, views: Sequence[View], shape: tuple[int, ...], **extra: int) -> None:
+        """A row-by-row instruction over all rows of `shape`; views[0] is the destination."""
+        axes = iteration(views, shape)
+        outer, last = axes[:-2], axes[-2:]
+        if len(last) == 1:
+            last = [(1, tuple(0 for _ in views)), *last]
+        (n_outer, outer_steps), (n_inner, inner_steps) = last
+        for refs in self.repeat(outer, [v.ref for v in views]):
+            operands: dict[str, int | Ref] = {"n_outer": n_outer, "n_inner": n_inner, **extra}
+            names = ("dst", *OPERAND_NAMES)
+            for field, ref, o, i in zip(names, refs, outer_steps, inner_steps, strict=False):
+                operands |= {field: ref, f"{field}_outer": o, f"{field}_inner": i}
+            self.schedule.emit(name, views[0].ref.buffer.core, **operands)
+
+    # ------------------------------------------------------------ pieces that many ops need
+
+    def elementwise(
+        self,
+        name: str,
+        views: Sequence[View],
+        shape: tuple[int, ...],
+        precision: Precision,
+        dst: View | None = None,
+    ) -> View:
+        """dst = f(views), broadcast by NumPy's rule; a new view where `dst` is not given."""
+        views = [self.spread(v, shape) for v in views]
+        width = shape[-1] if shape else 1
+        if dst is None:
+            uniform = width == 1 and all(v.uniform for v in views)
+            dst = self.new(shape, views[0].ref.buffer.core, uniform)
+        self.grid(name, [dst, *views], shape, precision=int(precision is Precision.BF16))
+        return dst
+
+    def spread(self, view: View, shape: tuple[int, ...]) -> View:
+        """A view whose rows can be read beside those of `shape`: a last axis of 1 stands in every lane."""
+        return view if view.width != 1 or not shape or shape[-1] == 1 else self.uniform(view)
+
+    def uniform(self, view: View) -> View:
+        """The same values of a last axis of 1, in every lane of their rows."""
+        assert view.width == 1
+        if view.uniform:
+            return view
+        if view not in self.uniforms:
+            dst = self.new(view.shape, view.ref.buffer.core, uniform=True)
+            self.grid("splat", [dst, view], view.shape, precision=0, lane=0)
+            self.uniforms[view] = dst
+        return self.uniforms[view]
+
+    def copy(self, view: View, dst: View) -> None:
+        """Move a view's rows into another view of the same shape, which may want uniform rows."""
+        if dst.uniform and not view.uniform:
+            self.grid("splat", [dst, view], dst.shape, precision=0, lane=0)
+        else:
+            self.grid("move", [dst, view], dst.shape, precision=0)
+
+    def dense(self, view: View) -> View:
+        """The view itself if its rows follow each other, else a copy whose rows do."""
+        if view.contiguous:
+            return view
+        dst = self.new(view.shape, view.ref.buffer.core, view.uniform)
+        self.copy(view, dst)
+        return dst
+
+    def vectors(self, view: View) -> View:
+        """A view whose innermost vectors fill consecutive rows (leading axes may have any step)."""
+        return view if view.block_step == 1 or view.rows == 1 else self.dense(view)
+
+    def gather(self, view: View, shape: tuple[int, ...], index: NDArray[np.int64]) -> View:
+        """A new tensor whose element e is element index[e] (flat) of `view`; a last axis of 1 fills every lane."""
+        dst = self.new(shape, view.ref.buffer.core, uniform=not shape or shape[-1] == 1)
+        self.gather_into(dst, view, index, clear=True)
+        return dst
+
+    def gather_into(self, dst: View, view: View, index: NDArray[np.int64], clear: bool) -> None:
+        """As `gather`, into an existing view; without `clear` the lanes that are not named keep their values."""
+        to_row, to_lane = (a.ravel() for a in element_rows(replace(dst, uniform=False)))
+        rows, lanes = (a.ravel()[index.ravel()] for a in element_rows(view))
+        if dst.uniform:
+            every = np.arange(self.block)
+            to_row, rows, lanes = (np.repeat(a, self.block) for a in (to_row, rows, lanes))
+            to_lane = np.tile(every, len(to_row) // self.block)
+        entries = gather_entries(to_row, (to_lane, lanes), rows, clear, self.block)
+        core = view.ref.buffer.core
+        self.schedule.emit(
+            "gather",
+            core,
+            dst=dst.ref,
+            dst_rows=int(to_row.max()) + 1,
+            src=view.ref,
+            src_rows=int(rows.max()) + 1,
+            entries=self.stores[core].entries.add(*entries),
+            count=len(entries[0]),
+        )
+
+    def on_core(self, view: View, core: int) -> View:
+        """The view, sent to another core once."""
+        home = view.ref.buffer.core
+        if home == core:
+            return view
+        if (view, core) not in self.copies:
+            dense = self.dense(view)
+            dst = self.new(view.shape, core, view.uniform)
+            self.transfer(dense.ref, dst.ref, dense.total_rows)
+            self.copies[view, core] = dst
+        return self.copies[view, core]
+
+    def transfer(self, src: Ref, dst: Ref, rows: int) -> None:
+        """Send consecutive rows from core to core, in pieces that fit the link FIFO."""
+        source, target = src.buffer.core, dst.buffer.core
+        for start in range(0, rows, self.config.link_fifo_rows):
+            n = min(self.config.link_fifo_rows, rows - start)
+            self.schedule.emit("send", source, src=src.at(start), rows=n, targets=1 << target)
+            self.schedule.emit("receive", target, dst=dst.at(start), rows=n, source=source)
+
+    def refuse(self, what: str, rewrite: str) -> UnsupportedError:
+        """The error for something that the machine cannot do, at the user's current place."""
+        return UnsupportedError.single(what, where=self.schedule.source, rewrite=rewrite)
+
+
+def leading(views: Sequence[View]) -> list[Axis]:
+    """The loops over all axes but the last, merged; the views have the same leading shape."""
+    from .layout import merge
+
+    first = views[0]
+    axes = [(count, tuple(v.steps[d] for v in views)) for d, count in enumerate(first.dims)]
+    return merge(axes) if axes and prod(first.dims) > 1 else []

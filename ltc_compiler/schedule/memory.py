@@ -1,0 +1,98 @@
+"""Static memory allocation: every buffer gets rows of its core for its life time, before the program runs.
+
+Constants and states are alive for ever. A temporary lives from its first touch to its last; one that a loop carries
+from turn to turn (it was touched before the loop, or is held for it) lives to the loop's end. Buffers whose lives
+overlap never share a row. First fit in order of first touch.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+
+from ..config import Config
+from ..errors import AllocationError
+from .virtual import Buffer, Kind, Op, Ref, Schedule
+
+
+@dataclass
+class Life:
+    """Positions in the merged order of a buffer's first and last touch."""
+
+    buffer: Buffer
+    first: int
+    last: int
+
+
+def live_ranges(schedule: Schedule) -> list[Life]:
+    """The life of every buffer that an instruction touches, in order of first touch."""
+    lives: dict[Buffer, Life] = {}
+    for buffer, position in schedule.held.items():
+        lives[buffer] = Life(buffer, position, position)
+    for position, op in enumerate(schedule.ops):
+        for value in op.operands.values():
+            if isinstance(value, Ref):
+                life = lives.setdefault(value.buffer, Life(value.buffer, position, position))
+                life.last = max(life.last, position)
+    loops = _loops(schedule.ops)
+    for life in lives.values():
+        for begin, end in loops:  # innermost first, so that one pass carries a life outwards
+            if life.first < begin <= life.last < end:
+                life.last = end
+    return sorted(lives.values(), key=lambda life: (life.first, life.last))
+
+
+def _loops(ops: list[Op]) -> list[tuple[int, int]]:
+    """Begin and end of every loop, inner ones before those around them."""
+    spans: list[tuple[int, int]] = []
+    stack: list[int] = []
+    for position, op in enumerate(ops):
+        if op.name == "loop":
+            stack.append(position)
+        elif op.name == "end":
+            spans.append((stack.pop(), position))
+    return spans
+
+
+def allocate(schedule: Schedule, config: Config) -> list[int]:
+    """Set `row` of every buffer; returns the rows used on each core.
+
+    Raises AllocationError where the tensor store is too small.
+    """
+    lives = live_ranges(schedule)
+    used = []
+    for core in range(config.cores):
+        own = [life for life in lives if life.buffer.core == core]
+        top = 0
+        for life in own:
+            if life.buffer.kind is not Kind.TEMPORARY:
+                life.buffer.row = top
+                top += life.buffer.rows
+        used.append(_place([life for life in own if life.buffer.kind is Kind.TEMPORARY], top))
+        if used[core] > config.tensor_rows:
+            raise AllocationError(
+                f"tensor rows of core {core}",
+                needed=used[core],
+                available=config.tensor_rows,
+                where=f"configuration {config.name}",
+                remedy="use a configuration with more tensor_rows, stream the model instead of running the whole "
+                "sequence, or make the model smaller",
+            )
+    return used
+
+
+def _place(lives: list[Life], base: int) -> int:
+    """First fit above `base`; returns the first row that is never used."""
+    active: list[tuple[int, int, int]] = []  # (row, end row, last position), by row
+    top = base
+    for life in lives:
+        active = [a for a in active if a[2] >= life.first]
+        row = base
+        for start, end, _ in active:
+            if row + life.buffer.rows <= start:
+                break
+            row = max(row, end)
+        life.buffer.row = row
+        insort(active, (row, row + life.buffer.rows, life.last))
+        top = max(top, row + life.buffer.rows)
+    return top

@@ -1,0 +1,158 @@
+"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, else a gather.
+
+A gather is planned from the flat index of every element, so that one rule serves every shape and axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..ir.graph import Node
+from .layout import View, canonical_steps
+from .lowering import Lowering
+
+
+def _flat(view: View) -> np.ndarray:
+    return np.arange(int(np.prod(view.shape, dtype=np.int64))).reshape(view.shape)
+
+
+def drop_axis(view: View, axis: int, index: int = 0) -> View:
+    """The view at one index of an axis that is not the last: a row offset."""
+    shape = view.shape[:axis] + view.shape[axis + 1 :]
+    steps = view.steps[:axis] + view.steps[axis + 1 :]
+    return replace(view, ref=view.ref.at(index * view.steps[axis]), shape=shape, steps=steps)
+
+
+def reshape(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+    """The same elements in row-major order."""
+    steps = _reshaped_steps(view, shape)
+    if steps is not None:
+        return replace(view, shape=shape, steps=steps)
+    return low.gather(view, shape, np.arange(int(np.prod(shape, dtype=np.int64))))
+
+
+def _reshaped_steps(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Row steps of the reshaped view, or None where elements must change lanes."""
+    width = shape[-1] if shape else 1
+    whole_rows = view.block_step == 1 and view.width % view.block == 0 and width % view.block == 0
+    if width != view.width and not whole_rows:
+        return None
+    rows = -(-width // view.block)
+    if view.contiguous and (view.block_step == 1 or view.rows == 1):
+        return canonical_steps(shape[:-1], rows)
+    if width != view.width:
+        return None
+    return _regroup(view.dims, view.steps, shape[:-1])
+
+
+def _regroup(dims: tuple[int, ...], steps: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Steps for leading axes that differ from the old ones by axes of size 1 alone; None for anything else."""
+    kept = [(d, s) for d, s in zip(dims, steps, strict=True) if d != 1]
+    if [d for d, _ in kept] != [d for d in new if d != 1]:
+        return None
+    remaining = iter(kept)
+    return tuple(0 if d == 1 else next(remaining)[1] for d in new)
+
+
+def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
+    """Result axis i is operand axis dims[i]."""
+    if not dims:
+        return view
+    shape = tuple(view.shape[d] for d in dims)
+    if dims[-1] == len(dims) - 1:
+        return replace(view, shape=shape, steps=tuple(view.steps[d] for d in dims[:-1]))
+    if view.width == shape[-1] == 1:
+        return reshape(low, view, shape)
+    return low.gather(view, shape, _flat(view).transpose(dims))
+
+
+def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int) -> View:
+    """Elements start, start + step, ... below stop of an axis."""
+    shape = list(view.shape)
+    shape[axis] = len(range(start, stop, step))
+    if axis < len(shape) - 1:
+        steps = tuple(s * step if d == axis else s for d, s in enumerate(view.steps))
+        return replace(view, ref=view.ref.at(start * view.steps[axis]), shape=tuple(shape), steps=steps)
+    if view.block_step == 0 or view.uniform:
+        return replace(view, shape=tuple(shape))
+    if step == 1 and start % view.block == 0:
+        return replace(view, ref=view.ref.at(start // view.block), shape=tuple(shape))
+    return low.gather(view, tuple(shape), _flat(view)[..., start:stop:step])
+
+
+def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+    """Repeat to a shape: new and stretched axes have row step 0."""
+    extra = len(shape) - len(view.shape)
+    steps = [0] * (len(shape) - 1)
+    for d in range(len(view.dims)):
+        steps[extra + d] = view.steps[d] if view.shape[d] == shape[extra + d] else 0
+    if not shape or shape[-1] == view.width:
+        return replace(view, shape=shape, steps=tuple(steps))
+    view = low.uniform(view)
+    return replace(view, shape=shape, steps=tuple(steps), block_step=0)
+
+
+def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) -> View:
+    """Operands side by side: moves of whole rows where an operand starts on one, gathers where it does not."""
+    dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
+    start = 0
+    for view in views:
+        size = view.shape[axis]
+        part = replace(dst, shape=view.shape)
+        if axis < len(shape) - 1:
+            low.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
+        elif start % dst.block == 0 and view.width != 1:
+            low.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
+        else:
+            index = _flat(view)
+            target = np.arange(start, start + size)
+            _scatter_lanes(low, dst, view, index, target)
+        start += size
+    return dst
+
+
+def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:
+    """Write elements of a view into given positions of the last axis of dst; other lanes of a row keep theirs,
+    or become +0 where the part is the first to reach the row."""
+    from .layout import element_rows
+    from .stores import gather_entries
+
+    rows, lanes = (a.reshape(-1) for a in element_rows(view))
+    to_row, to_lane = element_rows(dst)
+    to_row, to_lane = (a[..., target].reshape(-1) for a in (to_row, to_lane))
+    src, out, clear, lane = gather_entries(
+        to_row, (to_lane, lanes[index.ravel()]), rows[index.ravel()], True, low.block
+    )
+    first_row = target[0] // low.block
+    if target[0] % low.block:
+        shared = (out % dst.rows) == first_row
+        clear = np.where(shared, 0, clear).astype(np.uint8)
+    core = view.ref.buffer.core
+    low.schedule.emit(
+        "gather",
+        core,
+        dst=dst.ref,
+        dst_rows=int(out.max()) + 1,
+        src=view.ref,
+        src_rows=int(src.max()) + 1,
+        entries=low.stores[core].entries.add(src, out, clear, lane),
+        count=len(src),
+    )
+
+
+def select_move(low: Lowering, node: Node) -> list[View]:
+    """One of the layout ops on its first operand's view."""
+    view = low.view(node.operands[0])
+    a = node.attrs
+    if node.op == "reshape":
+        return [reshape(low, view, tuple(a["shape"]))]
+    if node.op == "permute":
+        return [permute(low, view, tuple(a["dims"]))]
+    if node.op == "slice":
+        return [take(low, view, a["axis"], a["start"], a["stop"], a["step"])]
+    if node.op == "broadcast":
+        return [broadcast(low, view, tuple(a["shape"]))]
+    views = [low.view(v) for v in node.operands]
+    return [concat(low, views, a["axis"], node.results[0].shape)]

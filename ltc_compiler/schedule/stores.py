@@ -1,0 +1,121 @@
+"""What a program keeps on each core besides its rows: weight blocks, synapse slots, gather entries.
+
+Equal contents are stored once: weights shared by two ops, or by two models, have one address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import isa, numerics
+from .layout import row_count
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(eq=False)
+class Store:
+    """Items appended in groups; a group that is there already is found again by its key."""
+
+    size: int = 0
+    parts: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+    known: dict[bytes, int] = field(default_factory=dict)
+
+    def add(self, *arrays: NDArray[Any]) -> int:
+        """The address of a group of items; every array's leading axis counts items."""
+        key = b"|".join(a.tobytes() + str(a.shape).encode() for a in arrays)
+        if key not in self.known:
+            self.known[key] = self.size
+            self.parts.append(arrays)
+            self.size += len(arrays[0])
+        return self.known[key]
+
+    def column(self, i: int, empty: NDArray[Any]) -> NDArray[Any]:
+        """All items of one array; `empty` gives dtype and item shape where there are none."""
+        return np.concatenate([p[i] for p in self.parts]) if self.parts else empty
+
+
+@dataclass(eq=False)
+class CoreStores:
+    """The three stores of one core."""
+
+    weights: Store = field(default_factory=Store)
+    slots: Store = field(default_factory=Store)
+    entries: Store = field(default_factory=Store)
+
+
+def weight_blocks(weight: NDArray[np.float64], block: int, fp32: bool) -> tuple[NDArray[np.uint16], Floats]:
+    """Blocks of a weight (M, K), output row major, and their fp32 originals.
+
+    bf16: one block each. fp32: the high halves, then the low halves.
+    """
+    rows, columns = (row_count(n, block) for n in weight.shape)
+    padded = np.zeros((rows * block, columns * block))
+    padded[: weight.shape[0], : weight.shape[1]] = weight
+    wide = padded.reshape(rows, block, columns, block).transpose(0, 2, 1, 3).reshape(-1, block, block)
+    tiles = np.ascontiguousarray(numerics.fold_fp32(wide))
+    if not fp32:
+        return numerics.bf16_bits(numerics.fold_bf16(wide)), tiles
+    words = tiles.view(np.uint32)
+    halves = np.stack([(words >> 16).astype(np.uint16), (words & 0xFFFF).astype(np.uint16)], 1)
+    shadow = np.stack([tiles, np.zeros_like(tiles)], 1)
+    return halves.reshape(-1, block, block), shadow.reshape(-1, block, block)
+
+
+def synapse_slots(
+    mu: NDArray[np.float64],
+    sigma: NDArray[np.float64],
+    w: NDArray[np.float64],
+    we: NDArray[np.float64],
+    mask: NDArray[np.float64],
+    block: int,
+    fp32: bool,
+) -> tuple[NDArray[Any], ...]:
+    """Slots (src, parameters, originals, last) of (sources, targets) synapses: for each row of targets as many slots
+    as its largest fan-in, each lane's sources ascending."""
+    targets = mask.shape[1]
+    src: list[NDArray[np.uint16]] = []
+    wide: list[NDArray[np.float64]] = []
+    last: list[int] = []
+    for first in range(0, targets, block):
+        columns = range(first, min(first + block, targets))
+        fan_in = [np.flatnonzero(mask[:, t]) for t in columns]
+        depth = max(1, *(len(f) for f in fan_in))
+        for k in range(depth):
+            index = np.full(block, isa.ABSENT, np.uint16)
+            values = np.zeros((4, block))
+            for lane, (t, inputs) in enumerate(zip(columns, fan_in, strict=True)):
+                if k < len(inputs):
+                    i = inputs[k]
+                    index[lane] = i
+                    values[:, lane] = mu[i, t], sigma[i, t], w[i, t], we[i, t]
+            src.append(index)
+            wide.append(values)
+            last.append(int(k == depth - 1))
+    exact = numerics.fold_fp32(np.stack(wide))
+    stored = exact if fp32 else numerics.fold_bf16(np.stack(wide))
+    return np.stack(src), stored, exact, np.array(last, np.uint8)
+
+
+def gather_entries(
+    out_row: NDArray[np.int64],
+    out_lane: Sequence[NDArray[np.int64]],
+    source: NDArray[np.int64],
+    clear: bool,
+    block: int,
+) -> tuple[NDArray[Any], ...]:
+    """Entries (src, dst, clear, lane) that copy elements: element e goes from row source[e], lane out_lane[1][e] to
+    row out_row[e], lane out_lane[0][e]. One entry for each pair of rows; `clear` zeroes what the first does not set."""
+    to_lane, from_lane = out_lane
+    pairs = np.stack([out_row, source], 1)
+    unique, which = np.unique(pairs, axis=0, return_inverse=True)
+    lanes = np.full((len(unique), block), isa.ABSENT, np.uint16)
+    lanes[which.ravel(), to_lane] = from_lane
+    first = np.r_[True, unique[1:, 0] != unique[:-1, 0]]
+    clears = (first & clear).astype(np.uint8)
+    return unique[:, 1].astype(np.int32), unique[:, 0].astype(np.int32), clears, lanes

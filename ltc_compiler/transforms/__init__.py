@@ -1,0 +1,1 @@
+"""Passes over NNIR, one a file: valid graph in, valid graph out, the same meaning."""

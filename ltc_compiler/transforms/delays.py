@@ -1,0 +1,81 @@
+"""What a streamed graph remembers from step to step: delay lines and the count of steps.
+
+A delay line is a chain of states. Stage j holds the value of j steps ago; before that many steps have run it holds an
+initial value, known where the user padded the sequence there and of no consequence elsewhere. Delays of one value
+share a chain, unless their initial values differ: the taps of a causal convolution are one chain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..ir.graph import Array, Graph, Source, State, Value
+from ..ir.ops import add
+
+
+@dataclass
+class _Stage:
+    state: State
+    known: bool
+
+
+@dataclass
+class Memory:
+    """The states of `graph` that are no carries."""
+
+    graph: Graph
+    _chains: dict[Value, list[list[_Stage]]] = field(default_factory=dict)
+    _count: Value | None = None
+    _limit: int = 0
+    _after: dict[int, Value] = field(default_factory=dict)
+
+    def add_state(self, initial: Array, name: str) -> State:
+        """A state with a name of its own, made from `name`."""
+        taken = {s.name for s in self.graph.states}
+        unique, number = name, 1
+        while unique in taken:
+            unique, number = f"{name}_{number}", number + 1
+        return self.graph.add_state(np.asarray(initial, dtype=np.float64), unique)
+
+    def delayed(self, value: Value, initial: list[Array | None]) -> Value:
+        """`value` of len(initial) steps ago; initial[j - 1] is what stage j starts with, None if it does not matter."""
+        chains = self._chains.setdefault(value, [])
+        chain = next((c for c in chains if _agree(c, initial)), None)
+        if chain is None:
+            chain = []
+            chains.append(chain)
+        for j, content in enumerate(initial):
+            if j == len(chain):
+                state = self.add_state(np.zeros(value.shape), f"delay_{value.name or 'value'}")
+                state.next = chain[-1].state.value if chain else value
+                chain.append(_Stage(state, False))
+            if content is not None:
+                chain[j].state.initial, chain[j].known = np.array(content, dtype=np.float64), True
+        return chain[len(initial) - 1].state.value
+
+    def after(self, steps: int, source: Source) -> Value:
+        """A scalar: 1 once `steps` steps have run, 0 before."""
+        if self._count is None:
+            self._count = self.add_state(np.zeros(()), "step").value
+        if steps not in self._after:
+            limit = self.graph.constant(float(steps), source=source)
+            self._after[steps] = add(self.graph, "ge", self._count, limit, source=source)
+        self._limit = max(self._limit, steps)
+        return self._after[steps]
+
+    def finish(self) -> None:
+        """Let the count of steps run, up to the largest number that anything asks for."""
+        if self._count is None:
+            return
+        following = add(self.graph, "add", self._count, self.graph.constant(1.0))
+        state = next(s for s in self.graph.states if s.value is self._count)
+        state.next = add(self.graph, "min", following, self.graph.constant(float(self._limit)))
+
+
+def _agree(chain: list[_Stage], initial: list[Array | None]) -> bool:
+    return all(
+        content is None or not stage.known or stage.state.initial.tobytes() == np.asarray(content).tobytes()
+        for stage, content in zip(chain, initial, strict=False)
+    )

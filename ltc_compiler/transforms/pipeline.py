@@ -1,0 +1,54 @@
+"""The list of passes between the front end and the scheduler. Read it, and stop it anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ..ir.graph import Graph
+from ..ir.verify import verify
+from .cleanup import cleanup
+from .fold import fold
+from .fuse import fuse_synapses, merge_linears
+from .hoist import hoist
+from .precision import assign_precision
+
+
+class Pass(NamedTuple):
+    """A name to stop at, the pass, and whether a program needs it; the others only make it better."""
+
+    name: str
+    run: Callable[[Graph], Graph]
+    required: bool
+
+
+PASSES: tuple[Pass, ...] = (
+    Pass("fold", fold, True),
+    Pass("hoist", hoist, True),
+    Pass("cleanup", cleanup, False),
+    Pass("synapses", fuse_synapses, False),
+    Pass("linears", merge_linears, False),
+    Pass("refold", fold, False),
+    Pass("recleanup", cleanup, False),
+    Pass("precision", assign_precision, True),
+)
+
+
+def run_pipeline(graph: Graph, stop_after: str | None = None, optimize: bool = True) -> Graph:
+    """The graph after every pass, verified after each; weights are constants at the end.
+
+    stop_after: the name of the last pass to run. optimize: False runs the required passes alone.
+    Raises ValueError for an unknown name, and GraphError for a graph that breaks a rule.
+    """
+    names = [p.name for p in PASSES]
+    if stop_after is not None and stop_after not in names:
+        raise ValueError(f"stop_after is {stop_after!r}; the passes are {', '.join(names)}")
+    verify(graph)
+    for step in PASSES:
+        if step.required or optimize:
+            graph = step.run(graph)
+            verify(graph)
+        if step.name == stop_after:
+            return graph
+    verify(graph, folded=True)
+    return graph

@@ -1,0 +1,150 @@
+"""What a streamed value is, and the machinery that every streaming rule uses.
+
+Every value of the whole graph is one of three kinds. `Static`: the same in every step. `Stream`: it has the streamed
+axis; index i along it is there at step i + off, and the axis is gone from its value in the step graph. `Current`: it
+has no such axis but depends on the sequence, as the last step or the final carry does; its value in the step graph is
+what the whole graph gives for the sequence up to this step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import StreamingError
+from ..ir.graph import Array, Graph, Node, Value, copy_node
+from ..ir.ops import OPS, add, add_many
+from ..ir.verify import describe
+from .delays import Memory
+from .fold import uniform
+
+
+@dataclass(frozen=True)
+class Static:
+    value: Value
+
+
+@dataclass(frozen=True)
+class Current:
+    value: Value
+
+
+@dataclass(frozen=True)
+class Stream:
+    """`value` has no streamed axis; the whole had `length` elements on `axis`. history: the indices below -off."""
+
+    value: Value
+    axis: int
+    off: int
+    length: int
+    history: Array | None = None
+
+    @property
+    def whole(self) -> tuple[int, ...]:
+        return (*self.value.shape[: self.axis], self.length, *self.value.shape[self.axis :])
+
+
+Kind = Static | Current | Stream
+Rule = Callable[["Streamer", Node, Sequence[Kind]], list[Kind]]
+
+
+def refusal(node: Node | None, rule: str, remedy: str) -> StreamingError:
+    """A StreamingError at the user's place."""
+    if node is None:
+        return StreamingError(rule, where="outputs", remedy=remedy)
+    return StreamingError(f"{describe(node)}: {rule}", where=str(node.source), remedy=remedy)
+
+
+@dataclass
+class Streamer:
+    """Rebuilds one graph, or one body, step by step. memory: None in a body, where nothing can be remembered."""
+
+    graph: Graph
+    steps: int
+    memory: Memory | None
+    rules: dict[str, Rule]
+    strict: bool = True  # False: only to find out what streams; the graph that comes out is not to be used
+
+    def __post_init__(self) -> None:
+        self.env: dict[Value, Kind] = {}
+        self.used: set[Value] = set()
+
+    def run(self, whole: Graph) -> None:
+        """Append the step form of every node of `whole`."""
+        self.used = {v for n in whole.nodes for v in n.operands} | set(whole.outputs)
+        for node in whole.nodes:
+            kinds = [self.env[v] for v in node.operands]
+            if not any(isinstance(k, Stream) for k in kinds):
+                results = copy_node(self.graph, node, [k.value for k in kinds])
+                kind = Current if any(isinstance(k, Current) for k in kinds) else Static
+                self.env.update((old, kind(new)) for old, new in zip(node.results, results, strict=True))
+                continue
+            if any(isinstance(k, Current) for k in kinds):
+                raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
+                              "use the value of each step instead of the last one")  # fmt: skip
+            self.env.update(
+                zip(node.results, self.rules[OPS[node.op].streaming](self, node, kinds), strict=True)
+            )
+
+    # ---- shared by the rules
+
+    def emit(self, node: Node, operands: Sequence[Value], **attrs: Any) -> tuple[Value, ...]:
+        """The op of `node` on step values, with some attributes changed."""
+        results = add_many(self.graph, node.op, operands, {**node.attrs, **attrs}, node.source)
+        self.graph.nodes[-1].precision = node.precision
+        for new, old in zip(results, node.results, strict=True):
+            new.name = old.name
+        return results
+
+    def delay(self, kind: Stream, off: int, node: Node | None) -> Value:
+        """The value of `kind`, held back until its index i is there at step i + off."""
+        count = off - kind.off
+        if count == 0:
+            return kind.value
+        if self.memory is None:
+            raise refusal(node, "operands of different steps meet inside a scan that runs within each step",
+                          "take the slices along the streamed axis before the scan")  # fmt: skip
+        known = 0 if kind.history is None else -kind.off
+        initial: list[Array | None] = []
+        for j in range(1, count + 1):
+            index = -j - kind.off
+            initial.append(np.take(kind.history, index, kind.axis) if kind.history is not None and 0 <= index < known
+                           else None)  # fmt: skip
+        return self.memory.delayed(kind.value, initial)
+
+    def ready(self, kinds: Sequence[Kind], node: Node) -> tuple[int, int]:
+        """The earliest step offset at which all streams are there, and their common length."""
+        streams = [k for k in kinds if isinstance(k, Stream)]
+        lengths = {k.length for k in streams}
+        if len(lengths) > 1:
+            raise refusal(
+                node, f"joins streams of {sorted(lengths)} elements", "make the sequences equally long"
+            )
+        return max(0, *(k.off for k in streams)), lengths.pop()
+
+    def without_axis(self, value: Value, axis: int, node: Node) -> Value:
+        """A static value with an axis taken off, along which it must not vary. A negative axis is not there at all."""
+        if axis < 0:
+            return value
+        array = value.constant()
+        if array is not None and uniform(array, axis):
+            return self.graph.constant(np.take(array, 0, axis), value.name, node.source)
+        shape = value.shape[:axis] + value.shape[axis + 1 :]
+        if not self.strict:
+            return self.graph.constant(np.zeros(shape))
+        if value.shape[axis] == 1:
+            return add(self.graph, "reshape", value, shape=shape, source=node.source)
+        what = "a constant" if array is not None else "an operand that does not stream"
+        raise refusal(node, f"{what} of shape {value.shape} varies along the streamed axis {axis}",
+                      "make it the same for every step, or pass it as an input that streams")  # fmt: skip
+
+    def current(self, kind: Stream, node: Node) -> Value:
+        """The last index of a stream, as of this step: delayed where the stream ends before the sequence."""
+        missing = self.steps - kind.length - kind.off
+        if missing < 0:
+            raise refusal(node, "the last element comes after the end of the sequence (it depends on right padding)",
+                          "pad on the left, or take an earlier element")  # fmt: skip
+        return self.delay(kind, kind.off + missing, node)

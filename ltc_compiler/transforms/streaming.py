@@ -1,0 +1,96 @@
+"""The streaming transform: a graph over a whole sequence becomes a graph of one step, with states.
+
+Each op follows the rule that its row of the op table names (streaming_rules.py, streaming_scan.py). Operands that are
+there earlier than others get a delay line. A constant prefix makes a stream's offset negative: the first -off indices,
+its history, are known before the first step and become the initial contents of delay lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import StreamingError
+from ..ir.graph import Graph, Type
+from ..ir.ops import OPS
+from ..ir.verify import verify
+from . import streaming_rules as rules
+from .cleanup import cleanup
+from .delays import Memory
+from .fold import fold
+from .streamer import Rule, Static, Stream, Streamer
+from .streaming_scan import scan
+
+Axes = int | Sequence[int | None]
+
+_RULES: dict[str, Rule] = {
+    "pointwise": rules.pointwise,
+    "linear": rules.linear,
+    "reduce": rules.reduce,
+    "reshape": rules.reshape,
+    "permute": rules.permute,
+    "slice": rules.slice_,
+    "concat": rules.concat,
+    "broadcast": rules.broadcast,
+    "scan": scan,
+}
+if missing := {op.streaming for op in OPS.values()} - set(_RULES) - {"constant"}:
+    raise ImportError(f"streaming rules of the op table that stand nowhere: {sorted(missing)}")
+
+
+def streaming_transform(graph: Graph, axes: Axes) -> Graph:
+    """The step graph of `graph`, streamed along `axes`: one axis for all inputs, or one (or None) for each.
+
+    The graph's input_streaming_dims, output_streaming_dims and output_latencies say which axis each input and output
+    lost (None: it had none) and by how many steps an output is late. Raises StreamingError, with the user's place,
+    for what has no step-by-step form.
+    """
+    verify(graph)
+    if graph.states:
+        raise StreamingError("the graph has states: it is a step graph already", where=graph.name,
+                             remedy="stream the graph of the whole sequence")  # fmt: skip
+    dims, steps = _input_axes(graph, axes)
+    whole = cleanup(fold(graph, layout=False))
+    new = Graph(graph.name, input_streaming_dims=dims)
+    streamer = Streamer(new, steps, Memory(new), _RULES)
+    for value, dim in zip(whole.inputs, dims, strict=True):
+        shape = value.shape if dim is None else value.shape[:dim] + value.shape[dim + 1 :]
+        made = new.add_input(Type(shape, value.type.precision), value.name, value.role)
+        streamer.env[value] = Static(made) if dim is None else Stream(made, dim, 0, steps)
+    streamer.run(whole)
+    out_dims: list[int | None] = []
+    late: list[int] = []
+    for value, name in zip(whole.outputs, whole.output_names, strict=True):
+        kind = streamer.env[value]
+        streamed = isinstance(kind, Stream)
+        late.append(max(kind.off, 0) if isinstance(kind, Stream) else 0)
+        out_dims.append(kind.axis if isinstance(kind, Stream) else None)
+        new.add_output(streamer.delay(kind, late[-1], None) if streamed else kind.value, name)  # type: ignore[arg-type]
+    new.output_streaming_dims, new.output_latencies = tuple(out_dims), tuple(late)
+    assert streamer.memory is not None
+    streamer.memory.finish()
+    new = cleanup(fold(new))
+    verify(new)
+    return new
+
+
+def _input_axes(graph: Graph, axes: Axes) -> tuple[tuple[int | None, ...], int]:
+    """A non-negative axis or None for every input, and the number of steps."""
+    given = [axes] * len(graph.inputs) if isinstance(axes, int) else list(axes)
+    if len(given) != len(graph.inputs):
+        raise StreamingError(f"{len(given)} axes are given for {len(graph.inputs)} inputs", where=graph.name,
+                             remedy="give one axis, or one axis or None for each input")  # fmt: skip
+    dims: list[int | None] = []
+    lengths: dict[str, int] = {}
+    for value, axis in zip(graph.inputs, given, strict=True):
+        rank = value.type.rank
+        if axis is not None and not -rank <= axis < rank:
+            raise StreamingError(f"axis {axis} is out of range for input %{value.name} of shape {value.shape}",
+                                 where=graph.name, remedy=f"use {-rank} to {rank - 1}")  # fmt: skip
+        dims.append(None if axis is None else axis % rank)
+        if axis is not None:
+            lengths[value.name] = value.shape[axis]
+    if len(set(lengths.values())) != 1:
+        found = ", ".join(f"%{k}: {n}" for k, n in lengths.items()) or "no input has one"
+        raise StreamingError(f"the inputs need one streamed axis of the same length ({found})", where=graph.name,
+                             remedy="give every input that holds the sequence its time axis")  # fmt: skip
+    return tuple(dims), next(iter(lengths.values()))
