@@ -79,7 +79,7 @@ def select_scan(low: Lowering, node: Node) -> list[View]:
     stacks = [_stack(low, v, axis) for v, axis in zip(node.results[len(inits) :], a["out_axes"], strict=True)]
     for stack in stacks:
         low.schedule.hold(stack.view.ref.buffer)
-    outer = [low.view(v) for v in captured]
+    outer = [_spread_once(low, v) for v in captured]
     caches = dict(low.uniforms), dict(low.copies)
     level = low.schedule.begin_loop(a["trip_count"])
     begin = len(low.schedule.ops)
@@ -97,6 +97,12 @@ def select_scan(low: Lowering, node: Node) -> list[View]:
         *carries,
         *(_unstack(low, stack, v) for stack, v in zip(stacks, node.results[len(inits) :], strict=True)),
     ]
+
+
+def _spread_once(low: Lowering, value: Value) -> View:
+    """A captured value; a last axis of 1 is brought to every lane here, not in every turn."""
+    view = low.view(value)
+    return low.uniform(view) if view.width == 1 else view
 
 
 def _carry(low: Lowering, init: Value) -> View:

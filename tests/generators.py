@@ -1,0 +1,332 @@
+"""Random NNIR graphs for property tests: general ones over all ops, and ones that can be streamed along axis 0.
+
+`random_graph(rng, ...)` is a plain function of a numpy Generator, so that a hypothesis integer is its seed. Values stay
+of moderate size, so that fp64 comparisons need no special care; sizes cross the block sizes 8, 16, 32 and 64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ltc_compiler.ir.graph import Array, Graph, Role, Source, Type, Value
+from ltc_compiler.ir.ops import BINARY, UNARY, add, add_many
+
+SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 70)
+CONSTANTS_ALONE = frozenset({"sin", "cos"})  # the machine has no such instruction
+MAX_ELEMENTS = 1 << 12
+
+
+@dataclass
+class _Builder:
+    """A graph that grows. `pool` holds values to read; a streamable graph keeps the stream on axis 0 of each."""
+
+    rng: np.random.Generator
+    graph: Graph
+    streamable: bool
+    ops: Collection[str] | None
+    depth: int = 0
+    steps: int = 0
+    sizes: tuple[int, ...] = SIZES
+    pool: list[Value] = field(default_factory=list)
+    line: int = 0
+
+    def chance(self, p: float) -> bool:
+        return bool(self.rng.random() < p)
+
+    def size(self) -> int:
+        return int(self.rng.choice(self.sizes))
+
+    def allowed(self, op: str) -> bool:
+        return self.ops is None or op in self.ops
+
+    def pick(self, ready: Callable[[Value], bool] = lambda v: True) -> Value | None:
+        found = [v for v in self.pool if ready(v)]
+        return found[int(self.rng.integers(len(found)))] if found else None
+
+    def place(self) -> Source:
+        self.line += 1
+        return Source("net", "model.py", self.line, f"line {self.line}")
+
+    def weights(self, *shape: int) -> Value:
+        scale = 1.0 / max(1, shape[-1]) ** 0.5 if shape else 1.0
+        array = self.rng.uniform(-1.5, 1.5, shape) * scale
+        if self.chance(0.1):
+            array = np.full(shape, float(self.rng.choice([0.0, -0.0, 1.0, 0.5])))
+        return self.graph.constant(array, source=self.place())
+
+    def keep(self, *values: Value) -> None:
+        self.pool += [v for v in values if v.type.size <= MAX_ELEMENTS]
+
+
+def random_graph(
+    rng: np.random.Generator,
+    streamable: bool = False,
+    ops: Collection[str] | None = None,
+    nodes: int | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    steps: int | None = None,
+) -> Graph:
+    """A graph of some random nodes, all of ops the machine has; `ops` restricts them to a set of names.
+
+    streamable: every input has the same number of steps on axis 0, and every output streams along some axis or is as
+    of the last step, so that `streaming_transform(graph, 0)` accepts it. sizes: the axis sizes to choose from.
+    """
+    graph = Graph("random")
+    steps = int(rng.integers(3, 9)) if steps is None else steps
+    builder = _Builder(rng, graph, streamable, ops, steps=steps, sizes=sizes)
+    for i in range(int(rng.integers(1, 3))):
+        rank = int(rng.integers(1, 3))
+        shape = tuple(builder.size() if j == rank - 1 else min(builder.size(), 5) for j in range(rank))
+        role = Role.ELAPSED_TIME if i == 1 and rng.random() < 0.3 else Role.PLAIN
+        builder.keep(graph.add_input(Type((steps, *shape) if streamable else shape), f"x{i}", role))
+    _grow(builder, int(rng.integers(3, 13)) if nodes is None else nodes)
+    read = {v for n in graph.nodes for v in n.operands}
+    ends = [v for v in builder.pool if v not in read and v.node is not None] or [builder.pool[-1]]
+    for value in ends[:4]:
+        graph.add_output(value)
+    if streamable:
+        _last_step(builder, ends[0])
+    return graph
+
+
+def random_inputs(rng: np.random.Generator, graph: Graph) -> list[Array]:
+    """Inputs in [-2, 2]; elapsed times in [0, 1]."""
+    return [rng.uniform(0 if v.role is Role.ELAPSED_TIME else -2, 1 if v.role is Role.ELAPSED_TIME else 2, v.shape)
+            for v in graph.inputs]  # fmt: skip
+
+
+def _grow(b: _Builder, count: int) -> None:
+    kinds = [k for k, (names, _) in _GROW.items() if any(map(b.allowed, names))]
+    made = attempts = 0
+    while made < count and attempts < 20 * count:
+        attempts += 1
+        kind = kinds[int(b.rng.integers(len(kinds)))]
+        before = len(b.pool)
+        _GROW[kind][1](b)
+        made += len(b.pool) > before
+    assert b.pool, "an empty graph"
+
+
+def _last_step(b: _Builder, value: Value) -> None:
+    if value.type.rank and value.shape[0] == b.steps and b.steps > 1 and b.allowed("slice") and b.chance(0.3):
+        last = add(b.graph, "slice", value, axis=0, start=b.steps - 1, stop=b.steps, step=1, source=b.place())
+        b.graph.add_output(last, "last")
+
+
+def _tame(b: _Builder, x: Value) -> Value:
+    """A bounded value, for ops that grow fast."""
+    return add(b.graph, "tanh", x, source=b.place()) if b.allowed("tanh") else x
+
+
+def _unary(b: _Builder) -> None:
+    op = str(b.rng.choice([u for u in UNARY if b.allowed(u) and u not in CONSTANTS_ALONE] or ["relu"]))
+    x = b.pick()
+    if x is None or not b.allowed(op):
+        return
+    if op in ("exp", "exp2", "gelu_tanh"):
+        x = _tame(b, x)
+    if op in ("sqrt", "log", "reciprocal", "rsqrt"):
+        x = add(b.graph, "add", add(b.graph, "abs", x), b.graph.constant(0.5))
+    b.keep(add(b.graph, op, x, source=b.place()))
+
+
+def _binary(b: _Builder) -> None:
+    op = str(b.rng.choice([u for u in BINARY if b.allowed(u)] or ["add"]))
+    x = b.pick()
+    if x is None or not b.allowed(op):
+        return
+    y = _partner(b, x)
+    if op == "div":
+        y = add(b.graph, "add", add(b.graph, "abs", y), b.graph.constant(0.5))
+    operands = (y, x) if op != "div" and b.chance(0.3) else (x, y)
+    b.keep(add(b.graph, op, *operands, source=b.place()))
+
+
+def _partner(b: _Builder, x: Value) -> Value:
+    """Something that broadcasts with x: of the same shape, a row, a scalar, or a constant."""
+    if b.chance(0.5):
+        other = b.pick(lambda v: v.shape == x.shape)
+        if other is not None and other is not x:
+            return other
+    shape = tuple(1 if b.chance(0.4) or (b.streamable and i == 0) else d for i, d in enumerate(x.shape))
+    return b.weights(*shape[int(b.rng.integers(0, len(shape) + 1)) :])
+
+
+def _select(b: _Builder) -> None:
+    x = b.pick()
+    if x is not None:
+        condition = add(b.graph, "gt", x, b.graph.constant(0.25), source=b.place())
+        b.keep(add(b.graph, "select", condition, x, _partner(b, x), source=b.place()))
+
+
+def _linear(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is not None:
+        m = b.size()
+        b.keep(add(b.graph, "linear", x, b.weights(m, x.shape[-1]), b.weights(m), source=b.place()))
+
+
+def _synapse(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is None:
+        return
+    sources, targets = x.shape[-1], min(b.size(), 33)
+    mask = (b.rng.random((sources, targets)) < 0.7).astype(np.float64)
+    arrays = [b.rng.uniform(-1, 1, mask.shape), b.rng.uniform(0.5, 3, mask.shape),
+              b.rng.uniform(0, 1, mask.shape), b.rng.uniform(-1, 1, mask.shape), mask]  # fmt: skip
+    operands = (x, *(b.graph.constant(a) for a in arrays))
+    b.keep(*add_many(b.graph, "synapse", operands, {}, b.place()))
+
+
+def _reduce(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    op = str(b.rng.choice([o for o in ("sum", "amax") if b.allowed(o)] or ["sum"]))
+    if x is not None and b.allowed(op):
+        axis = int(b.rng.integers(int(b.streamable), x.type.rank))
+        b.keep(add(b.graph, op, x, axis=axis, keepdims=b.chance(0.5), source=b.place()))
+
+
+def _reshape(b: _Builder) -> None:
+    x = b.pick()
+    if x is None:
+        return
+    first = int(b.streamable)
+    rest = list(x.shape[first:])
+    if len(rest) >= 2 and b.chance(0.5):
+        rest[:2] = [rest[0] * rest[1]]
+    else:
+        rest.insert(int(b.rng.integers(0, len(rest) + 1)), 1)
+    if len(rest) <= 3:
+        b.keep(add(b.graph, "reshape", x, shape=(*x.shape[:first], *rest), source=b.place()))
+
+
+def _permute(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank >= 2)
+    if x is None:
+        return
+    first = int(b.streamable)
+    dims = (*range(first), *(first + int(d) for d in b.rng.permutation(x.type.rank - first)))
+    b.keep(add(b.graph, "permute", x, dims=dims, source=b.place()))
+
+
+def _slice(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is None:
+        return
+    axis = int(b.rng.integers(int(b.streamable), x.type.rank))
+    start = int(b.rng.integers(0, x.shape[axis]))
+    stop = int(b.rng.integers(start + 1, x.shape[axis] + 1))
+    step = int(b.rng.choice([1, 1, 1, 2, 3]))
+    b.keep(add(b.graph, "slice", x, axis=axis, start=start, stop=stop, step=step, source=b.place()))
+
+
+def _concat(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is None:
+        return
+    axis = int(b.rng.integers(int(b.streamable), x.type.rank))
+    other = b.pick(lambda v: v.type.rank == x.type.rank and all(
+        i == axis or d == e for i, (d, e) in enumerate(zip(v.shape, x.shape, strict=True))))  # fmt: skip
+    b.keep(add(b.graph, "concat", x, other or x, axis=axis, source=b.place()))
+
+
+def _broadcast(b: _Builder) -> None:
+    x = b.pick(lambda v: v.type.rank > b.streamable and 1 in v.shape[int(b.streamable) :])
+    if x is None:
+        return
+    first = int(b.streamable)
+    shape = tuple(b.size() if d == 1 and i >= first and b.chance(0.7) else d for i, d in enumerate(x.shape))
+    if np.prod(shape) <= MAX_ELEMENTS:
+        b.keep(add(b.graph, "broadcast", x, shape=shape, source=b.place()))
+
+
+def _window(b: _Builder) -> None:
+    """A convolution over the stream, one weight a tap: causal if padded on the left, else late."""
+    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] == b.steps)
+    if x is None or not b.streamable or b.depth:
+        return
+    taps = int(b.rng.integers(1, 4))
+    padded = x
+    if b.chance(0.7):
+        padding = b.graph.constant(
+            b.rng.uniform(-1, 1, (taps, *x.shape[1:])) * b.chance(0.5), source=b.place()
+        )
+        padded = add(b.graph, "concat", padding, x, axis=0, source=b.place())
+    length = padded.shape[0] - taps
+    if length < 2:
+        return
+    total: Value | None = None
+    for k in range(taps + 1):
+        tap = add(b.graph, "slice", padded, axis=0, start=k, stop=k + length, step=1, source=b.place())
+        term = add(b.graph, "mul", tap, b.weights(x.shape[-1]), source=b.place())
+        total = term if total is None else add(b.graph, "add", total, term, source=b.place())
+    assert total is not None
+    b.pool.append(total)
+
+
+def _scan(b: _Builder) -> None:
+    """Along the stream (or the first axis), or a count of iterations within each step, as an ODE solver makes them."""
+    x = b.pick(lambda v: 1 <= v.type.rank <= 2 + b.streamable and v.type.size <= 1 << 10)
+    if x is None or b.depth >= 2:
+        return
+    along = x.type.rank > 1 and b.chance(0.6) and not (b.streamable and b.depth)
+    count = x.shape[0] if along else int(b.rng.integers(1, 5))
+    if count > 40:
+        return
+    body = Graph(f"body{b.depth}")
+    inner = _Builder(b.rng, body, b.streamable and not along, b.ops, b.depth + 1, b.steps, b.sizes)
+    seen = x.shape[1:] if along else x.shape
+    carry, slices = body.add_input(Type(seen), "h"), body.add_input(Type(seen), "x")
+    inner.keep(carry, slices)
+    start = b.graph.constant(np.full(seen, float(b.rng.uniform(-0.5, 0.5))), source=b.place())
+    operands = [start, x]
+    if b.chance(0.5):
+        times = b.graph.constant(np.linspace(0, 1, count) if b.chance(0.5) else np.full(count, 0.25), "times")
+        if not (b.streamable and along):
+            operands.insert(1, times)
+            body.inputs.insert(1, time := Value(Type(()), "t", None, 1))
+            slices.index = 2
+            moving = add(body, "cos", time) if b.ops is None or "cos" in b.ops else time
+            inner.keep(add(body, "mul", carry, moving))
+    _grow(inner, int(b.rng.integers(1, 4)))
+    fit = inner.pick(lambda v: v.shape == seen and v.node is not None)
+    moved = (
+        add(body, "mul", slices, body.constant(0.5)) if b.streamable else slices
+    )  # a carry that streams from the start
+    total = add(body, "add", add(body, "add", carry, fit or slices), moved)
+    following = add(body, "tanh", total)
+    body.add_output(following)
+    output = inner.pick(lambda v: v.node is not None) if b.chance(0.5) else None
+    if output is not None:
+        body.add_output(output)
+    scanned = len(operands) - 1 if along else len(operands) - 2
+    results = add_many(b.graph, "scan", operands, {
+        "body": body, "carries": 1, "scanned": scanned, "trip_count": count, "in_axes": (0,) * scanned,
+        "out_axes": () if output is None else ((0 if along or not b.streamable else 1),)}, b.place())  # fmt: skip
+    if b.streamable and along:
+        b.keep(*results[1:])
+        if b.chance(0.3) and len(b.graph.outputs) < 4:
+            b.graph.add_output(results[0])
+    else:
+        b.keep(*results)
+
+
+_GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
+    "unary": (UNARY, _unary),
+    "binary": (BINARY, _binary),
+    "select": (("select",), _select),
+    "linear": (("linear",), _linear),
+    "synapse": (("synapse",), _synapse),
+    "reduce": (("sum", "amax"), _reduce),
+    "reshape": (("reshape",), _reshape),
+    "permute": (("permute",), _permute),
+    "slice": (("slice",), _slice),
+    "concat": (("concat",), _concat),
+    "broadcast": (("broadcast",), _broadcast),
+    "window": (("slice",), _window),
+    "scan": (("scan",), _scan),
+    "scan again": (("scan",), _scan),
+}
