@@ -14,7 +14,7 @@ import numpy as np
 
 from .errors import InputError
 from .ir.draw import draw
-from .ir.graph import Array, Graph, Value
+from .ir.graph import Array, Graph
 from .ir.run import evaluate, initial_states
 from .ir.text import parse_graph, print_graph
 from .ir.verify import verify
@@ -57,11 +57,11 @@ class NNIR:
         return print_graph(self.graph, elide)
 
     def __repr__(self) -> str:
-        def shapes(values: Sequence[Value]) -> str:
-            return ", ".join(f"%{v.name}: {v.type}" for v in values)
-
         graph = self.graph
-        return f"NNIR({graph.name!r}: ({shapes(graph.inputs)}) -> ({shapes(graph.outputs)}), {len(graph.nodes)} nodes)"
+        inputs = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
+        named = zip(graph.output_names, graph.outputs, strict=True)
+        outputs = ", ".join(f"{name}: {v.type}" for name, v in named)
+        return f"NNIR({graph.name!r}: ({inputs}) -> ({outputs}), {len(graph.nodes)} nodes)"
 
     def _repr_html_(self) -> str:
         return draw(self.graph)
@@ -118,7 +118,7 @@ class NNIR:
 
     # ---- compilation
 
-    def streaming_transform(self, axis: Axes) -> tuple[NNIR, int | None | tuple[int | None, ...]]:
+    def streaming_transform(self, axis: Axes) -> tuple[NNIR, int | tuple[int | None, ...] | None]:
         """The graph of one step, streamed along `axis` (or one axis, or None, for each input), and the output axis.
 
         The output axis is where the steps stood in the whole output, None for an output without them (the final carry

@@ -23,8 +23,7 @@ from ltc_compiler.vm import VM
 class Program:
     """A program for one accelerator configuration.
 
-    Raises ProgramError or IsaMismatchError if the image breaks a rule of the machine: nothing of it is
-    executed.
+    Raises ProgramError if the image breaks a rule of the machine; nothing of it is executed.
     """
 
     def __init__(self, image: Image) -> None:
@@ -32,9 +31,7 @@ class Program:
         self._core = _core.Program.parse(image.to_bytes())
 
     def to_vm(self, bit_accurate: bool = True) -> VM:
-        """A simulator with a fresh state; bit_accurate=False computes in plain fp32, to tell quantisation
-        apart.
-        """
+        """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding."""
         return VM(self._image, self._core, bit_accurate)
 
     def to_oracle(self, bit_accurate: bool = True) -> Oracle:
@@ -180,8 +177,9 @@ class Program:
 
     def disassemble(self) -> str:
         """The code as text, one line an instruction, with what each does for the user where that is known."""
-        comments = self._image.meta.get("instructions", {})
-        known = {int(index): str(text) for index, text in comments.items() if str(index).isdecimal()}
+        meta = self._image.meta.get("instructions")
+        comments = meta if isinstance(meta, dict) else {}
+        known = {int(index): str(text) for index, text in comments.items() if index.isdecimal()}
         head = [_describe(model) for model in self._image.models]
         return f"; {self.hw_config.name}\n" + "".join(head) + disassemble(self._image.code, known)
 

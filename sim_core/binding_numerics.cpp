@@ -103,16 +103,20 @@ Result<float> ltc_update(const Matrix<float>& columns) {
     return y;
 }
 
-void bind_tables(nb::module_& m) {
+// A class of static functions: a stub can describe it where it could not describe a submodule.
+struct Numerics {};
+using Namespace = nb::class_<Numerics>;
+
+void bind_tables(Namespace& m) {
     for (const auto& [name, run] : ltc::unary_operators())
-        m.def(name, [run = run](const Vector<float>& x) { return apply(run, x); }, nb::arg("x"));
+        m.def_static(name, [run = run](const Vector<float>& x) { return apply(run, x); }, nb::arg("x"));
     for (const auto& [name, run] : ltc::binary_operators())
-        m.def(name, [run = run](const Vector<float>& a, const Vector<float>& b) { return apply(run, a, b); },
+        m.def_static(name, [run = run](const Vector<float>& a, const Vector<float>& b) { return apply(run, a, b); },
               nb::arg("a"), nb::arg("b"));
-    m.def("activation_bf16", [](const char* name, const Vector<float>& x) {
+    m.def_static("activation_bf16", [](const char* name, const Vector<float>& x) {
         return activation(ltc::bf16_activations(), name, x);
     }, nb::arg("name"), nb::arg("x"));
-    m.def("activation_fp32", [](const char* name, const Vector<float>& x) {
+    m.def_static("activation_fp32", [](const char* name, const Vector<float>& x) {
         return activation(ltc::fp32_activations(), name, x);
     }, nb::arg("name"), nb::arg("x"));
 }
@@ -120,26 +124,26 @@ void bind_tables(nb::module_& m) {
 }  // namespace
 
 void bind_numerics(nb::module_& parent) {
-    nb::module_ m = parent.def_submodule("numerics", "The C++ half of the numeric contract, for comparison.");
+    Namespace m(parent, "numerics", "The C++ half of the numeric contract, for comparison.");
     bind_tables(m);
-    m.def("select", &select_lanes, nb::arg("condition"), nb::arg("a"), nb::arg("b"));
-    m.def("dot", &dot, nb::arg("w"), nb::arg("x"));
-    m.def("tree_sum", [](const Matrix<float>& x) { return reduce(ltc::tree_sum_rows, x); }, nb::arg("x"));
-    m.def("reduce_max", [](const Matrix<float>& x) { return reduce(ltc::reduce_max_rows, x); }, nb::arg("x"));
-    m.def("encode_fp8_e4m3", [](const Vector<float>& x, int exponent) {
+    m.def_static("select", &select_lanes, nb::arg("condition"), nb::arg("a"), nb::arg("b"));
+    m.def_static("dot", &dot, nb::arg("w"), nb::arg("x"));
+    m.def_static("tree_sum", [](const Matrix<float>& x) { return reduce(ltc::tree_sum_rows, x); }, nb::arg("x"));
+    m.def_static("reduce_max", [](const Matrix<float>& x) { return reduce(ltc::reduce_max_rows, x); }, nb::arg("x"));
+    m.def_static("encode_fp8_e4m3", [](const Vector<float>& x, int exponent) {
         require_exponent(exponent);
         auto y = fresh<std::uint8_t>(x.size());
         ltc::encode_fp8(x.data(), y.data(), x.size(), exponent);
         return y;
     }, nb::arg("x"), nb::arg("exponent"));
-    m.def("decode_fp8_e4m3", [](const Vector<std::uint8_t>& x, int exponent) {
+    m.def_static("decode_fp8_e4m3", [](const Vector<std::uint8_t>& x, int exponent) {
         require_exponent(exponent);
         auto y = fresh<float>(x.size());
         ltc::decode_fp8(x.data(), y.data(), x.size(), exponent);
         return y;
     }, nb::arg("x"), nb::arg("exponent"));
-    m.def("synapse", &synapse, nb::arg("v"), nb::arg("source"), nb::arg("mu"), nb::arg("sigma"), nb::arg("w"),
+    m.def_static("synapse", &synapse, nb::arg("v"), nb::arg("source"), nb::arg("mu"), nb::arg("sigma"), nb::arg("w"),
           nb::arg("we"), nb::arg("fp32"), "source < 0 marks an absent slot.");
-    m.def("ltc_update", &ltc_update, nb::arg("columns"));
-    m.def("flush_guard_holds", &ltc::flush_guard_holds);
+    m.def_static("ltc_update", &ltc_update, nb::arg("columns"));
+    m.def_static("flush_guard_holds", &ltc::flush_guard_holds);
 }

@@ -102,7 +102,8 @@ inline constexpr std::array<std::uint64_t, 0> no_rows{};
 struct Lattice {
     std::int64_t base, outer, inner;
     std::uint64_t at(std::uint64_t o, std::uint64_t i) const {
-        return static_cast<std::uint64_t>(base + static_cast<std::int64_t>(o) * outer + static_cast<std::int64_t>(i) * inner);
+        const std::int64_t row = base + static_cast<std::int64_t>(o) * outer + static_cast<std::int64_t>(i) * inner;
+        return static_cast<std::uint64_t>(row);
     }
 };
 

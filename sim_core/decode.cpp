@@ -145,7 +145,7 @@ Sections read_sections(Bytes bytes) {
     std::sort(spans.begin(), spans.end());
     for (std::size_t i = 1; i < spans.size(); ++i)
         if (spans[i].first < spans[i - 1].second) refuse_program("two sections overlap", "byte " + std::to_string(spans[i].first));
-    for (const char* tag : {"MACH", "CODE", "CORE", "WGHT", "SYNP", "GATH", "MODL"})
+    for (const char* tag : {"CONF", "MACH", "CODE", "CORE", "WGHT", "SYNP", "GATH", "MODL", "META"})
         if (!sections.contains(tag)) refuse_program("section " + std::string(tag) + " is missing", "section table");
     return sections;
 }

@@ -63,8 +63,7 @@ constexpr Named<Unary> in_fp32[] = {LTC_ACTIVATIONS(LTC_FP32)};
 constexpr Named<Unary> in_bf16[] = {LTC_ACTIVATIONS(LTC_BF16)};
 static_assert(std::size(in_fp32) == activation_count && std::size(in_bf16) == activation_count);
 
-// The least subnormal halved upward is itself, halved to even is zero, and flushed on reading is zero too:
-// two sums tell the modes apart.
+// A subnormal sum shows a flush mode, and a tie of either sign a rounding direction.
 [[gnu::noinline]] bool computes_plainly() {
     volatile float subnormal = 0x1p-140f, one = 1.0f, half_ulp = 0x1p-24f;
     volatile float doubled = subnormal + subnormal, rounded = one + half_ulp, negative = -one - half_ulp;

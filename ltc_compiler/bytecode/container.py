@@ -2,8 +2,7 @@
 
 Little endian throughout; nothing is executed to read it. The header's checksum covers everything behind the
 header. Sections start at multiples of 64 bytes. Sizes are compared with what the file has before anything is
-allocated for them. Tables, one row a section, give writer and reader of each, so that a section is described
-in one place.
+allocated for them. sections.py has writer and reader of each binary section side by side.
 
     header   magic, version, hash of the instruction table, total size, number of sections, CRC-32
     CONF     configuration, JSON             MACH  the same machine as the simulator reads it, binary

@@ -106,8 +106,7 @@ class Model:
 
 
 def check_inputs(model: Model, inputs: Sequence[object]) -> list[F32]:
-    """The inputs of one run as contiguous float32 arrays of the ports' shapes; copied only where they must
-    be.
+    """The inputs of one run as contiguous float32 arrays of the ports' shapes, copied only if they must be.
 
     Takes arrays of float32 or bfloat16 (ml_dtypes), CPU tensors of the same, and Python numbers for shape ().
     Raises InputError naming the input, what was expected and what was given. Values are checked by
@@ -158,11 +157,8 @@ def check_outputs(model: Model, outputs: Sequence[object]) -> None:
                 and flags.writeable
             ):
                 continue
-            kinds = [
-                "contiguous" if flags.c_contiguous else "strided",
-                "" if flags.writeable else "read-only",
-            ]
-            found = f"{array.dtype} {array.shape}, {' '.join(kinds).strip()}"
+            found = f"{array.dtype} {array.shape}, {'contiguous' if flags.c_contiguous else 'strided'}"
+            found += "" if flags.writeable else " and read-only"
         raise InputError(
             f"the array for output {port.name} is {found}", where=port.name,
             remedy=f"give np.empty({port.shape}, np.float32)",

@@ -158,4 +158,7 @@ def _set_array(owner: object, name: str, kind: type[np.generic], shape: Sequence
     array = getattr(owner, name)
     if np.shape(array) != tuple(shape):
         raise ProgramError(f"{name} has shape {np.shape(array)}, expected {tuple(shape)}")
-    object.__setattr__(owner, name, np.ascontiguousarray(array, kind))
+    stored = np.ascontiguousarray(array, kind)
+    if stored.dtype != np.asarray(array).dtype and not np.array_equal(stored, array):
+        raise ProgramError(f"{name} holds values that {stored.dtype} cannot: {np.asarray(array).dtype} given")
+    object.__setattr__(owner, name, stored)

@@ -17,6 +17,7 @@ from ..errors import GraphError
 from .graph import Array, Graph, Source, Type, Value
 
 Attrs = dict[str, Any]
+NOWHERE = Source()
 Infer = Callable[[Sequence[Type], Attrs], tuple[Type, ...]]
 Evaluate = Callable[[Sequence[Array], Attrs], tuple[Array, ...]]
 
@@ -437,14 +438,14 @@ def check_operation(name: str, types: Sequence[Type], attrs: Attrs) -> tuple[Typ
 
 
 def add(
-    graph: Graph, op: str, *operands: Value, source: Source = Source(), name: str = "", **attrs: Any
+    graph: Graph, op: str, *operands: Value, source: Source = NOWHERE, name: str = "", **attrs: Any
 ) -> Value:
     """Append an op and return its first result; types are inferred. Raises GraphError at the user's place."""
     return add_many(graph, op, operands, attrs, source, name)[0]
 
 
 def add_many(
-    graph: Graph, op: str, operands: Sequence[Value], attrs: Attrs, source: Source = Source(), name: str = ""
+    graph: Graph, op: str, operands: Sequence[Value], attrs: Attrs, source: Source = NOWHERE, name: str = ""
 ) -> tuple[Value, ...]:
     """As `add`, for ops with several results. Negative axes are made positive."""
     if "axis" in attrs and attrs["axis"] < 0:

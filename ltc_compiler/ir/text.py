@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Array, Graph, Node, Role, Source, Value
+from .ops import OPS
 from .parse import NAME, parse_graph
 
 __all__ = ["parse_graph", "print_graph"]
@@ -93,7 +94,8 @@ class _Printer:
         operands = ", ".join(names[v] for v in node.operands)
         results = ", ".join(names.define(v) for v in node.results)
         types = ", ".join(str(v.type) for v in node.results)
-        plain = {k: v for k, v in node.attrs.items() if not isinstance(v, Graph)}
+        order = [*OPS[node.op].attrs, *node.attrs] if node.op in OPS else node.attrs  # one text for one graph
+        plain = {k: node.attrs[k] for k in order if k in node.attrs and not isinstance(node.attrs[k], Graph)}
         attrs = ", ".join(f"{k}={self.attribute(v)}" for k, v in plain.items())
         line = (
             f"{indent}{results} = {node.op}({operands})" + (f" {{{attrs}}}" if attrs else "") + f" : {types}"

@@ -7,7 +7,8 @@
 5. A constant is an fp64 array of its type's shape. Any value is allowed in it, NaN and infinities too.
 6. A body sees nothing but its own inputs, has no states, and returns at least one value. A scan hands values over in
    a format that holds them: an FP32 value never enters or leaves a body through a BF16 one.
-7. Input and state names are unique. A state has an fp64 initial value of its shape, and a next value of that shape.
+7. Input and state names are unique, except in a body, whose names nobody sees. A state has an fp64 initial value and
+   a next value, both of its shape.
 8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output and
    lie within the rank that the whole sequence had.
 9. After folding (`folded=True`): the weight and bias of a linear, and the parameters of a synapse, are constants.
@@ -32,7 +33,9 @@ PARAMETERS = {
 
 def verify(graph: Graph, folded: bool = False) -> None:
     """Raises GraphError for the first rule that is broken, naming the value and the user's place."""
-    _verify(graph, folded, f"graph {graph.name!r}")
+    place = f"graph {graph.name!r}"
+    _verify(graph, folded, place)
+    _names(graph, place)
 
 
 def describe(node: Node) -> str:
@@ -61,7 +64,6 @@ def _verify(graph: Graph, folded: bool, place: str) -> None:
         known.add(state.value)
     for node in graph.nodes:
         _node(node, known, folded, f"{describe(node)}  at {node.source}  in {place}")
-    _names(graph, place)
     for value in (*graph.inputs, *(s.value for s in graph.states)):
         if value.type.precision is Precision.FP8_E4M3:
             raise _refuse(
@@ -73,6 +75,9 @@ def _verify(graph: Graph, folded: bool, place: str) -> None:
             found = "nothing" if state.next is None else f"%{state.next.name} of shape {state.next.shape}"
             raise _refuse(f"state {state.name!r} of shape {state.value.shape} is followed by {found}", place,
                           "set State.next to a value of this graph of the same shape")  # fmt: skip
+    if len(graph.output_names) != len(graph.outputs):
+        raise _refuse(f"{len(graph.outputs)} outputs have {len(graph.output_names)} names", place,
+                      "use Graph.add_output")  # fmt: skip
     for i, value in enumerate(graph.outputs):
         if value not in known:
             raise _refuse(
@@ -88,9 +93,6 @@ def _names(graph: Graph, place: str) -> None:
             raise _refuse(
                 f"{kind} names are used twice: {repeated}", place, f"give every {kind} a name of its own"
             )
-    if len(graph.output_names) != len(graph.outputs):
-        raise _refuse(f"{len(graph.outputs)} outputs have {len(graph.output_names)} names", place,
-                      "use Graph.add_output")  # fmt: skip
 
 
 def _array(array: Array, value: Value, name: str, place: str) -> None:

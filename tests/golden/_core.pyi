@@ -1,8 +1,179 @@
 """The simulator's C++ core."""
 
+from typing import Annotated, Any
+
+import numpy
+from numpy.typing import NDArray
 
 
 def build_info() -> dict[str, str | int | bool]:
     """
     How this extension was built: compiler, C++ standard, and whether the sanitizers watch it.
+    """
+
+class Program:
+    """A parsed and verified program; VMs share it read-only."""
+
+    @staticmethod
+    def parse(data: bytes) -> Program:
+        """
+        Reads and verifies a program file's bytes; executes nothing.
+
+        Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.
+        """
+
+class VM:
+    """
+    A program with a state of its own. For one thread at a time: StateError if it is busy.
+    """
+
+    def __init__(self, program: Program, bit_accurate: bool = True) -> None:
+        """
+        bit_accurate=False computes in plain fp32 from the fp32 originals; ProgramError if there are none.
+
+        The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512 (generic off x86-64);
+        ConfigError if this CPU cannot run them.
+        """
+
+    def run(self, model: int, inputs: Any) -> list[Any]:
+        """
+        One inference: a tuple or list with one C-contiguous float32 array a port, or the one array; new arrays
+        out. Raises InputError for anything else, an elapsed time that is NaN or negative, or a wrong model;
+        the state is then as it was.
+        """
+
+    def run_into(self, model: int, inputs: Any, outputs: Any) -> None:
+        """
+        run() into given arrays, writable and apart from each other and from the inputs.
+        """
+
+    def run_timesteps(self, model: int, steps: int, inputs: Any, outputs: Any) -> None:
+        """
+        run_into() for every step of arrays with one more, leading axis of length `steps`.
+        """
+
+    def reset(self, model: int = -1) -> None:
+        """The initial state, for one model or, with -1, for all."""
+
+    def get_state(self, model: int, state: int) -> Any:
+        """A copy, of the state's shape."""
+
+    def set_state(self, model: int, state: int, value: Any) -> None:
+        """
+        Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.
+        """
+
+    def metrics(self) -> dict[str, Any]:
+        """Bytes of its memory, steps of its code, and the kernels that it uses."""
+
+class numerics:
+    """The C++ half of the numeric contract, for comparison."""
+
+    @staticmethod
+    def write_fp32(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def to_bf16(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def neg(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def absolute(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def relu(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def sqrt(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def add(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def sub(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def mul(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def div(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def maximum(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def minimum(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def lt(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def le(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def gt(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def ge(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def eq(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def ne(a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def activation_bf16(name: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def activation_fp32(name: str, x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def select(condition: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], a: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], b: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def dot(w: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def tree_sum(x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def reduce_max(x: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def encode_fp8_e4m3(x: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], exponent: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def decode_fp8_e4m3(x: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order='C', device='cpu', writable=False)], exponent: int) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def synapse(v: Annotated[NDArray[numpy.float32], dict(shape=(None,), order='C', device='cpu', writable=False)], source: Annotated[NDArray[numpy.int32], dict(shape=(None, None), order='C', device='cpu', writable=False)], mu: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], sigma: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], w: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], we: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)], fp32: bool) -> tuple:
+        """source < 0 marks an absent slot."""
+
+    @staticmethod
+    def ltc_update(columns: Annotated[NDArray[numpy.float32], dict(shape=(None, None), order='C', device='cpu', writable=False)]) -> Annotated[NDArray[numpy.float32], dict(shape=(None,))]: ...
+
+    @staticmethod
+    def flush_guard_holds() -> bool: ...
+
+def cycles(program: Program, model_index: int = 0, arrival: int = 0) -> dict[str, Any]:
+    """
+    Cycles of one inference, from the issue of its first instruction at 0.
+
+    arrival: the cycle at which the host's data is there. Keys: total (every row written, every output out),
+    last_in (start of the last beat that took a row from the host; 0 without one), last_out (the last output
+    row is out; total without one), instructions (executed, over all cores), busy ([core][unit of isa.UNITS]:
+    cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there or an
+    arrival from 2**62 on, ProgramError beyond 2**33 executed instructions or beats.
+    """
+
+def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> list[tuple[int, int, int, int, int, str, int]]:
+    """
+    The first `limit` executed instructions of the same walk, in program order.
+
+    Each is (index in the code, core, issue, start of its first beat, finish, stall, cycles lost to it):
+    finish is its last effect, a row readable, a row at the far end of a link, a row out; stall is the cause
+    that cost it most: none, unit, host, link, accumulator, operand or overwrite. A loop or an end leaves one
+    record for every core. Raises as cycles().
     """

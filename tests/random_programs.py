@@ -1,0 +1,218 @@
+"""Programs drawn at random over the whole instruction table, for VM against oracle.
+
+Every instruction is drawn by a walk over its row of the table, so a new row is drawn too. A core's tensor store is
+cut into regions: instructions write to LOW and HIGH, state_write to STATE, nothing to CONSTANT; those that may not
+read what they write (matmul, gather, the two sums of a synapse) write to LOW alone and read elsewhere. At the end every
+row of every core goes to an output, so that a comparison of outputs compares everything that was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltc_compiler import isa, numerics
+from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ltc_compiler.config import Config
+
+LOW, HIGH, CONSTANT, STATE = range(12), range(12, 24), range(24, 32), range(32, 40)
+ROWS = 40
+BLOCKS, SLOTS, ENTRIES = 24, 24, 16
+FIFO = 6
+CONTROL = ("loop", "end", "send", "receive", "input", "output")
+DRAWN = tuple(name for name in isa.BY_NAME if name not in CONTROL)
+APART = ("Matmul", "Gather", "Synapse")
+TIED = np.array([0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x3F000000], np.uint32)
+WIDTHS = (4, 8, 16, 32, 64, 128)  # from 64 on, accumulators are used more than once
+SPECIALS = np.array(
+    [0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7F800001, 0xFFFFFFFF,
+     0x00000001, 0x807FFFFF, 0x00800000, 0x80800000, 0x7F7FFFFF, 0xFF7FFFFF, 0x3F808000, 0x3F818000, 0x7F7F8000,
+     0x42B17218, 0xC2AEAC50, 0x3F008000, 0x33800000],
+    np.uint32,
+)  # fmt: skip
+
+
+def op(name: str, core: int = 0, **given: int | Row) -> Instr:
+    """An instruction by hand; a field not given gets the plainest value: count 1, inner step 1, else 0."""
+    row = isa.BY_NAME[name]
+    operands: dict[str, int | Row] = {}
+    for f in row.format.fields:
+        plainest = 1 if f.kind == "u32" or f.name.endswith("_inner") else 0
+        operands[f.name] = given.pop(f.name, plainest)
+    assert not given, f"{name} has no {sorted(given)}"
+    return Instr(name, isa.ALL_CORES if row.unit == "control" else core, operands)
+
+
+def values(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """fp32 bit patterns. Most rows hold numbers of moderate size, whose sums show every rounding and every order;
+    others hold few different values, for ties, or special and arbitrary bits, which soon make NaN of everything.
+    """
+    moderate = (rng.standard_normal(shape) * 2.0 ** rng.integers(-6, 6, shape)).astype(np.float32)
+    tied = rng.choice(TIED, shape).view(np.float32)
+    special = rng.choice(SPECIALS, shape).view(np.float32)
+    arbitrary = rng.integers(0, 2**32, shape, np.uint32).view(np.float32)
+    strange = np.where(
+        rng.random(shape) < 0.3, np.where(rng.random(shape) < 0.5, special, arbitrary), moderate
+    )
+    kind = rng.choice(4, (*shape[:-1], 1), p=(0.5, 0.15, 0.15, 0.2))
+    kind = np.broadcast_to(kind, shape)
+    return np.choose(kind, [moderate, numerics.to_bf16(moderate), tied, strange]).astype(np.float32)
+
+
+def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
+    """A program of one model with about `size` instructions, most of them from `names`."""
+    rng = np.random.default_rng(seed)
+    width = int(rng.choice(WIDTHS, p=(0.2, 0.2, 0.2, 0.2, 0.15, 0.05)))
+    cores = int(rng.integers(1, 4))
+    config = replace(
+        Config.tiny_c2b8(),
+        name="random",
+        cores=cores,
+        block_size=width,
+        link_fifo_rows=FIFO,
+        tensor_rows=ROWS,
+    )
+    stores = [_core(rng, width) for _ in range(cores)]
+    writer = _Writer(rng, config, names)
+    for core in range(cores):
+        writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core)
+    while len(writer.code) < size or writer.turns:
+        writer.next_instruction(closing=len(writer.code) >= size)
+    for core in range(cores):
+        writer.emit("output", core, src=Row(0), rows=ROWS, port=core)
+    formats = [str(rng.choice(isa.PRECISIONS)) for _ in range(cores)]
+    inputs = tuple(Port(f"x{c}", (24, width), precision=formats[c]) for c in range(cores))
+    outputs = tuple(Port(f"y{c}", (ROWS, width)) for c in range(cores))
+    states = tuple(State(f"s{c}", (2, 2, 2 * width - 1), c, STATE.start) for c in range(cores))
+    return Image(config, writer.code, stores, [Model("random", 0, len(writer.code), inputs, outputs, states)])
+
+
+def _core(rng: np.random.Generator, width: int) -> CoreImage:
+    src = rng.integers(0, 2 * width, (SLOTS, width)).astype(np.uint16)
+    src[rng.random(src.shape) < 0.3] = isa.ABSENT
+    last = rng.random(SLOTS) < 0.4
+    last[-4:] = True
+    mu, sigma, w, we = (values(rng, (SLOTS, width)) for _ in range(4))
+    lane = rng.integers(0, width, (ENTRIES, width)).astype(np.uint16)
+    lane[rng.random(lane.shape) < 0.3] = isa.ABSENT
+    entries = EntryArrays(
+        rng.integers(0, 3, ENTRIES, np.int32), rng.integers(0, 3, ENTRIES, np.int32),
+        rng.random(ENTRIES) < 0.5, lane,
+    )  # fmt: skip
+    weights = (values(rng, (BLOCKS, width, width)).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    constants = numerics.write_fp32(values(rng, (len(CONSTANT) + len(STATE), width)))
+    return CoreImage(
+        ROWS, [(CONSTANT.start, constants)], weights, SlotArrays(src, mu, sigma, w, we, last), entries,
+        values(rng, weights.shape), values(rng, (SLOTS, 4, width)),
+    )  # fmt: skip
+
+
+class _Writer:
+    """Emits instructions; `turns` holds the counts of the loops that are open."""
+
+    def __init__(self, rng: np.random.Generator, config: Config, names: Sequence[str]) -> None:
+        self.rng, self.config, self.names = rng, config, names
+        self.code: list[Instr] = []
+        self.turns: list[int] = []
+
+    def emit(self, name: str, core: int, **operands: int | Row) -> None:
+        self.code.append(Instr(name, core, operands))
+
+    def next_instruction(self, closing: bool) -> None:
+        """One instruction, a whole exchange between cores, or a bracket of a loop."""
+        chance = self.rng.random()
+        if self.turns and (closing or chance < 0.08):
+            self.turns.pop()
+            self.emit("end", isa.ALL_CORES)
+        elif not closing and chance < 0.18 and len(self.turns) < isa.MAX_LOOP_DEPTH:
+            self.turns.append(int(self.rng.integers(1, 4)))
+            self.emit("loop", isa.ALL_CORES, count=self.turns[-1])
+        elif chance < 0.28 and self.config.cores > 1:
+            self.exchange()
+        else:
+            name, core = str(self.rng.choice(self.names)), int(self.rng.integers(self.config.cores))
+            while not self.draw(name, core):
+                pass
+
+    def exchange(self) -> None:
+        """A send, and a receive on every core that it names."""
+        sender = int(self.rng.integers(self.config.cores))
+        others = [c for c in range(self.config.cores) if c != sender]
+        targets = [c for c in others if self.rng.random() < 0.7] or others[:1]
+        rows = int(self.rng.integers(1, FIFO + 1))
+        source = self.row(range(ROWS), 0, rows - 1)
+        self.emit("send", sender, src=source, rows=rows, targets=sum(1 << c for c in targets))
+        for core in targets:
+            self.emit("receive", core, dst=self.row([*LOW, *HIGH], 0, rows - 1), rows=rows, source=sender)
+
+    def draw(self, name: str, core: int) -> bool:
+        """Any instruction of DRAWN with operands that the verifier accepts; False if its rows did not fit."""
+        row = isa.BY_NAME[name]
+        operands: dict[str, int | Row] = {}
+        for f in row.format.fields:
+            if f.kind != "row":
+                operands[f.name] = self.number(row, f, core)
+        if row.format.name == "Gather":
+            first = operands["entries"]
+            assert isinstance(first, int)
+            operands["count"] = int(self.rng.integers(1, ENTRIES - first + 1))
+        if row.format.pattern == "column_reduce" and operands["k_step"] == 0:
+            operands["k"] = int(self.rng.integers(1, 300))
+        for access in row.format.accesses:
+            region = self.region(name, row.format.name, access)
+            low, high = self.reach(access, operands)
+            if high - low >= len(region):
+                return False
+            operands[access.field] = self.row(region, low, high)
+        self.emit(name, core, **operands)
+        return True
+
+    def number(self, row: isa.Instruction, f: isa.Field, core: int) -> int:
+        """A value for a field that is no row, small enough for the regions."""
+        rng, width = self.rng, self.config.block_size
+        ranges = {
+            "precision": (0, 2), "lane": (0, width), "weights": (0, 4), "entries": (0, ENTRIES),
+            "slots": (0, SLOTS - 4), "targets": (1, 4), "v_rows": (2, 4), "src_rows": (3, 5), "dst_rows": (3, 5),
+            "groups": (1, 4), "batch": (1, 3), "m_rows": (1, 4), "n_outer": (1, 4), "n_inner": (1, 4),
+        }  # fmt: skip
+        if f.name == "k":
+            longest = 4 if row.format.pattern == "column_reduce" else 3 * width
+            return int(rng.integers(1, longest + 1))
+        if f.kind == "i32":
+            return int(rng.integers(-2, 3))
+        return int(rng.integers(*ranges.get(f.name, (1, 3))))
+
+    def reach(self, access: isa.Access, operands: dict[str, int | Row]) -> tuple[int, int]:
+        """Lowest and highest row relative to the base that the access touches, loops aside."""
+        low = high = 0
+        for count, step in access.extents:
+            n = operands[count[5:-1] if count.startswith("rows(") else count]
+            stride = int(step) if step.isdigit() else operands[step]
+            assert isinstance(n, int)
+            assert isinstance(stride, int)
+            n = self.config.block_rows(n) if count.startswith("rows(") else n
+            low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
+        return low, high
+
+    def region(self, name: str, format_name: str, access: isa.Access) -> range | list[int]:
+        if name == "state_write" and access.write:
+            return STATE
+        if format_name in APART:
+            if access.field == "num":
+                return LOW[:6]
+            return (LOW[6:] if access.field == "den" else LOW) if access.write else range(HIGH.start, ROWS)
+        return range(ROWS) if not access.write else [*LOW, *HIGH]
+
+    def row(self, region: range | list[int], low: int, high: int) -> Row:
+        """A base, perhaps with a stride on an open loop, from which low to high stay inside the region."""
+        level = int(self.rng.integers(0, len(self.turns) + 1))
+        for stride in (int(self.rng.integers(-2, 3)), 0):
+            moved = stride * (self.turns[level - 1] - 1) if level else 0
+            first = region[0] - low - min(0, moved)
+            final = region[-1] - high - max(0, moved)
+            if first <= final:
+                return Row(int(self.rng.integers(first, final + 1)), stride if level else 0, level)
+        raise AssertionError(f"a reach of {low} to {high} does not fit {region}")

@@ -1,0 +1,181 @@
+"""Both walks of the clock on random programs, the figures of single instructions, the trace, and the refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from programs_for_timing import Drawn, both, image, machine, op, programs, simulated, transfer
+
+from ltc_compiler import _core, isa
+from ltc_compiler.bytecode import Image
+from ltc_compiler.errors import InputError, LtcError, ProgramError
+from ltc_compiler.schedule.machine import beats, busy, estimate, latency, slots_walked
+
+ONE = machine()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=programs())
+def test_the_estimate_equals_the_simulator(drawn: Drawn) -> None:
+    program = drawn.image()
+    contiguous = both(program)
+    spaced = both(program, contiguous.total)
+    assert spaced.last_in >= contiguous.total
+    assert (
+        contiguous.total <= spaced.total <= 2 * contiguous.total
+    )  # nothing is late by more than the input is
+    assert spaced.busy == contiguous.busy
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=programs())
+def test_busy_of_single_instructions_adds_up(drawn: Drawn) -> None:
+    """What the scheduler reads of an instruction is what the walk counts, turn by turn."""
+    program = drawn.image()
+    turns = [1]
+    expected = [dict.fromkeys(isa.UNITS, 0) for _ in program.cores]
+    for instr in program.code:
+        if instr.name == "loop":
+            turns.append(turns[-1] * instr.number("count"))
+        elif instr.name == "end":
+            turns.pop()
+        else:
+            slots = None
+            if instr.name == "synapse":
+                core = program.cores[instr.core]
+                slots = sum(slots_walked(core, instr.number("slots"), instr.number("targets")))
+            cycles = busy(instr, program.config, slots)
+            expected[instr.core][isa.BY_NAME[instr.name].unit] += cycles * turns[-1]
+    assert tuple(tuple(units.values()) for units in expected) == both(program).busy
+
+
+def test_beats_wants_the_slots_of_a_synapse() -> None:
+    synapse = op("synapse", num=100, den=110, v=0, v_rows=2)
+    assert beats(synapse, ONE, 5) == 7
+    with pytest.raises(ValueError, match="slots"):
+        beats(synapse, ONE)
+    with pytest.raises(ValueError, match="slots"):
+        beats(op("add", dst=100, a=0, b=1), ONE, 5)
+
+
+# ---- single instructions ----
+
+
+_CLASSES = {"move": 4, "splat": 9, "add": 6, "sub": 6, "mul": 5, "div": 20, "sqrt": 19} | dict.fromkeys(
+    ("min", "max", "gt", "ge", "lt", "le", "eq", "ne", "select", "neg", "abs", "relu"), 3
+)
+_ELEMENTWISE = [i for i in isa.INSTRUCTIONS if i.format.pattern == "elementwise" and i.name != "state_write"]
+
+
+@pytest.mark.parametrize("precision", isa.PRECISIONS)
+@pytest.mark.parametrize("row", _ELEMENTWISE, ids=lambda row: row.name)
+def test_latency_classes(row: isa.Instruction, precision: str) -> None:
+    expected = {"fp32": 45, "bf16": 7}[precision] if row.unit == "activation" else _CLASSES[row.name]
+    instr = op(row.name, **{a.field: 100 if a.write else 0 for a in row.format.accesses}, precision=precision)
+    assert both(image(ONE, [instr])).total == latency(instr, ONE) == expected
+
+
+# ---- the trace ----
+
+
+def traced(
+    program: Image, arrival: int = 0, limit: int = 10000
+) -> list[tuple[int, int, int, int, int, str, int]]:
+    records = _core.trace(_core.Program.parse(program.to_bytes()), 0, arrival, limit)
+    assert len(records) <= limit
+    return list(records)
+
+
+def test_trace_names_what_an_instruction_waited_for() -> None:
+    code = [
+        op("input", dst=20),
+        op("add", dst=30, a=20, b=0, n_inner=3),
+        op("relu", dst=40, a=50),
+        op("move", dst=20, a=51),
+        op("matmul", dst=60, x=0, bias=10, k=17 * 8),
+        op("output", src=30),
+    ]
+    program = image(machine(accumulate=9), code, inputs=[1], outputs=[1])
+    assert traced(program, arrival=5) == [
+        (0, 0, 0, 5, 13, "host", 5),
+        (1, 0, 1, 13, 21, "operand", 12),  # beats 13, 14, 15
+        (2, 0, 16, 16, 19, "unit", 14),  # could have issued at 2
+        (3, 0, 17, 17, 21, "none", 0),
+        (4, 0, 18, 18, 36 + 28, "accumulator", 2),  # 16 beats, then 18 + 18 in place of 34
+        (5, 0, 19, 19, 29, "none", 0),
+    ]
+    assert traced(program, arrival=5, limit=2) == traced(program, arrival=5)[:2]
+    assert traced(program, limit=0) == []
+
+
+def test_trace_of_links_overwrites_and_loops() -> None:
+    code = [op("loop", count=2), *transfer(1), op("end")]
+    config = machine(cores=2, link_fifo_rows=1)
+    assert traced(image(config, code)) == [
+        (0, 0, 0, 0, 1, "none", 0),
+        (0, 1, 0, 0, 1, "none", 0),
+        (1, 0, 1, 1, 13, "none", 0),
+        (2, 1, 1, 13, 17, "link", 12),
+        (3, 0, 2, 2, 3, "none", 0),
+        (3, 1, 2, 2, 3, "none", 0),
+        (1, 0, 3, 14, 26, "link", 11),
+        (2, 1, 14, 26, 30, "link", 12),  # its unit was free at 14, and it could have issued at 3
+        (3, 0, 4, 4, 5, "none", 0),
+        (3, 1, 15, 15, 16, "none", 0),
+    ]
+    overwrite = image(ONE, [op("div", dst=100, a=0, b=1), op("move", dst=100, a=2)])
+    assert traced(overwrite)[1] == (1, 0, 1, 17, 21, "overwrite", 16)
+
+
+# ---- refusals ----
+
+
+def refusals(kind: type[LtcError], match: str, *walks: Callable[[], object]) -> list[LtcError]:
+    """Each walk must refuse, in the same words."""
+    caught = []
+    for walk in walks:
+        with pytest.raises(kind, match=match) as error:
+            walk()
+        caught.append(error.value)
+    assert len({(e.what, e.remedy) for e in caught}) == 1
+    return caught
+
+
+MOVE = op("move", dst=100, a=0)
+
+
+def test_a_model_that_is_not_there_is_refused() -> None:
+    program = image(ONE, [MOVE])
+    caught = refusals(
+        InputError, "no model 1", lambda: estimate(program, 1), lambda: simulated(program, model_index=1)
+    )
+    assert [e.where for e in caught] == ["model_index"] * 2
+
+
+def test_an_arrival_out_of_range_is_refused() -> None:
+    program = image(ONE, [MOVE])
+    late = 1 << 62
+    refusals(InputError, "arrival is 4", lambda: estimate(program, 0, late), lambda: simulated(program, late))
+    refusals(InputError, "arrival is -1", lambda: estimate(program, 0, -1))
+    assert both(program, late - 1).total == 4
+
+
+def test_a_run_of_too_many_instructions_is_refused_before_it_starts() -> None:
+    # 2**16 turns of 2**15 turns of four instructions (the end is one) are 2**33, and the outer loop's come on top
+    inner = [op("loop", count=1 << 15), MOVE, MOVE, MOVE, op("end")]
+    program = image(ONE, [op("loop", count=1 << 16), *inner, op("end")])
+    refusals(
+        ProgramError,
+        f"{2**33 + 2 * 2**16 + 1} instructions and {3 * 2**31} beats, more than {2**33}",
+        lambda: estimate(program),
+        lambda: simulated(program),
+        lambda: traced(program),
+    )
+
+
+def test_a_run_of_too_many_beats_is_refused_before_it_starts() -> None:
+    grid = {"n_outer": 1 << 16, "n_inner": 1 << 15, "dst_inner": 0, "a_inner": 0}
+    program = image(ONE, [op("loop", count=5), op("move", dst=100, a=0, **grid), op("end")])
+    refusals(ProgramError, f"{5 * 2**31} beats", lambda: estimate(program), lambda: simulated(program))
