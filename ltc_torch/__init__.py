@@ -1,7 +1,8 @@
 """The PyTorch side: traces a model, converts it to NNIR, and offers modules that compile well."""
 
 from . import fx, nn
+from .fx.solvers import fixed_step
 from .fx.structured import elapsed_time
 from .precision import Fp8Weights, Fp32Activations
 
-__all__ = ["Fp8Weights", "Fp32Activations", "elapsed_time", "fx", "nn"]
+__all__ = ["Fp8Weights", "Fp32Activations", "elapsed_time", "fixed_step", "fx", "nn"]

@@ -1,0 +1,109 @@
+"""What a torch function is to the recorder, told by its name: metadata, a read of values, random numbers.
+
+Torch's namespaces use one name for one meaning, so that a name covers the function, the method and nn.functional's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+
+def words(text: str) -> frozenset[str]:
+    """A set of names, written as text."""
+    return frozenset(text.split())
+
+
+# The result depends on shapes and types alone: run, not recorded.
+METADATA = words(
+    """
+    size dim numel nelement ndimension is_floating_point is_contiguous stride get_device
+    element_size is_complex __len__ __repr__ __format__ __hash__ is_tensor is_pinned _is_view
+    storage_offset data_ptr untyped_storage is_inference is_signed is_same_size is_set_to has_names
+    broadcast_shapes result_type can_cast promote_types zeros_like ones_like full_like empty_like
+    new_zeros new_ones new_full new_empty new_tensor requires_grad_ retain_grad is_shared
+    register_hook backward get_default_dtype is_grad_enabled __dir__
+    """
+)
+EMPTY = frozenset(("empty_like", "new_empty"))  # uninitialised memory: zeros in a recording
+
+# Properties that are values; all others (shape, dtype, device, ...) are metadata.
+PROPERTIES = frozenset(("T", "mT", "H", "mH", "real", "data"))
+
+# The result is, or its shape depends on, the elements' values.
+VALUE_READS = words(
+    """
+    __bool__ item __int__ __float__ __complex__ tolist numpy __index__ __contains__ __array__
+    is_nonzero equal allclose nonzero argwhere masked_select unique unique_consecutive bincount
+    histc tensor cpu_numpy __cuda_array_interface__ __reduce_ex__ __deepcopy__ nonzero_static
+    isclose_all
+    """
+)
+
+# May return their argument itself: nothing to record then.
+IDENTITY = words(
+    """
+    contiguous to float double type type_as detach dropout reshape expand_as cpu as_tensor
+    """
+)
+
+# Of their second tensor these take the shape or the type alone.
+LIKE = words(
+    """
+    to type_as expand_as view_as reshape_as
+    """
+)
+
+_RANDOM = words(
+    """
+    rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like
+    randint_like normal_ uniform_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_ random_
+    rrelu gumbel_softmax
+    """
+)
+
+
+def call_name(func: Callable[..., Any]) -> str:
+    """A function's name; "" for the getter of a property."""
+    name: str = getattr(func, "__name__", "")
+    return "" if name == "__get__" else name
+
+
+def target_of(func: Callable[..., Any]) -> tuple[str, Any]:
+    """How an fx graph names a function: tensor methods by their name, so that the graph's code reads well."""
+    name = call_name(func)
+    if name == "__getitem__":
+        return "call_function", operator.getitem
+    wrapped = (
+        getattr(func, "__module__", "") == "torch._tensor"
+    )  # some of Tensor's operators are Python functions
+    if name and (getattr(Tensor, name, None) is func or (wrapped and hasattr(Tensor, name))):
+        return "call_method", name
+    return "call_function", func
+
+
+def is_random(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call draws random numbers."""
+    if "dropout" in name:
+        training = kwargs.get(
+            "training", kwargs.get("train", args[2] if len(args) > 2 else name.startswith("dropout"))
+        )
+        return bool(training)
+    return name in _RANDOM
+
+
+def has_value_index(name: str, args: tuple[Any, ...], depends: Callable[[Tensor], bool]) -> bool:
+    """Whether an index or a slice's bound is a tensor that depends on an input."""
+    if name not in ("__getitem__", "__setitem__"):
+        return False
+    parts = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
+    found = []
+    for part in parts:
+        found += [part.start, part.stop, part.step] if isinstance(part, slice) else [part]
+    hits = [p for p in found if isinstance(p, Tensor) and depends(p)]
+    if name == "__setitem__" and len(found) == 1 and hits and hits[0].shape == args[0].shape:
+        return False  # x[x < 0] = c is torch.where
+    return bool(hits)

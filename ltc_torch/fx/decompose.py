@@ -1,0 +1,302 @@
+"""Converters of compound torch functions: reductions, norms, softmax, attention, pooling, in terms of NNIR ops.
+
+Constants fold in fp64. Reductions run over one axis at a time, from the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltc_compiler.ir.graph import Graph, Value
+
+from .emit import Emitter
+from .layout import pad, unfold
+from .linear import contract
+from .registry import Refused, converts
+
+Axes = int | Sequence[int] | None
+
+
+def _count(shape: tuple[int, ...], axes: Axes) -> int:
+    if axes is None or (not isinstance(axes, int) and len(axes) == 0):
+        return math.prod(shape)
+    return math.prod(shape[a] for a in ([axes] if isinstance(axes, int) else axes))
+
+
+# ---------------------------------------------------------------- reductions
+
+
+@converts("sum")
+def total(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False, **_: Any) -> Value:
+    return c.reduce("sum", input, dim, keepdim)
+
+
+@converts("mean")
+def mean(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False, **_: Any) -> Value:
+    return c.add("mul", c.reduce("sum", input, dim, keepdim), 1 / _count(input.shape, dim))
+
+
+@converts("amax", "amin")
+def amax(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False) -> Value:
+    if c.target == "amax":
+        return c.reduce("amax", input, dim, keepdim)
+    return c.add("neg", c.reduce("amax", c.add("neg", input), dim, keepdim))
+
+
+@converts("max", "min")
+def largest(c: Emitter, input: Value, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+    if isinstance(dim, Value) or other is not None:
+        return c.add(c.target, input, dim if other is None else other)
+    x = c.add("neg", input) if c.target == "min" else input
+    x = c.reduce("amax", x, dim, keepdim)
+    x = c.add("neg", x) if c.target == "min" else x
+    return x if dim is None else (x, Refused("positions of a maximum or minimum", "use its values alone"))
+
+
+@converts("var", "std", "var_mean", "std_mean")
+def variance(
+    c: Emitter,
+    input: Value,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Any:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    count = _count(input.shape, dim)
+    middle, centred = _centred(c, input, dim)
+    squares = c.reduce("sum", c.add("mul", centred, centred), dim, keepdim)
+    y = c.add("mul", squares, 1 / (count - (float(unbiased) if correction is None else correction)))
+    y = c.add("sqrt", y) if c.target.startswith("std") else y
+    return (y, c.reshape(middle, y.shape)) if c.target.endswith("mean") else y
+
+
+def _centred(c: Emitter, x: Value, axes: Axes) -> tuple[Value, Value]:
+    middle = c.add("mul", c.reduce("sum", x, axes, True), 1 / _count(x.shape, axes))
+    return middle, c.add("sub", x, middle)
+
+
+@converts("norm", "linalg_vector_norm", "linalg_norm")
+def norm(
+    c: Emitter, input: Value, p: Any = 2, dim: Axes = None, keepdim: bool = False, **kwargs: Any
+) -> Value:
+    p = kwargs.get("ord", p)
+    p = 2 if p in (None, "fro") else p
+    if p == 1:
+        return c.reduce("sum", c.add("abs", input), dim, keepdim)
+    if p == math.inf:
+        return c.reduce("amax", c.add("abs", input), dim, keepdim)
+    if p != 2 or (
+        c.target == "linalg_norm" and len(input.shape) > 1 and dim is None and kwargs.get("ord") is not None
+    ):
+        raise Refused(f"the norm of order {p}", "order 1, 2 or infinity")
+    return c.add("sqrt", c.reduce("sum", c.add("mul", input, input), dim, keepdim))
+
+
+@converts("normalize")
+def normalize(
+    c: Emitter, input: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
+) -> Value:
+    return c.add("div", input, c.add("max", norm(c, input, p, dim, True), eps))
+
+
+@converts("cumsum")
+def cumsum(c: Emitter, input: Value, dim: int, **_: Any) -> Value:
+    """A scan that carries the running sum."""
+    axis = dim % len(input.shape)
+    shape = input.shape[:axis] + input.shape[axis + 1 :]
+    b = c.body(Graph("cumsum"))
+    zero = c.value(np.zeros(shape))
+    running = b.graph.add_input(zero.type, "running")
+    now = b.graph.add_input(zero.type, "now")
+    new = b.add("add", running, now)
+    b.graph.add_output(new, "running")
+    b.graph.add_output(new, "y")
+    attrs = {
+        "carries": 1,
+        "scanned": 1,
+        "trip_count": input.shape[axis],
+        "in_axes": (axis,),
+        "out_axes": (axis,),
+    }
+    return c.add_many("scan", [zero, input], body=b.graph, **attrs)[1]
+
+
+# ---------------------------------------------------------------- softmax and norms
+
+
+@converts("softmax", "log_softmax", "softmin", "logsumexp")
+def softmax(c: Emitter, input: Value, dim: int | None = None, *args: Any, **kwargs: Any) -> Value:
+    axes: Axes = kwargs.get("axis", dim)
+    if axes is None:
+        axes = 0 if len(input.shape) in (0, 1, 3) else 1
+    x = c.add("neg", input) if c.target == "softmin" else input
+    top = c.reduce("amax", x, axes, True)
+    shifted = c.add("sub", x, top)
+    powers = c.add("exp", shifted)
+    sums = c.reduce("sum", powers, axes, True)
+    if c.target == "log_softmax":
+        return c.add("sub", shifted, c.add("log", sums))
+    if c.target == "logsumexp":
+        y = c.add("add", c.add("log", sums), top)
+        keep = args[0] if args else kwargs.get("keepdim", False)
+        gone = {a % len(x.shape) for a in ([axes] if isinstance(axes, int) else axes)}
+        return y if keep else c.reshape(y, [s for a, s in enumerate(y.shape) if a not in gone])
+    return c.add("mul", powers, c.add("reciprocal", sums))
+
+
+def _affine(c: Emitter, x: Value, weight: Any, bias: Any) -> Value:
+    x = x if weight is None else c.add("mul", x, weight)
+    return x if bias is None else c.add("add", x, bias)
+
+
+def _standardised(c: Emitter, x: Value, axes: Axes, eps: float) -> Value:
+    _, centred = _centred(c, x, axes)
+    var = c.add("mul", c.reduce("sum", c.add("mul", centred, centred), axes, True), 1 / _count(x.shape, axes))
+    return c.add("mul", centred, c.add("rsqrt", c.add("add", var, eps)))
+
+
+@converts("layer_norm")
+def layer_norm(
+    c: Emitter,
+    input: Value,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Value:
+    axes = tuple(range(-len(normalized_shape), 0))
+    return _affine(c, _standardised(c, input, axes, eps), weight, bias)
+
+
+@converts("rms_norm")
+def rms_norm(
+    c: Emitter,
+    input: Value,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    eps: float | None = None,
+) -> Value:
+    axes = tuple(range(-len(normalized_shape), 0))
+    squares = c.reduce("sum", c.add("mul", input, input), axes, True)
+    power = c.add("mul", squares, 1 / _count(input.shape, axes))
+    eps = torch.finfo(c.dtype).eps if eps is None else eps
+    return _affine(c, c.add("mul", input, c.add("rsqrt", c.add("add", power, eps))), weight, None)
+
+
+@converts("batch_norm", "instance_norm")
+def batch_norm(
+    c: Emitter,
+    input: Value,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    **kwargs: Any,
+) -> Value:
+    """Running statistics fold with the affine part to one factor and one offset per channel (axis 1)."""
+    rank = len(input.shape)
+    shape = (-1, *[1] * (rank - 2))
+    columns = [None if v is None else np.asarray(v.constant()).reshape(shape) for v in (weight, bias)]
+    if c.target == "instance_norm" and (running_mean is None or kwargs.get("use_input_stats", training)):
+        return _affine(c, _standardised(c, input, tuple(range(2, rank)), eps), *columns)
+    if running_mean is None or training:
+        raise Refused("a batch norm that uses the statistics of its batch", "running statistics: eval mode")
+    mean, var = (np.asarray(v.constant()).reshape(shape) for v in (running_mean, running_var))
+    factor = (1.0 if columns[0] is None else columns[0]) / np.sqrt(var + eps)
+    return _affine(c, input, factor, (0.0 if columns[1] is None else columns[1]) - mean * factor)
+
+
+@converts("group_norm")
+def group_norm(
+    c: Emitter,
+    input: Value,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Value:
+    batch, channels, *rest = input.shape
+    grouped = c.reshape(input, (batch, num_groups, channels // num_groups * math.prod(rest)))
+    x = c.reshape(_standardised(c, grouped, -1, eps), input.shape)
+    columns = [None if v is None else c.reshape(v, (channels, *[1] * len(rest))) for v in (weight, bias)]
+    return _affine(c, x, *columns)
+
+
+@converts("glu")
+def glu(c: Emitter, input: Value, dim: int = -1) -> Value:
+    half = input.shape[dim] // 2
+    gate = c.add("sigmoid", c.slice(input, dim, half, 2 * half))
+    return c.add("mul", c.slice(input, dim, 0, half), gate)
+
+
+@converts("scaled_dot_product_attention")
+def attention(
+    c: Emitter,
+    query: Value,
+    key: Value,
+    value: Value,
+    attn_mask: Value | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Value:
+    if enable_gqa:
+        raise Refused("scaled_dot_product_attention with enable_gqa", "repeat_interleave the keys and values")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    rank = len(key.shape)
+    scores = contract(c, c.add("mul", query, factor), c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
+    if is_causal:
+        mask = np.tril(np.ones(scores.shape[-2:]))
+        scores = c.add("select", mask, scores, -math.inf)
+    if attn_mask is not None:
+        masked = c.is_mask(attn_mask)
+        scores = c.add("select", attn_mask, scores, -math.inf) if masked else c.add("add", scores, attn_mask)
+    c.target = "softmax"
+    return contract(c, softmax(c, scores, -1), value)
+
+
+# ---------------------------------------------------------------- pooling
+
+
+@converts("avg_pool1d", "max_pool1d")
+def pool1d(
+    c: Emitter,
+    input: Value,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *args: Any,
+    **kwargs: Any,
+) -> Value:
+    size, step, side = (int(np.atleast_1d(v)[0]) for v in (kernel_size, stride or kernel_size, padding))
+    largest = c.target == "max_pool1d"
+    plain = (1, False) if largest else (False, True)  # dilation, ceil_mode; ceil_mode, count_include_pad
+    names = ("dilation", "ceil_mode") if largest else ("ceil_mode", "count_include_pad")
+    given = [
+        kwargs.get(n, args[i] if i < len(args) else p)
+        for i, (n, p) in enumerate(zip(names, plain, strict=True))
+    ]
+    if tuple(int(np.atleast_1d(g)[0]) for g in given) != tuple(map(int, plain)) or kwargs.get(
+        "return_indices"
+    ):
+        raise Refused(
+            f"{c.target} with {', '.join(names)} or return_indices other than their defaults", "the defaults"
+        )
+    x = pad(c, input, (side, side), value=-math.inf if largest else 0.0) if side else input
+    windows = unfold(c, x, len(x.shape) - 1, size, step)
+    if largest:
+        return c.reduce("amax", windows, -1, False)
+    return c.add("mul", c.reduce("sum", windows, -1, False), 1 / size)

@@ -1,0 +1,166 @@
+"""Converters of torch functions that contract an axis: linear maps, matmuls, einsum, convolutions.
+
+A constant operand makes the product a `linear`. A product of two computed tensors is a multiplication and a sum.
+A convolution is a `linear` over the taps of its kernel laid side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ltc_compiler.ir.graph import Array, Value
+
+from .emit import Emitter
+from .layout import pad as pad_axes
+from .registry import Refused, converts
+
+
+@converts("linear")
+def linear(c: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
+    constant = weight.constant()
+    offset = None if bias is None else bias.constant()
+    if constant is not None and constant.ndim == 2 and (bias is None or offset is not None):
+        return c.linear(input, constant, offset)
+    y = contract(c, input, c.permute(weight, (1, 0)) if len(weight.shape) == 2 else weight)
+    return y if bias is None else c.add("add", y, bias)
+
+
+@converts("bilinear")
+def bilinear(c: Emitter, input1: Value, input2: Value, weight: Value, bias: Value | None = None) -> Value:
+    out, m, n = weight.shape
+    pairs = c.add("mul", c.unsqueeze(input1, len(input1.shape)), c.unsqueeze(input2, -2))
+    return linear(c, c.reshape(pairs, (*input1.shape[:-1], m * n)), c.reshape(weight, (out, m * n)), bias)
+
+
+@converts("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "__matmul__")
+def matmul(c: Emitter, input: Value, other: Value) -> Value:
+    return contract(c, input, other)
+
+
+@converts("__rmatmul__")
+def rmatmul(c: Emitter, input: Value, other: Value) -> Value:
+    return contract(c, other, input)
+
+
+@converts("addmm", "baddbmm", "addmv", "addbmm")
+def addmm(c: Emitter, input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
+    if c.target == "addbmm":
+        raise Refused("addbmm", "torch.bmm and sum")
+    y = contract(c, a, b)
+    y = y if alpha == 1 else c.add("mul", y, alpha)
+    return c.add("add", input if beta == 1 else c.add("mul", input, beta), y)
+
+
+def contract(c: Emitter, a: Value, b: Value) -> Value:
+    """torch.matmul: (..., M, K) times (..., K, N), where either may have one axis."""
+    if len(a.shape) == 1:
+        y = contract(c, c.unsqueeze(a, 0), b)
+        return c.reshape(y, y.shape[:-2] + y.shape[-1:] if len(b.shape) > 1 else ())
+    if len(b.shape) == 1:
+        y = contract(c, a, c.unsqueeze(b, 1))
+        return c.reshape(y, y.shape[:-1])
+    right, left = b.constant(), a.constant()
+    if right is not None and right.ndim == 2:
+        return c.linear(a, np.ascontiguousarray(right.T))
+    if left is not None and left.ndim == 2:
+        return c.move(c.linear(c.move(b, -2, len(b.shape) - 1), left), -1, len(b.shape) - 2)
+    rows = c.unsqueeze(a, len(a.shape) - 1)  # (..., M, 1, K)
+    columns = c.unsqueeze(c.move(b, -1, len(b.shape) - 2), len(b.shape) - 2)  # (..., 1, N, K)
+    product = c.add("mul", rows, columns)
+    return c.add("sum", product, axis=len(product.shape) - 1, keepdims=False)
+
+
+@converts("einsum")
+def einsum(c: Emitter, equation: str, *operands: Any) -> Value:
+    """One or two operands without repeated letters or an ellipsis.
+
+    Two are brought to (batch, left, K) and (batch, K, right).
+    """
+    values = [c.value(o) for o in (operands[0] if isinstance(operands[0], (tuple, list)) else operands)]
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    letters = "".join(terms)
+    if "." in equation or any(len(set(t)) < len(t) for t in terms) or len(terms) > 2:
+        raise Refused(
+            f"einsum {equation!r}",
+            "matmul, sum and permute; or one or two operands without repeats and '...'",
+        )
+    output = output if "->" in equation else "".join(sorted(x for x in set(letters) if letters.count(x) == 1))
+    summed = [
+        _sum_out(c, v, t, [x for x in t if letters.count(x) == 1 and x not in output])
+        for v, t in zip(values, terms, strict=True)
+    ]
+    if len(summed) == 1:
+        value, term = summed[0]
+        return c.permute(value, [term.index(x) for x in output])
+    (a, s), (b, t) = summed
+    sizes = {x: n for term, v in ((s, a), (t, b)) for x, n in zip(term, v.shape, strict=True)}
+    batch = [x for x in s if x in t and x in output]
+    k = [x for x in s if x in t and x not in output]
+    left, right = [x for x in s if x not in t], [x for x in t if x not in s]
+
+    def grouped(value: Value, term: str, *groups: list[str]) -> Value:
+        order = [x for group in groups for x in group]
+        value = c.permute(value, [term.index(x) for x in order])
+        heads = [sizes[x] for x in groups[0]]
+        return c.reshape(value, [*heads, *(math.prod(sizes[x] for x in group) for group in groups[1:])])
+
+    y = contract(c, grouped(a, s, batch, left, k), grouped(b, t, batch, k, right))
+    names = [*batch, *left, *right]
+    y = c.reshape(y, [sizes[x] for x in names])
+    return c.permute(y, [names.index(x) for x in output])
+
+
+def _sum_out(c: Emitter, value: Value, term: str, letters: list[str]) -> tuple[Value, str]:
+    if letters:
+        value = c.reduce("sum", value, [term.index(x) for x in letters], False)
+    return value, "".join(x for x in term if x not in letters)
+
+
+@converts("conv1d")
+def conv1d(
+    c: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    """input (batch, channels, time) or (channels, time); weight (out, channels / groups, kernel)."""
+    kernel = weight.constant()
+    if kernel is None:
+        raise Refused("a convolution whose weight depends on the input", "a constant weight")
+    step, spread = (int(np.atleast_1d(v)[0]) for v in (stride, dilation))
+    reach = (kernel.shape[2] - 1) * spread
+    if padding == "same":
+        sides = (reach // 2, reach - reach // 2)
+    else:
+        sides = (0, 0) if padding == "valid" else (int(np.atleast_1d(padding)[0]),) * 2
+    x = pad_axes(c, input, sides) if any(sides) else input
+    x = c.move(x, -1, len(x.shape) - 2)  # (..., time, channels)
+    offset = None if bias is None else bias.constant()
+    wide, narrow = kernel.shape[1], kernel.shape[0] // groups
+    parts = []
+    for g in range(groups):
+        rows = slice(g * narrow, (g + 1) * narrow)
+        part = c.slice(x, -1, g * wide, (g + 1) * wide)
+        parts.append(_taps(c, part, kernel[rows], None if offset is None else offset[rows], step, spread))
+    y = c.concat(parts, len(x.shape) - 1)
+    return c.move(y, -1, len(y.shape) - 2)
+
+
+def _taps(c: Emitter, x: Value, kernel: Array, bias: Array | None, step: int, spread: int) -> Value:
+    """x (..., time, channels), kernel (out, channels, taps) -> (..., time, out)."""
+    taps = kernel.shape[2]
+    axis = len(x.shape) - 2
+    count = (x.shape[axis] - (taps - 1) * spread - 1) // step + 1
+    if count < 1:
+        raise Refused(f"{x.shape[axis]} time steps are fewer than the kernel reaches over")
+    cuts = [c.slice(x, axis, k * spread, k * spread + (count - 1) * step + 1, step) for k in range(taps)]
+    flat = kernel.transpose(0, 2, 1).reshape(kernel.shape[0], -1)  # taps outer, channels inner
+    return c.linear(c.concat(cuts, axis + 1), flat, bias)

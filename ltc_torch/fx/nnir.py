@@ -1,0 +1,232 @@
+"""to_nnir: a recorded fx graph to NNIR, one converter per target, everything unsupported reported at once.
+
+Converters live beside their subject (pointwise, layout, linear, decompose, ncps) and are found in the registry by the
+name of a torch function or by a module's class. Scans are converted here, bodies first.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
+from ltc_compiler.ir import ops
+from ltc_compiler.ir.graph import Graph, Precision, Role, Source, Type, Value
+from ltc_compiler.nnir import NNIR
+
+from . import decompose, indexing, layout, linear, pointwise  # noqa: F401 - they fill the registry
+from .calls import is_random
+from .emit import Emitter
+from .registry import FUNCTIONS, LEAVES, Refused, find
+
+
+def to_nnir(
+    graph_module: fx.GraphModule,
+    inputs_precisions: Sequence[Precision] | None = None,
+    outputs_precisions: Sequence[Precision] | None = None,
+) -> NNIR:
+    """Convert what `prepare_shape` recorded.
+
+    inputs_precisions, outputs_precisions: one for each input and output tensor, FP32 where None.
+    Raises UnsupportedError with every operation that cannot be lowered, each with the user's line, the reason and a
+    rewrite; GraphError for a graph that `prepare_shape` did not make.
+    """
+    if any("source" not in n.meta for n in graph_module.graph.nodes if n.op not in ("output", "get_attr")):
+        remedy = "pass the graph that ltc_torch.fx.prepare_shape returns"
+        raise GraphError("the graph has no shapes", where=type(graph_module).__name__, remedy=remedy)
+    converter = _Converter(graph_module, None)
+    graph = converter.convert(type(graph_module).__name__, inputs_precisions)
+    if converter.problems:
+        raise UnsupportedError(converter.problems)
+    if outputs_precisions is not None:
+        _set_output_precisions(graph, outputs_precisions)
+    for value in _traced_back(graph, converter.emitter.elapsed):
+        value.role = Role.ELAPSED_TIME
+    _prune(graph)
+    return NNIR(graph)
+
+
+_FAILED = object()  # the value of a node that was refused; what reads it is passed over
+
+
+class _Converter:
+    """Converts one fx graph; bodies get a converter each and share the list of problems."""
+
+    def __init__(self, module: fx.GraphModule, outer: _Converter | None) -> None:
+        self.module = module
+        self.problems: list[Unsupported] = outer.problems if outer else []
+        self.emitter = Emitter(Graph())
+        self.values: dict[fx.Node, Any] = {}
+
+    def convert(
+        self, name: str, precisions: Sequence[Precision] | None = None, static: Sequence[bool] = ()
+    ) -> Graph:
+        graph = self.emitter.graph
+        graph.name = name
+        placeholders = [n for n in self.module.graph.nodes if n.op == "placeholder"]
+        if precisions is not None and len(precisions) != len(placeholders):
+            what = f"{len(precisions)} inputs_precisions for {len(placeholders)} input tensors"
+            raise GraphError(what, where="to_nnir", remedy="give one for each input tensor")
+        for i, node in enumerate(placeholders):
+            kind = Type(tuple(node.meta["shape"]), precisions[i] if precisions else Precision.FP32)
+            self.values[node] = graph.add_input(kind, str(node.target))
+            if i < len(static) and static[i]:
+                self.emitter.static.add(self.values[node])
+        for node in self.module.graph.nodes:
+            if node.op == "output":
+                self._outputs(node)
+            elif node.op != "placeholder":
+                self.values[node] = self._guarded(node)
+        return graph
+
+    def _outputs(self, node: fx.Node) -> None:
+        for path, leaf in pytree.tree_leaves_with_path(node.args[0]):
+            if not isinstance(leaf, fx.Node):
+                continue
+            value = self.values[leaf]
+            if isinstance(value, Refused):
+                self._report(leaf, value)
+            elif isinstance(value, Value):
+                name = "_".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+                self.emitter.graph.add_output(value, name if not name.isdigit() else f"y{name}")
+
+    def _guarded(self, node: fx.Node) -> Any:
+        """A node's value; _FAILED after reporting what is wrong with it."""
+        operands = [self.values[n] for n in node.all_input_nodes if n in self.values]
+        if any(value is _FAILED for value in operands):
+            return _FAILED
+        refused = next((v for v in operands if isinstance(v, Refused)), None)
+        if refused is None:
+            try:
+                return self._checked(node, self._value(node))
+            except Refused as error:
+                refused = error
+            except (GraphError, TypeError, ValueError) as error:
+                refused = Refused(f"these arguments are not supported ({str(error).splitlines()[0]})")
+        self._report(node, refused)
+        return _FAILED
+
+    def _report(self, node: fx.Node, problem: Refused) -> None:
+        where = str(node.meta.get("source", Source()))
+        self.problems.append(Unsupported(_name(node), where, problem.reason, problem.rewrite))
+
+    def _checked(self, node: fx.Node, value: Any) -> Any:
+        """The converter's shape is the recorded one."""
+        if isinstance(value, Value) and value.shape != tuple(node.meta.get("shape", value.shape)):
+            raise Refused(f"converted to the shape {value.shape}, recorded with {tuple(node.meta['shape'])}")
+        return value
+
+    def _value(self, node: fx.Node) -> Any:
+        emitter = self.emitter
+        emitter.source = node.meta.get("source", Source())
+        emitter.precision, emitter.weights = node.meta.get("precision", (None, None))
+        if node.op == "get_attr":
+            if "body" in node.meta:
+                return node.meta["body"]
+            made = emitter.value(node.meta["exact"])
+            if node.meta["dtype"] == torch.bool:
+                emitter.masks.add(made)
+            return made
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: self.values[n])
+        if node.op == "call_module":
+            module = self.module.get_submodule(str(node.target))
+            convert = find(LEAVES, module)
+            assert convert is not None, "the recorder keeps modules of the table alone"
+            return convert(emitter, module, *args, **kwargs)
+        return self._call(node, args, kwargs)
+
+    def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        name = getattr(node.target, "__name__", str(node.target))
+        emitter = self.emitter
+        emitter.target = name
+        emitter.is_method = node.op == "call_method"
+        emitter.dtype = node.meta.get("dtype")
+        if name == "run_scan":
+            return self._scan(*args)
+        if is_random(name, node.args, node.kwargs):
+            raise Refused("draws random numbers", "pass them as an input, or leave them out in eval mode")
+        convert = FUNCTIONS.get(name)
+        if convert is None:
+            raise Refused("there is no lowering for this operation", "rewrite it with supported operations")
+        value = convert(emitter, *args, **kwargs)
+        if isinstance(value, Value) and node.meta.get("dtype") == torch.bool:
+            emitter.masks.add(value)
+        return value
+
+    def _scan(
+        self,
+        body: fx.GraphModule,
+        carries: Sequence[Value],
+        xs: Sequence[Value],
+        captures: Sequence[Value],
+        length: int,
+        in_axes: Sequence[int],
+        out_axes: Sequence[int],
+    ) -> Any:
+        operands = [*carries, *xs, *captures]
+        inner = _Converter(body, self)
+        known = len(self.problems)
+        fixed = [False] * len(carries) + [v in self.emitter.static for v in (*xs, *captures)]
+        graph = inner.convert("body", static=fixed)
+        if len(self.problems) > known:
+            return _FAILED
+        for value in _traced_back(graph, inner.emitter.elapsed):
+            self.emitter.elapsed.append(operands[graph.inputs.index(value)])
+        _prune(graph)
+        attrs = {"carries": len(carries), "scanned": len(xs), "trip_count": length}
+        return self.emitter.add_many(
+            "scan", operands, body=graph, in_axes=tuple(in_axes), out_axes=tuple(out_axes), **attrs
+        )
+
+
+def _name(node: fx.Node) -> str:
+    if node.op == "call_module":
+        return str(node.target)
+    origin = node.args[0] if node.target is operator.getitem else None
+    if isinstance(origin, fx.Node) and isinstance(origin.meta.get("shape"), list):
+        return _name(origin)  # one of several results
+    return getattr(node.target, "__name__", str(node.target))
+
+
+_LAYOUT = frozenset(("reshape", "permute", "slice", "broadcast", "concat"))
+
+
+def _traced_back(graph: Graph, values: Sequence[Value]) -> list[Value]:
+    """The graph's inputs that values come from through layout alone."""
+    pending, seen = [*values], set()
+    while pending:
+        value = pending.pop()
+        if value not in seen:
+            seen.add(value)
+            if value.node is not None and value.node.op in _LAYOUT:
+                pending += value.node.operands
+    return [v for v in graph.inputs if v in seen]
+
+
+def _prune(graph: Graph) -> None:
+    """Drop nodes that no output needs: constants that were folded, rows of a scan that were read as its state."""
+    needed = set(graph.outputs)
+    kept = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.results):
+            needed.update(node.operands)
+            kept.append(node)
+    graph.nodes[:] = reversed(kept)
+
+
+def _set_output_precisions(graph: Graph, precisions: Sequence[Precision]) -> None:
+    if len(precisions) != len(graph.outputs):
+        what = f"{len(precisions)} outputs_precisions for {len(graph.outputs)} output tensors"
+        raise GraphError(what, where="to_nnir", remedy="give one for each output tensor")
+    for i, (value, precision) in enumerate(zip([*graph.outputs], precisions, strict=True)):
+        if precision is Precision.FP8_E4M3:
+            raise GraphError(f"output {i} as {precision.value}", where="to_nnir", remedy="FP32 or BF16")
+        if precision is not value.type.precision:  # a copy whose result is stored so
+            copy = ops.add(graph, "mul", value, graph.constant(1.0))
+            graph.nodes[-1].precision = precision
+            graph.outputs[i] = copy

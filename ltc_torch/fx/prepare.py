@@ -1,0 +1,216 @@
+"""prepare_shape: a model and example inputs in, an annotated fx graph and the model's own output out.
+
+The recorder trusts the model to be a function of its inputs. That is checked, not assumed: the recorded graph must
+give what the model gives, on the example inputs and on slightly different ones. So a value that was taken from the
+example (by NumPy, TorchScript or a counter in the step) is found here, and not on the device.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedError
+
+from . import registry
+from .record import Recorder, Session, current, paused
+from .solvers import intercepted
+
+_TOLERANCE = 1e-3  # of the largest element; rewrites (LSTM, ODE steps) differ from the model by rounding
+
+
+def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
+    """Record a model on example inputs.
+
+    model: on the CPU. It is deep-copied and put in eval mode (with a warning if it was in training mode); buffers that
+    `forward` changes keep their values.
+    inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them.
+
+    Returns the graph, whose nodes carry `meta["shape"]`, `["dtype"]` and `["source"]` (module path, file, line, text),
+    and what the model returns for the inputs. The graph's placeholders are the input tensors, flattened in order.
+    Raises InputError for a model or input that is not on the CPU, not floating or cannot be copied, and
+    UnsupportedError with the user's line where `forward` reads the value of a tensor that depends on an input.
+    """
+    _check(model, inputs)
+    if any(m.training for m in model.modules()):
+        warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=2)
+    with torch.no_grad(), intercepted():
+        session = Session(_root(_copy(model)))
+        graph_module = _record(session, inputs)
+        expected = _copy(model)(*_clone(inputs))
+        if not session.random:
+            _replay(graph_module, _copy(model), inputs, "the example inputs")
+            _replay(graph_module, _copy(model), _perturbed(inputs), "inputs other than the example")
+    return graph_module, expected
+
+
+def _check(model: nn.Module, inputs: Any) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            "the model is TorchScript, which hides its operations", remedy="pass the nn.Module itself"
+        )
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.device.type != "cpu":
+            what = f"{name} is on the device {tensor.device}, expected cpu"
+            raise InputError(what, where=type(model).__name__, remedy="model.cpu()")
+    for path, leaf in pytree.tree_leaves_with_path(inputs):
+        where = f"inputs{pytree.keystr(path)}"
+        if isinstance(leaf, Tensor):
+            if leaf.device.type != "cpu":
+                raise InputError(
+                    f"an input is on the device {leaf.device}, expected cpu", where=where, remedy="x.cpu()"
+                )
+            if not leaf.is_floating_point():
+                raise InputError(
+                    f"an input is {leaf.dtype}, expected a floating dtype", where=where, remedy="x.float()"
+                )
+        elif isinstance(leaf, float) or not isinstance(leaf, (int, bool, str, type(None))):
+            what = f"an input is a {type(leaf).__name__}, expected a tensor or None"
+            raise InputError(what, where=where, remedy="pass torch.tensor(value)")
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
+        raise InputError(
+            f"the model cannot be copied: {error}", where=type(model).__name__, remedy=remedy
+        ) from error
+
+
+class _Root(nn.Module):
+    """Holds a model that is itself kept whole in the graph: an operation of a graph is no graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.model(*inputs)
+
+
+def _root(model: nn.Module) -> nn.Module:
+    return model if registry.find(registry.LEAVES, model) is None else _Root(model)
+
+
+def _clone(tree: Any) -> Any:
+    return pytree.tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, tree)
+
+
+def _perturbed(tree: Any) -> Any:
+    """Other inputs of the same kind: signs and zeros stay, so that times and masks remain valid."""
+    return pytree.tree_map(lambda t: t.detach() * 0.9375 if isinstance(t, Tensor) else t, tree)
+
+
+def _record(session: Session, inputs: Any) -> fx.GraphModule:
+    root = session.root
+    buffers = [(b, b.clone()) for b in root.buffers()]
+    recorder = Recorder(session)
+    arguments = _clone(inputs)
+    named = root.model if isinstance(root, _Root) else root
+    for name, tensor in _named_leaves(named, arguments):
+        recorder.placeholder(name, tensor)
+    with ExitStack() as stack:
+        stack.enter_context(_watched(session))
+        stack.enter_context(recorder)
+        outputs = root(*arguments)
+    recorder.finish(outputs)
+    for buffer, value in buffers:
+        buffer.copy_(value)
+    graph_module = fx.GraphModule(root, recorder.graph, type(root).__name__)
+    count = sum(n.op == "placeholder" for n in graph_module.graph.nodes)
+    assert count == sum(isinstance(t, Tensor) for t in pytree.tree_leaves(inputs)), (
+        "every input is a placeholder"
+    )
+    return graph_module
+
+
+def _named_leaves(root: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[str, Tensor]]:
+    """The input tensors with names: the parameter's, and the path inside it where it is nested."""
+    parameters = list(inspect.signature(root.forward).parameters.values())
+    plain = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    found = []
+    for i, argument in enumerate(arguments):
+        name = plain[i] if i < len(plain) else f"input_{i}"
+        for path, leaf in pytree.tree_leaves_with_path(argument):
+            if isinstance(leaf, Tensor):
+                parts = [name, *(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)]
+                found.append(("_".join(parts), leaf))
+    return found
+
+
+@contextmanager
+def _watched(session: Session) -> Iterator[None]:
+    """Put our own `forward` on every submodule while the model runs: libraries call it directly, past `__call__`."""
+    changed: list[tuple[nn.Module, Any]] = []
+    for path, module in session.root.named_modules():
+        own = module.__dict__.get("forward")
+        changed.append((module, own))
+        module.__dict__["forward"] = _forward(session, path, module, module.forward)
+    try:
+        yield
+    finally:
+        for module, own in changed:
+            del module.__dict__["forward"]
+            if own is not None:
+                module.__dict__["forward"] = own
+
+
+def _forward(
+    session: Session, path: str, module: nn.Module, original: Callable[..., Any]
+) -> Callable[..., Any]:
+    rewritten = registry.find(registry.REWRITES, module)
+    is_leaf = registry.find(registry.LEAVES, module) is not None
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        recorder = current()
+        if recorder is None:
+            return original(*args, **kwargs)
+        session.modules.append(path)
+        try:
+            if rewritten is not None:
+                return rewritten(module, *args, **kwargs)
+            tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+            if not is_leaf or not any(map(recorder.depends, tensors)):
+                return original(*args, **kwargs)
+            with paused():
+                result = original(*args, **kwargs)
+                recorder.record_module(path, args, kwargs, result)
+            return result
+        finally:
+            session.modules.pop()
+
+    return forward
+
+
+def _replay(graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str) -> None:
+    """The graph gives what the model gives."""
+    wanted = pytree.tree_leaves(model(*_clone(inputs)))
+    given = pytree.tree_leaves(
+        graph_module(*(t for t in pytree.tree_leaves(_clone(inputs)) if isinstance(t, Tensor)))
+    )
+    reason = f"the recorded graph does not give what forward gives for {on}"
+    if len(wanted) != len(given):
+        raise _not_a_function(f"{reason}: {len(given)} outputs, not {len(wanted)}")
+    for i, (a, b) in enumerate(zip(wanted, given, strict=True)):
+        if not isinstance(a, Tensor):
+            continue
+        a, b = a.double(), b.double()
+        scale = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
+        near = a.shape == b.shape and torch.allclose(b, a, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)
+        if not near:
+            raise _not_a_function(f"{reason} (output {i})")
+
+
+def _not_a_function(reason: str) -> LtcError:
+    remedy = "let forward depend on its inputs through torch operations alone: no NumPy, TorchScript, counters or lists"
+    return UnsupportedError([Unsupported("forward", "the model", reason, remedy)])

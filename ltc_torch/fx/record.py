@@ -1,0 +1,315 @@
+"""The recorder: runs a model on real tensors and writes down every operation that depends on an input.
+
+A tensor that depends on an input has a node in the graph being recorded; what has none runs eagerly and becomes a
+constant where a recorded operation reads it. Sizes are plain integers. To read the value of a recorded tensor (a
+branch on it, `item()`) is refused at the user's line. Bodies of scans are recorded by a recorder of their own, inside.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from ltc_compiler.errors import LtcError
+
+from .. import precision
+from .calls import (
+    EMPTY,
+    IDENTITY,
+    LIKE,
+    METADATA,
+    PROPERTIES,
+    VALUE_READS,
+    call_name,
+    has_value_index,
+    is_random,
+    target_of,
+)
+from .exact import Exact
+from .inplace import Writes, is_write
+from .sources import refuse, user_source
+
+
+class Session:
+    """What the recorders of one model share: the model, names of its tensors, the module now running."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self.names: dict[int, tuple[str, int]] = {}  # id of a parameter or buffer -> (name, version)
+        for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
+            self.names[id(tensor)] = (name, tensor._version)
+        self.modules = [""]
+        self.exact = Exact()
+        self.random = False  # the recording holds random numbers, so that it cannot be replayed
+        self.finished: dict[
+            int, Tensor
+        ] = {}  # tensors of finished bodies, kept alive so that ids stay unique
+        self._made = 0
+
+    @property
+    def module(self) -> str:
+        return self.modules[-1]
+
+    def attach(self, kind: str, item: Tensor | nn.Module) -> str:
+        """Give the root module a constant or a body under a fresh name."""
+        name = f"_{kind}_{self._made}"
+        self._made += 1
+        if isinstance(item, nn.Module):
+            self.root.add_module(name, item)
+        else:
+            self.root.register_buffer(name, item, persistent=False)
+        return name
+
+
+class Recorder(TorchFunctionMode):
+    """Records one graph: the model's, or with a parent the body of a scan."""
+
+    def __init__(self, session: Session, parent: Recorder | None = None) -> None:
+        super().__init__()
+        self.session = session
+        self.parent = parent
+        self.graph = fx.Graph()
+        self.captures: list[
+            Tensor
+        ] = []  # tensors of enclosing graphs that a body reads, in the order of placeholders
+        self._nodes: dict[
+            int, tuple[fx.Node, int]
+        ] = {}  # id of a tensor -> (its node, version of its storage then)
+        self._kept: list[Tensor] = []
+        self._constants: dict[tuple[int, int], fx.Node] = {}
+        self.writes = Writes(self)
+        self._last_placeholder: fx.Node | None = None
+
+    def __enter__(self) -> Recorder:
+        _stack.recorders.append(self)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _stack.recorders.pop()
+
+    # ---------------------------------------------------------------- tensors and nodes
+
+    def placeholder(self, name: str, tensor: Tensor) -> fx.Node:
+        """A new input of the graph, after those that are there."""
+        if self._last_placeholder is None:
+            node = self.graph.placeholder(name)
+        else:
+            with self.graph.inserting_after(self._last_placeholder):
+                node = self.graph.placeholder(name)
+        self._last_placeholder = node
+        self.annotate(node, tensor)
+        self.bind(tensor, node)
+        return node
+
+    def depends(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on an input of this graph or of an enclosing one."""
+        if id(tensor) in self._nodes or self.writes.of(tensor) is not None:
+            return True
+        if id(tensor) in self.session.finished:
+            raise refuse(
+                "tensor",
+                self.session.module,
+                "a tensor made inside a scan's step (or an ODE function) is read outside of it",
+                "return it from the step as an output or as a state",
+            )
+        return self.parent is not None and self.parent.depends(tensor)
+
+    def owns(self, tensor: Tensor) -> bool:
+        """Whether a tensor has a node in this very graph."""
+        return id(tensor) in self._nodes
+
+    def node(self, tensor: Tensor) -> fx.Node:
+        """The node whose value a tensor is: recorded, captured from an enclosing graph, or a constant."""
+        written = self.writes.of(tensor)
+        bound = self._nodes.get(id(tensor))
+        if bound is not None and (written is None or bound[1] == written.version):
+            return bound[0]
+        if written is not None:
+            return self.writes.cut(tensor, written)
+        if self.parent is not None and self.parent.depends(tensor):
+            self.captures.append(tensor)
+            return self.placeholder(f"captured_{len(self.captures) - 1}", tensor)
+        return self.constant(tensor)
+
+    def bind(self, tensor: Tensor, node: fx.Node) -> None:
+        """From now on a tensor is the value of a node."""
+        written = self.writes.of(tensor)
+        self._nodes[id(tensor)] = (node, written.version if written else 0)
+        self._kept.append(tensor)
+
+    def constant(self, tensor: Tensor) -> fx.Node:
+        """The node of a tensor that depends on no input: a parameter by its name, else its present value."""
+        key = (id(tensor), tensor._version)
+        if key not in self._constants:
+            name, version = self.session.names.get(id(tensor), ("", 0))
+            if not name or version != tensor._version:
+                name = self.session.attach("constant", tensor.detach().clone())
+            self._constants[key] = node = self.graph.get_attr(name)
+            self.annotate(node, tensor)
+            node.meta["exact"] = self.session.exact.array(tensor)
+            self._kept.append(tensor)
+        return self._constants[key]
+
+    def argument(self, value: Any) -> Any:
+        """A call's argument as the graph holds it: nodes in the place of tensors."""
+        if isinstance(value, Tensor):
+            return self.node(value)
+        if isinstance(value, (list, tuple)):
+            return (
+                tuple(map(self.argument, value)) if isinstance(value, tuple) else [*map(self.argument, value)]
+            )
+        if isinstance(value, dict):
+            return {key: self.argument(item) for key, item in value.items()}
+        if isinstance(value, slice):
+            return slice(*map(self.argument, (value.start, value.stop, value.step)))
+        return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
+
+    def annotate(self, node: fx.Node, result: Any) -> None:
+        """Give a node its shape, dtype, source and precision wish."""
+        node.meta["source"] = user_source(self.session.module)
+        node.meta["precision"] = (precision.activations(), precision.weights())
+        tensors = [result] if isinstance(result, Tensor) else pytree.tree_leaves(result)
+        shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor)]
+        dtypes = [t.dtype for t in tensors if isinstance(t, Tensor)]
+        single = isinstance(result, Tensor)
+        node.meta["shape"] = shapes[0] if single else shapes
+        node.meta["dtype"] = dtypes[0] if single else dtypes
+        source = node.meta["source"]
+        if source.file:
+            node.stack_trace = f'File "{source.file}", line {source.line}, in forward\n    {source.text}'
+
+    def record(self, target: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> fx.Node:
+        """Write down a call whose result is known."""
+        op, shown = target_of(target)
+        return self._emit(op, shown, self.argument(tuple(args)), self.argument(dict(kwargs)), result)
+
+    def record_module(self, path: str, args: Any, kwargs: Any, result: Any) -> fx.Node:
+        """Write down a call of a submodule that is kept whole."""
+        return self._emit(
+            "call_module", path, self.argument(tuple(args)), self.argument(dict(kwargs)), result
+        )
+
+    def _emit(self, op: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
+        node = self.graph.create_node(op, target, args, kwargs)
+        self.annotate(node, result)
+        self._bind_result(node, result)
+        return node
+
+    def _bind_result(self, node: fx.Node, result: Any) -> None:
+        if isinstance(result, Tensor):
+            self.bind(result, node)
+        elif isinstance(result, (tuple, list)):
+            for i, part in enumerate(result):
+                if isinstance(part, (Tensor, tuple, list)):
+                    item = self.graph.call_function(operator.getitem, (node, i))
+                    self.annotate(item, part)
+                    self._bind_result(item, part)
+
+    # ---------------------------------------------------------------- calls
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        with torch._C.DisableTorchFunction():
+            return self._call(func, call_name(func), args, kwargs or {})
+
+    def _call(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        if name == "" and func.__self__.__name__ not in PROPERTIES:  # type: ignore[attr-defined]
+            return func(*args, **kwargs)
+        if name in METADATA and not any(self.depends(t) for t in tensors if t is not args[0]):
+            out = func(*args, **kwargs)
+            return out.zero_() if name in EMPTY else out
+        random = is_random(name, args, kwargs)
+        self.session.random |= random
+        if has_value_index(name, args, self.depends):
+            raise self._refuse_value(name)
+        if name in LIKE and not self.depends(args[0]):
+            tensors = []  # of the other tensor only shape and type matter
+        if not random and not any(map(self.depends, tensors)):
+            return self.session.exact.call(func, args, kwargs)
+        if name in VALUE_READS or isinstance(kwargs.get("out"), Tensor):
+            raise self._refuse_value(name)
+        if is_write(name, args, kwargs):
+            return self.writes.call(func, name, args, kwargs)
+        if name == "__iter__":
+            return iter(self._call(torch.unbind, "unbind", args, kwargs))
+        if name == "":
+            name, func, args = "getattr", getattr, (args[0], func.__self__.__name__)  # type: ignore[attr-defined]
+        out = func(*args, **kwargs)
+        if name not in IDENTITY or not any(out is t for t in tensors):
+            kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
+            self.record(func, args, kwargs, out)
+        return out
+
+    def _refuse_value(self, name: str) -> LtcError:
+        if name == "__getitem__":
+            reason, remedy = (
+                "indexing by a tensor that depends on the input",
+                "torch.where(mask, a, b) keeps the shape",
+            )
+        elif name in ("tensor", "as_tensor"):
+            reason, remedy = "torch.tensor copies the value of its argument", "torch.stack or torch.cat"
+        elif name not in VALUE_READS:
+            reason, remedy = "writes its result into another tensor (out=)", "assign the returned tensor"
+        else:
+            reason = (
+                "needs the value of a tensor that depends on the input (data-dependent control flow or shape)"
+            )
+            remedy = "torch.where(condition, a, b), or a branch on a shape or a setting"
+        return refuse(name, self.session.module, reason, remedy)
+
+    # ---------------------------------------------------------------- the end
+
+    def finish(self, outputs: Any) -> None:
+        """Set the graph's outputs (any nest of tensors) and drop what they do not need."""
+        self.graph.output(pytree.tree_map(lambda t: self.node(t) if isinstance(t, Tensor) else t, outputs))
+        self.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+
+    def close_body(self, body: Recorder) -> None:
+        """Tensors of a finished body must not be read any more."""
+        ours = {id(t) for t in body.captures}
+        self.session.finished.update(
+            (id(t), t) for t in body._kept if id(t) in body._nodes and id(t) not in ours
+        )
+        self.session.finished.update((id(w.base), w.base) for w in body.writes.all())
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.recorders: list[Recorder | None] = []
+
+
+_stack = _Stack()
+
+
+def current() -> Recorder | None:
+    """The recorder at work in this thread; None outside of a recording and while one is paused."""
+    return _stack.recorders[-1] if _stack.recorders else None
+
+
+@contextmanager
+def paused() -> Iterator[None]:
+    """Run model code eagerly, unrecorded."""
+    _stack.recorders.append(None)
+    try:
+        with torch._C.DisableTorchFunction():
+            yield
+    finally:
+        _stack.recorders.pop()

@@ -1,0 +1,48 @@
+"""Where a recorded operation stands in the user's code: module path, file, line and the line's text.
+
+Frames of torch, torchdiffeq, ncps and this package are passed over, so that an error names a line that the user wrote.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from importlib.util import find_spec
+
+from ltc_compiler.errors import Unsupported, UnsupportedError
+from ltc_compiler.ir.graph import Source
+
+_LIBRARIES = ("torch", "torchdiffeq", "ncps", "ltc_torch")
+_BOUNDARY = "prepare_shape"  # frames outside of it are not part of the model
+
+
+def _folders() -> tuple[str, ...]:
+    found = []
+    for name in _LIBRARIES:
+        spec = find_spec(name)
+        if spec is not None and spec.origin is not None:
+            found.append(os.path.dirname(spec.origin) + os.sep)
+    return tuple(found)
+
+
+_LIBRARY_FOLDERS = _folders()
+
+
+def user_source(module: str) -> Source:
+    """The innermost line of user code now running; only the module path if there is none."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != _BOUNDARY:
+        file = frame.f_code.co_filename
+        if not file.startswith(_LIBRARY_FOLDERS) and not file.startswith("<"):
+            text = linecache.getline(file, frame.f_lineno).strip()
+            return Source(module, file, frame.f_lineno, text)
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return Source(module)
+
+
+def refuse(node: str, module: str, reason: str, rewrite: str) -> UnsupportedError:
+    """The error for something that cannot be recorded at all, at the line now running."""
+    return UnsupportedError([Unsupported(node, str(user_source(module)), reason, rewrite)])

@@ -1,0 +1,268 @@
+"""Every torch function that has a converter, one by one, in fp64 against PyTorch; a converter without a case fails."""
+
+# ruff: noqa: E501 - a table with a case on each line
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+from ltc_compiler import UnsupportedError
+from ltc_torch.fx import prepare_shape, registry
+from ltc_torch.fx.nnir import to_nnir
+
+Case = Callable[..., Any]
+
+
+class Apply(nn.Module):
+    def __init__(self, function: Case) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+def check(function: Case, *inputs: Tensor) -> None:
+    """The function's NNIR equals the function, on inputs that it was not recorded on."""
+    graph_module, _ = prepare_shape(Apply(function).eval(), *(x.clone() for x in inputs))
+    nnir = to_nnir(graph_module)
+    others = [x * 0.75 + 0.125 * x.abs() for x in inputs]
+    given_ = pytree.tree_leaves(nnir.run(*(x.numpy() for x in others)))
+    wanted = [t for t in pytree.tree_leaves(function(*(x.clone() for x in others))) if isinstance(t, Tensor)]
+    assert len(given_) == len(wanted)
+    for g, w in zip(given_, wanted, strict=True):
+        assert g.shape == tuple(w.shape)
+        np.testing.assert_allclose(g, w.double().numpy(), rtol=1e-9, atol=1e-9)
+
+
+def data(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+X, Y = data(3, 4, 6), data(3, 4, 6) * 0.7 + 0.1
+W = data(6, 6)
+
+PLAIN = "neg negative abs absolute relu sigmoid tanh exp exp2 square sign sgn expm1 positive"
+POSITIVE = "sqrt log reciprocal rsqrt log1p log2 log10"
+ACTIVATIONS = """silu mish elu celu selu leaky_relu hardtanh relu6 hardsigmoid hardswish softsign tanhshrink softplus
+    gelu logsigmoid"""
+ALONG_AN_AXIS = "softmax log_softmax softmin normalize glu"
+
+
+def _named() -> dict[str, Case]:
+    plain: dict[str, Case] = {name: getattr(torch, name) for name in PLAIN.split()}
+    positive: dict[str, Case] = {n: lambda x, n=n: getattr(torch, n)(x.abs() + 0.5) for n in POSITIVE.split()}
+    activations: dict[str, Case] = {name: getattr(F, name) for name in ACTIVATIONS.split()}
+    along: dict[str, Case] = {n: lambda x, n=n: getattr(F, n)(x, dim=1) for n in ALONG_AN_AXIS.split()}
+    return {**plain, **positive, **activations, **along}
+
+
+V, C4 = W[0], W[:, :4]
+KERNEL, GROUPED, POINT, PAIR = data(5, 4, 3), data(4, 2, 2), data(2, 4, 1), data(4, 4, 2)
+BILINEAR, EYE = data(2, 6, 6), torch.eye(4).double()
+SLOPES = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
+broadcast_tensors: Any = torch.broadcast_tensors
+sdpa, special, linalg = F.scaled_dot_product_attention, torch.special, torch.linalg
+
+ONE: dict[str, Case] = {
+    **_named(),
+    # pointwise
+    "methods": lambda x: -x.abs().add(1).exp().log().add(1).sub(x, alpha=2).mul(2).div(3).neg().square(),
+    "operators": lambda x: (2 - x) * 3 / 2 + 1 / (x * x + 1) - x**3 + 2**x - (x.abs() + 1) ** 1.5,
+    "roots": lambda x: (x.abs() + 1) ** -0.5 + (x.abs() + 1) ** 0.5 + torch.pow(x.abs(), 0.5),
+    "powers": lambda x: x**0 + x**1 + x**7 + (x + 3) ** -2 + torch.float_power(x, 2) + torch.pow(3.0, x),
+    "special": lambda x: special.expit(x) + special.exp2(x) + special.expm1(x) + special.log1p(x.abs()),
+    "logit": lambda x: torch.logit(x.sigmoid()) + torch.logit(x, eps=1e-3),
+    "prelu": lambda x: F.prelu(x, SLOPES) + F.prelu(x, SLOPES[:1]),
+    "threshold": lambda x: F.threshold(x, 0.1, -7.0) + torch.threshold(x, 0.3, 2.0),
+    "clamp": lambda x: x.clamp(-1, 1) + x.clamp_min(0) + torch.clamp_max(x, 0.5) + x.clip(max=0.2) + x.clamp(min=-0.3),
+    "comparisons": lambda x: [c.double() for c in (x > 0, x >= 0, x < 0.1, x <= 0, x == 0, x != 0, torch.less(x, 0))],
+    "logic": lambda x: ((x > 0) & (x < 1) | ~(x > 2) ^ (x > 1)).double() + (x > 0).logical_not().double() * (x > 0).bool(),
+    "logical and": lambda x: torch.logical_and(x > 0, x < 1).double() + torch.logical_or(x > 1, x < 0),
+    "logical xor": lambda x: torch.logical_xor(x > 1, x < 2).double(),
+    "where": lambda x: torch.where(x > 0, x, 0.0) + x.where(x < 1, -x) + x.masked_fill(x > 1, 0.5),
+    "nan": lambda x: torch.nan_to_num((x - x) / (x - x)) + torch.isnan(x).double() + torch.log(x).nan_to_num(0.5),
+    "lerp": lambda x: torch.lerp(x, x * 2, 0.3) + torch.addcmul(x, x, x, value=0.1),
+    "addcdiv": lambda x: torch.addcdiv(x, x, x.abs() + 1, value=2) + torch.addcdiv(x, x, x.abs() + 2),
+    "types": lambda x: x.double().to(torch.float64).type_as(x).type(torch.float64) + x.clone().contiguous().cpu(),
+    "aliases": lambda x: x.data + x.detach() + torch.as_tensor(x) + torch.asarray(x),
+    "dropout": lambda x: F.dropout(x, 0.5, False) + F.alpha_dropout(x) + F.dropout1d(x, 0.1, False),
+    "dropouts": lambda x: F.dropout2d(x[None], 0.5, False)[0] + F.dropout3d(x[None, None], 0.5, False)[0, 0],
+    "feature dropout": lambda x: torch.feature_dropout(x, 0.1, False) + F.feature_alpha_dropout(x, 0.2, False),
+    # reductions, norms
+    "sums": lambda x: (x.sum(), x.sum(1), x.sum((0, -1), keepdim=True), x.mean(), x.mean(2), (x > 0).sum(1).double()),
+    "extremes": lambda x: (x.amax((0, 1)), x.amin(2), x.max(), x.min(), x.max(1)[0], x.min(-1, keepdim=True).values),
+    "spread": lambda x: (x.var(), x.std(1), torch.var_mean(x, 2), torch.std_mean(x, (0, 1), correction=0), x.var(1, False)),
+    "norms": lambda x: (x.norm(), linalg.vector_norm(x, 1, 2), x.norm(float("inf"), 1), linalg.norm(x, dim=1), x.norm(p=2, dim=0)),
+    "logsumexp": lambda x: (x.logsumexp(1), torch.logsumexp(x, (0, 2), keepdim=True)),
+    "cumsum": lambda x: (x.cumsum(1), torch.cumsum(x, -1)),
+    "layer_norm": lambda x: F.layer_norm(x, (4, 6)) + F.layer_norm(x, (6,), W[0], W[1]),
+    "rms_norm": lambda x: F.rms_norm(x, (6,), W[0]) + F.rms_norm(x, (6,), eps=1e-3),
+    "batch_norm": lambda x: F.batch_norm(x, C4[0], C4[1].abs(), C4[2], C4[3]) + F.batch_norm(x, C4[0], C4[1].abs()),
+    "instance_norm": lambda x: F.instance_norm(x) + F.instance_norm(x, C4[0], C4[1].abs(), use_input_stats=False),
+    "group_norm": lambda x: F.group_norm(x, 2, C4[0], C4[1]) + F.group_norm(x, 4),
+    # products
+    "linear": lambda x: (F.linear(x, W, V), x @ W, W @ x.mT, x.matmul(V), V @ x.mT),
+    "vectors": lambda x: (torch.mv(W, x[0, 0]), V.dot(x[0, 0]), torch.inner(x[0, 0], x[0, 1]), x[0, 0].vdot(x[0, 1])),
+    "contract": lambda x: (x @ x.mT, torch.bmm(x, x.mT), x[0] @ x[0, 0], torch.mm(x[0], x[1].T)),
+    "computed weight": lambda x: F.linear(x, x[0], x[0, :, 0]),
+    "addmm": lambda x: torch.addmm(x[0, 0], x[0], W, beta=0.5, alpha=2) + torch.addmv(x[0, :, 0], x[0], V).sum(),
+    "baddbmm": lambda x: torch.baddbmm(x.sum(2, True), x, x.mT),
+    "bilinear": lambda x: F.bilinear(x, x, BILINEAR, V[:2]),
+    "einsum": lambda x: (torch.einsum("bij,bkj->bik", x, x), torch.einsum("bij,jk->bki", x, W), torch.einsum("bij->jb", x)),
+    "einsum pairs": lambda x: (torch.einsum("bi,cj->bicj", x[0], x[1]), torch.einsum("ij,ij", x[0], x[1])),
+    "conv1d": lambda x: (F.conv1d(x, KERNEL, V[:5]), F.conv1d(x, GROUPED, None, 2, 1, 2, 2), F.conv1d(x[0], POINT)),
+    "conv1d same": lambda x: F.conv1d(x, KERNEL, padding="same"),
+    "conv1d valid": lambda x: F.conv1d(x, PAIR, padding="valid"),
+    "pooling": lambda x: (F.max_pool1d(x, 2), F.avg_pool1d(x, 3, 1), F.max_pool1d(x, 3, 2, 1), F.avg_pool1d(x, 2, 2, 1)),
+    "attention": lambda x: (sdpa(x, x, x), sdpa(x, x, x, is_causal=True, scale=0.3), sdpa(x, x, x, attn_mask=EYE)),
+    "masked attention": lambda x: sdpa(x, x, x, attn_mask=EYE > 0),
+    # layout
+    "shapes": lambda x: (x.reshape(3, -1), x.view(12, 6), x.flatten(), x.flatten(1), x.ravel(), x.view_as(x), x.view(-1)),
+    "unflatten": lambda x: (x.unflatten(2, (2, -1)), x.unflatten(1, (2, 2)), x.reshape_as(x)),
+    "squeezes": lambda x: (x.unsqueeze(1), x[:1].squeeze(), x[:1].squeeze(0), x.squeeze(-1)),
+    "axes": lambda x: (x.permute(2, 0, 1), torch.permute(x, (1, 0, 2)), x.transpose(0, 2), x.swapaxes(1, 2), x.swapdims(0, 1)),
+    "moves": lambda x: (x.movedim(0, -1), x.moveaxis((0, 1), (2, 0)), x.mT, x[0].T, x[0].t(), x.adjoint(), x.mH, x.real),
+    "expansion": lambda x: (x[:, :1].expand(-1, 5, -1), x[0].expand(2, 4, 6), x.broadcast_to(2, 3, 4, 6), x[0].expand_as(x)),
+    "grids": lambda x: (broadcast_tensors(x[:, :1], x), torch.meshgrid(x[0, 0], x[0, 1], indexing="ij")),
+    "joins": lambda x: (torch.cat([x, x], 1), torch.concat([x, x]), torch.concatenate([x, x], 2), torch.stack([x, x], -1)),
+    "stacks": lambda x: (torch.hstack([x, x]), torch.vstack([x[0, 0], x[0, 1]]), torch.row_stack([x, x]), torch.dstack([x[0]] * 2)),
+    "columns": lambda x: (torch.column_stack([x[0, 0], x[0, 1]]), torch.cat([x, torch.ones(3, 4, 1)], -1)),
+    "repeats": lambda x: (x.repeat(2, 1, 1), x.tile(2), x.repeat_interleave(2, 1), x.repeat_interleave(3), x[0].repeat(2, 1, 2)),
+    "turns": lambda x: (x.flip(0, 2), torch.flipud(x), torch.fliplr(x), x.roll(1, 2), x.roll(2), torch.roll(x, (1, -1), (0, 1))),
+    "pad": lambda x: (F.pad(x, (1, 2)), F.pad(x, (1, 0, 2, 1), value=3.0), F.pad(x, (-1, 1))),
+    "pad modes": lambda x: [F.pad(x, (2, 1), mode=mode) for mode in ("reflect", "replicate", "circular")],
+    "cuts": lambda x: (x.select(1, -1), x.narrow(2, 1, 3), x.unbind(1), x.split(2, 2), x.split([1, 3], 1), x.chunk(4, 2)),
+    "splits": lambda x: (x.tensor_split(4, 2), x.tensor_split((1, 3), 1), torch.split_with_sizes(x, [2, 4], 2)),
+    "unsafe splits": lambda x: (torch.unsafe_chunk(x, 2, 1), torch.unsafe_split(x, 2, 1)),
+    "gathers": lambda x: (x.index_select(2, torch.tensor([5, 0, 0])), x[:, [0, 2]], x[..., torch.tensor([[0, 1], [4, 5]])]),
+    "masks": lambda x: x[:, torch.tensor([True, False, True, False])],
+    "windows": lambda x: (x.unfold(2, 3, 2), x.diff(), torch.diff(x, 2, 1), x.tril(), torch.triu(x, 1)),
+    "indices": lambda x: (x[0], x[-1, 1:3], x[..., 0], x[:, None, ::2, 1], x[1][2][3], x[:, torch.tensor(2)], x[0:2, :, -3:-1]),
+}  # fmt: skip
+
+TWO: dict[str, Case] = {
+    "arithmetic": lambda x, y: x + y - x * y / (y * y + 1) + torch.true_divide(x, y.abs() + 1) + torch.subtract(x, y),
+    "alpha": lambda x, y: torch.add(x, y, alpha=3) + torch.sub(x, y, alpha=0.5) + torch.rsub(x, y, alpha=2),
+    "multiply": lambda x, y: torch.divide(x, y.abs() + 1) + torch.multiply(x, y),
+    "extremes": lambda x, y: torch.maximum(x, y) - torch.minimum(x, y) + torch.max(x, y) * torch.min(x, y),
+    "fmax": lambda x, y: torch.fmax(x, y) - torch.fmin(x, y),
+    "compare": lambda x, y: [f(x, y).double() for f in (torch.gt, torch.ge, torch.lt, torch.le, torch.eq, torch.ne)],
+    "greater": lambda x, y: torch.greater(x, y).double() + torch.greater_equal(x, y) + torch.less_equal(x, y),
+    "not equal": lambda x, y: torch.not_equal(x, y).double() + (x > y).double(),
+    "power": lambda x, y: (x.abs() + 0.1) ** y,
+    "broadcast": lambda x, y: x[:, :1] * y[0] + x[0, 0] - y[:, :, :1],
+}  # fmt: skip
+
+# Names that torch passes on under another one, calls that return their argument itself, and what other tests cover.
+UNREACHED = {
+    "__abs__", "__add__", "__radd__", "__sub__", "__mul__", "__rmul__", "__div__", "__truediv__", "__neg__", "__rtruediv__",
+    "__rand__", "__ror__", "__pow__", "__matmul__", "__rmatmul__", "__gt__", "__ge__", "__lt__", "__le__", "__ne__",
+    "__getitem__", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "expit", "logsigmoid",
+    "contiguous", "cpu", "dropout", "float", "to", "type", "type_as", "alias", "as_tensor", "requires_grad_",
+    "sin", "cos", "elapsed_time", "half", "bfloat16", "int", "long", "read_region", "write_region", "addbmm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_function_of_one_tensor(name: str) -> None:
+    check(ONE[name], X)
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_function_of_two_tensors(name: str) -> None:
+    check(TWO[name], X, Y)
+
+
+def test_every_converter_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: set[str] = set()
+
+    class Spy(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            called.add(name)
+            return super().get(name, default)
+
+    monkeypatch.setattr("ltc_torch.fx.nnir.FUNCTIONS", Spy(registry.FUNCTIONS))
+    for function in ONE.values():
+        check(function, X)
+    for function in TWO.values():
+        check(function, X, Y)
+    assert set(registry.FUNCTIONS) - called == UNREACHED
+
+
+INDEX = st.one_of(
+    st.integers(-3, 2),
+    st.none(),
+    st.just(Ellipsis),
+    st.builds(
+        slice, st.none() | st.integers(-4, 3), st.none() | st.integers(-3, 5), st.none() | st.integers(1, 3)
+    ),
+    st.lists(st.integers(-3, 2), min_size=1, max_size=4),
+)
+
+
+@given(st.lists(INDEX, max_size=4).map(tuple).filter(lambda key: sum(k is Ellipsis for k in key) < 2))
+@settings(max_examples=150, deadline=None)
+def test_indexing_is_torchs(key: Any) -> None:
+    x = data(3, 4, 5)
+    try:
+        wanted = x[key]
+    except (IndexError, TypeError):
+        return
+    if wanted.numel() == 0:
+        with pytest.raises(UnsupportedError, match=r"no elements|several tensors"):
+            to_nnir(prepare_shape(Apply(lambda x: x[key] + 1).eval(), x)[0])
+        return
+    try:
+        nnir = to_nnir(prepare_shape(Apply(lambda x: x[key] + 1).eval(), x)[0])
+    except UnsupportedError as error:
+        assert "several tensors or lists" in str(error)  # noqa: PT017 - the one kind that is refused
+        lists = [k for k in key if isinstance(k, list)]
+        assert len(lists) > 1 or (lists and any(isinstance(k, int) for k in key))
+        return
+    np.testing.assert_array_equal(nnir.run(x.numpy()), (wanted + 1).numpy())
+
+
+WRITE = st.tuples(
+    st.sampled_from(["set", "add", "mul", "view", "copy", "relu"]),
+    st.tuples(
+        *[st.integers(-2, 1) | st.builds(slice, st.integers(0, 1), st.none() | st.integers(2, 4), st.just(1))]
+        * 2
+    ),
+)
+
+
+@given(st.lists(WRITE, min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_in_place_writes_are_torchs(writes: list[Any]) -> None:
+    """Random sequences of writes through views, and reads of the base and of old views after them."""
+
+    def forward(x: Tensor, y: Tensor) -> Any:
+        x = x.clone()
+        views = []
+        for kind, key in writes:
+            part = x[key]
+            views.append(part)
+            if kind == "set":
+                x[key] = y[0, 0] * 2
+            elif kind == "add":
+                part += y[0, 1]
+            elif kind == "mul":
+                x[key].mul_(1.5)
+            elif kind == "view":
+                views[0].add_(1)
+            elif kind == "copy":
+                part.copy_(y[1, 1])
+            else:
+                F.relu(part, inplace=True)
+        return x, [v + 1 for v in views]
+
+    check(forward, data(4, 3), data(2, 2))

@@ -1,0 +1,308 @@
+"""prepare_shape: what the recorded graph holds, what it leaves untouched, and that it checks itself."""
+
+import threading
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchdiffeq
+from models import ZOO, build
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import ltc_torch
+from ltc_compiler import InputError, UnsupportedError
+from ltc_compiler.ir.graph import Precision
+from ltc_compiler.transforms.precision import assign_precision
+from ltc_torch.fx import leaf, prepare_shape, rewrite
+from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.nn import Scan
+
+
+class Apply(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+def record(function: Any, *inputs: Any) -> Any:
+    return prepare_shape(Apply(function).eval(), *inputs)[0]
+
+
+def nodes(graph_module: Any, op: str) -> list[Any]:
+    return [n for n in graph_module.graph.nodes if n.op == op]
+
+
+def test_nodes_carry_shape_dtype_module_and_line() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), Apply(lambda x: x.tanh() > 0)).eval()
+    graph_module, _ = prepare_shape(model, torch.randn(2, 3))
+    linear, tanh, compared = nodes(graph_module, "call_function") + nodes(graph_module, "call_method")
+    assert (linear.meta["shape"], linear.meta["dtype"], linear.meta["source"].module) == (
+        (2, 4),
+        torch.float32,
+        "0",
+    )
+    source = tanh.meta["source"]
+    assert source.module == "1"
+    assert source.file == __file__
+    assert "x.tanh() > 0" in source.text
+    assert compared.meta["dtype"] == torch.bool
+
+
+def test_inputs_may_be_none_and_nested_and_all_become_placeholders() -> None:
+    def forward(a: Tensor, pair: Any, nothing: None, named: dict[str, Tensor]) -> Tensor:
+        assert nothing is None
+        return a + pair[0] * named["gain"]
+
+    a = torch.randn(2)
+    graph_module = record(forward, a, (a, [torch.randn(3)]), None, {"gain": torch.randn(2)})
+    names = [n.target for n in nodes(graph_module, "placeholder")]
+    assert len(names) == 4  # the unused one, too
+    assert to_nnir(graph_module).graph.inputs[3].name.endswith("gain")
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    class Counter(nn.Module):
+        count: Tensor
+        mean: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+            self.register_buffer("mean", torch.ones(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.count += 1
+            self.mean.mul_(0.5).add_(x.mean(0))
+            return x * self.mean + self.count
+
+    model = Counter().train()
+    x = torch.randn(4, 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        graph_module, expected = prepare_shape(model, x)
+    assert model.training
+    assert model.count == 0
+    assert torch.equal(model.mean, torch.ones(3))
+    assert "forward" not in model.__dict__
+    texts = [str(w.message) for w in caught]
+    assert any("training mode" in t for t in texts)
+    assert any("buffer mean" in t for t in texts)
+    assert torch.allclose(graph_module(x), expected)
+    assert torch.allclose(graph_module(x), expected)  # buffers start anew
+    assert np.allclose(to_nnir(graph_module).run(x.double().numpy()), expected)
+
+
+def test_torchdiffeq_is_caught_only_while_recording_and_only_in_this_thread() -> None:
+    code = torchdiffeq.odeint.__code__
+    t = torch.linspace(0, 1, 3)
+
+    def forward(x: Tensor) -> Tensor:
+        found: list[Any] = []
+        thread = threading.Thread(
+            target=lambda: found.append(torchdiffeq.odeint(lambda t, y: -y, torch.ones(1), t))
+        )
+        thread.start()
+        thread.join()
+        assert torch.allclose(found[0][-1], torch.exp(torch.tensor(-1.0)))  # dopri5, in another thread
+        return torchdiffeq.odeint(lambda t, y: -y * x, x, t, method="euler")[-1]
+
+    with pytest.raises(UnsupportedError, match=r"no lowering|forward"):
+        to_nnir(record(lambda x: torch.special.bessel_j0(forward(x)), torch.ones(1)))
+    assert torchdiffeq.odeint.__code__ is code
+    with pytest.raises(UnsupportedError, match="dopri5"):
+        record(lambda x: torchdiffeq.odeint(lambda t, y: -y, x, t), torch.ones(1))
+    assert torchdiffeq.odeint.__code__ is code
+
+
+def test_a_solve_is_one_node_with_a_body_whatever_its_steps() -> None:
+    for steps in (2, 200):
+        t = torch.linspace(0, 1, steps + 1)
+        graph_module = record(
+            lambda x, t=t: torchdiffeq.odeint(lambda _, y: x - y, x, t, method="rk4")[-1], torch.ones(3)
+        )
+        scans = [n for n in graph_module.graph.nodes if "run_scan" in str(n.target)]
+        assert len(scans) == 1
+        graph = to_nnir(graph_module).graph
+        assert [n.op for n in graph.nodes] == ["scan"]
+        assert graph.nodes[0].attrs["trip_count"] == steps
+        assert len(graph.nodes[0].operands) == 2  # x as state and as capture; t is not read
+        assert len(graph.nodes[0].body.nodes) < 30
+
+
+def test_equal_steps_are_one_constant() -> None:
+    """linspace in fp32 is not evenly spaced to the last bit: it was meant to be."""
+    t = torch.linspace(0, 1, 10)
+    assert len({float(d) for d in t.diff()}) > 1
+    graph_module = record(
+        lambda x: torchdiffeq.odeint(lambda _, y: -y, x, t, method="euler")[-1], torch.ones(3)
+    )
+    (scan,) = to_nnir(graph_module).graph.nodes[-1:]
+    constants = [n.attrs["value"] for n in scan.body.nodes if n.op == "constant"]
+    assert [float(c) for c in constants] == [1 / 9]
+
+
+def test_values_taken_from_the_example_are_found() -> None:
+    """NumPy, TorchScript and counters hide operations from the recorder; the replay on other inputs tells."""
+
+    def through_numpy(x: Tensor) -> Tensor:
+        return x + torch.from_numpy(np.array(x.data_ptr() * 0 + 1.0)) + hidden(x)
+
+    trace: Any = torch.jit.trace
+    hidden = trace(lambda x: x * 2, torch.ones(3))
+    with pytest.raises(UnsupportedError, match="does not give what forward gives"):
+        record(through_numpy, torch.ones(3))
+
+    class Count(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k = 0
+            self.scan = Scan(self.step)
+
+        def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            self.k += 1
+            return h + x * self.k, h
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.scan(x, x[0])[0]
+            return y
+
+    with pytest.raises(UnsupportedError, match="counters"):
+        prepare_shape(Count().eval(), torch.ones(3, 2))
+
+
+def test_a_closure_over_the_step_is_captured_and_a_leak_is_refused() -> None:
+    def leaking(x: Tensor) -> Tensor:
+        rows = []
+
+        def step(u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+            rows.append(h + u)
+            return h, h + u * x.sum()
+
+        Scan(step)(x, x[0])
+        return torch.stack(rows)
+
+    with pytest.raises(UnsupportedError, match="inside a scan's step"):
+        record(leaking, torch.randn(4, 2))
+
+
+def test_scan_trains() -> None:
+    cell = nn.GRUCell(2, 3)
+
+    def step(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        new: Tensor = cell(x, h)
+        return new, new
+
+    scan = Scan(step)
+    y, h = scan(torch.randn(2, 5, 2), torch.zeros(2, 3), 1, 1)
+    assert y.shape == (2, 5, 3)
+    assert torch.equal(y[:, -1], h)
+    y.sum().backward()
+    assert cell.weight_hh.grad is not None
+    assert cell.weight_hh.grad.abs().sum() > 0
+
+
+def test_precision_contexts_reach_the_nodes() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with ltc_torch.Fp32Activations():
+                y = self.a(x)
+            with ltc_torch.Fp8Weights():
+                return F.relu(self.b(y))
+
+    graph_module, _ = prepare_shape(Model().eval(), torch.randn(3))
+    graph = to_nnir(graph_module, [Precision.BF16], [Precision.BF16]).graph
+    first, second = [n for n in graph.nodes if n.op == "linear"]
+    assert (first.precision, second.precision) == (Precision.FP32, Precision.FP8_E4M3)
+    assigned = assign_precision(graph)
+    weights = [n.operands[1].type.precision for n in assigned.nodes if n.op == "linear"]
+    assert weights == [Precision.FP32, Precision.FP8_E4M3]
+    assert assigned.inputs[0].type.precision is Precision.BF16
+    assert assigned.outputs[0].type.precision is Precision.BF16
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (nn.Linear(2, 2, device="meta"), (torch.ones(2),), "weight is on the device meta"),
+        (nn.Linear(2, 2), (torch.ones(2, device="meta"),), "an input is on the device meta"),
+        (nn.Linear(2, 2), (torch.ones(2, dtype=torch.int64),), "torch.int64, expected a floating dtype"),
+        (nn.Linear(2, 2), (1.5,), "a float, expected a tensor"),
+        (torch.jit.script(nn.Linear(2, 2)), (torch.ones(2),), "TorchScript"),
+    ],
+)
+def test_models_and_inputs_elsewhere_are_refused(model: nn.Module, inputs: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        prepare_shape(model.eval(), *inputs)
+
+
+def test_a_large_unrolled_model_records_in_seconds() -> None:
+    model, _ = build(ZOO["ltc_wired"])
+    graph_module, _ = prepare_shape(model, torch.randn(1, 200, 4))
+    assert len(graph_module.graph.nodes) < 12
+
+
+def test_adaptive_solves_are_replaced_on_request_and_the_error_is_measured() -> None:
+    t = torch.linspace(0, 1, 3)
+
+    def forward(x: Tensor) -> Tensor:
+        return torchdiffeq.odeint(lambda t, y: -y * x.abs(), x, t)[-1]
+
+    errors = []
+    for method, size in (("euler", 0.1), ("rk4", 0.1)):
+        with ltc_torch.fixed_step(method, size) as replaced:
+            graph_module = record(forward, torch.ones(2))
+        assert replaced.error is not None
+        errors.append(replaced.error)
+        y = to_nnir(graph_module).run(np.ones(2))
+        assert np.abs(y - np.exp(-1)).max() == pytest.approx(replaced.error, rel=1e-2, abs=1e-6)
+    assert 1e-3 < errors[0] < 0.1
+    assert errors[1] < 1e-5
+    with pytest.raises(UnsupportedError, match="fixed_step"):
+        record(forward, torch.ones(2))
+    with pytest.raises(InputError, match="dopri5"):
+        ltc_torch.fixed_step("dopri5", 0.1)
+
+
+def test_a_users_converter_and_rewrite_are_used() -> None:
+    class Doubler(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.special.bessel_j0(x) * 0 + x * 2
+
+    class Hidden(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.from_numpy(np.cumsum(x.numpy()))
+
+    leaf(Doubler)(lambda c, module, x: c.add("mul", x, 2.0))
+    rewrite(Hidden)(lambda module, x: x.cumsum(0))
+    graph_module, _ = prepare_shape(nn.Sequential(Doubler(), Hidden()).eval(), torch.ones(3))
+    assert len(nodes(graph_module, "call_module")) == 1
+    np.testing.assert_allclose(to_nnir(graph_module).run(np.array([1.0, 2.0, 3.0])), [2, 6, 12])
+
+
+def test_the_gated_ltc_trains() -> None:
+    torch.manual_seed(1)
+    layer, readout = ltc_torch.nn.GatedLTC(1, 8, steps=2), nn.Linear(8, 1)
+    optimiser = torch.optim.Adam([*layer.parameters(), *readout.parameters()], 0.02)
+    x = torch.linspace(0, 6.28, 20)[None, :, None]
+    losses = []
+    for _ in range(60):
+        states, _ = layer(x, elapsed=torch.full((1, 20), 0.5))
+        loss = (readout(states) - x.sin()).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+    tau = layer.cell.raw_tau.grad
+    assert tau is not None
+    assert tau.abs().sum() > 0
