@@ -205,6 +205,16 @@ def test_ops_of_different_precision_are_not_shared() -> None:
     assert ops_of(cleanup(g)) == ["tanh", "tanh"]
 
 
+def test_constants_of_different_formats_are_not_shared() -> None:
+    g, (x,) = graph((3, 4))
+    w = g.constant(np.eye(4))
+    y = add(g, "linear", x, w, g.constant(np.zeros(4)))
+    g.add_output(add(g, "add", add(g, "sum", y, axis=0, keepdims=True), w))
+    new = cleanup(assign_precision(g))
+    assert precisions(new, "linear") == ["f32,bf16,f32 -> f32"]
+    assert precisions(new, "add") == ["f32,f32 -> f32"]
+
+
 def test_scans_lose_what_nothing_needs() -> None:
     g, (x, u, unused) = graph((5,), (9, 5), (9, 5))
     inner, (a, dead, same, at, never, whole) = body((5,), (5,), (5,), (5,), (5,), (5,))
@@ -280,6 +290,19 @@ def test_written_out_synapses_become_one_op(shape: tuple[int, ...], targets_firs
 def test_one_sum_alone_is_a_synapse_too(which: int) -> None:
     g, (v,) = graph((5,))
     g.add_output(written_out_synapse(g, v)[which])
+    new = cleanup(fuse_synapses(fold(g)))
+    assert ops_of(new) == ["synapse"]
+    assert_same(evaluate(new, inputs_for(g)), evaluate(g, inputs_for(g)))
+
+
+def test_a_synapse_that_only_one_sum_feels_exists() -> None:
+    g, (v,) = graph((5,))
+    spread = add(g, "reshape", v, shape=(5, 1))
+    gate = add(
+        g, "sigmoid", add(g, "mul", g.constant(np.eye(5) + 1), add(g, "sub", spread, g.constant(np.eye(5))))
+    )
+    g.add_output(add(g, "sum", add(g, "mul", gate, g.constant(np.eye(5))), axis=0, keepdims=False))
+    g.add_output(add(g, "sum", gate, axis=0, keepdims=False))  # every weight is 1
     new = cleanup(fuse_synapses(fold(g)))
     assert ops_of(new) == ["synapse"]
     assert_same(evaluate(new, inputs_for(g)), evaluate(g, inputs_for(g)))

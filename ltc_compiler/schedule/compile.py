@@ -16,15 +16,19 @@ from .. import numerics
 from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
 from ..config import Config
 from ..errors import AllocationError, GraphError
-from ..ir.graph import Graph, Precision, Value
+from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
 from .layout import View, fresh, row_count
 from .lowering import HOME, Lowering
 from .memory import allocate
 from .order import reorder
-from .select import lower_nodes
+from .select import lower_graph
 from .virtual import Buffer, Kind, Op, Ref
+
+
+SMALL = 4  # blocks of the largest product below which links cannot pay
+LARGE = 2000  # blocks in all above which only the full machine is tried
 
 
 @dataclass
@@ -44,7 +48,30 @@ def compile_graph(graph: Graph, config: Config, name: str | None = None, *, opti
 
     optimize=False skips the reordering of instructions. Raises AllocationError, UnsupportedError or GraphError.
     """
-    lowered = lower(run_pipeline(graph), config, name or graph.name)
+    graph = run_pipeline(graph)
+    candidates = (_build(graph, config, name or graph.name, cores, optimize) for cores in core_counts(graph, config))
+    return min(candidates, key=_cycles)
+
+
+def _cycles(program: Program) -> int:
+    return sum(program.cycle_count_per_inference(spaced=spaced) for spaced in (True, False))
+
+
+def core_counts(graph: Graph, config: Config) -> list[int]:
+    """The numbers of cores that are worth trying: the exact cycle count decides. Large models take all cores."""
+    blocks = [_blocks(node, config.block_size) for node in graph.walk() if node.op == "linear"]
+    if config.cores == 1 or max(blocks, default=0) < SMALL:
+        return [1]
+    return [config.cores] if sum(blocks) > LARGE else list(range(1, config.cores + 1))
+
+
+def _blocks(node: Node, block: int) -> int:
+    rows, columns = node.operands[1].shape
+    return row_count(rows, block) * row_count(columns, block)
+
+
+def _build(graph: Graph, config: Config, name: str, cores: int, optimize: bool) -> Program:
+    lowered = lower(graph, config, name, cores)
     schedule = lowered.lowering.schedule
     if optimize:
         reorder(schedule, config)
@@ -52,12 +79,12 @@ def compile_graph(graph: Graph, config: Config, name: str | None = None, *, opti
     return Program(encode(lowered, config, used))
 
 
-def lower(graph: Graph, config: Config, name: str) -> Lowered:
+def lower(graph: Graph, config: Config, name: str, cores: int = 1) -> Lowered:
     """Select instructions for a graph: inputs, nodes, outputs, then the states' new values."""
-    low = Lowering(config)
+    low = Lowering(config, cores)
     _emit_inputs(low, graph.inputs)
     states = [(s.name, s.value.shape, _state_buffer(low, s.value, s.initial)) for s in graph.states]
-    lower_nodes(low, graph.nodes)
+    lower_graph(low, graph)
     _emit_outputs(low, graph)
     _emit_state_writes(low, graph, {buffer for _, _, buffer in states})
     streaming = {

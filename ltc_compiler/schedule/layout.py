@@ -120,6 +120,13 @@ def merge(axes: Sequence[Axis]) -> list[Axis]:
     return merged or [(1, tuple(0 for _ in axes[-1][1]))]
 
 
+def leading(views: Sequence[View]) -> list[Axis]:
+    """The loops over all axes but the last, merged; the views have the same leading shape."""
+    first = views[0]
+    axes = [(count, tuple(v.steps[d] for v in views)) for d, count in enumerate(first.dims)]
+    return merge(axes) if prod(first.dims) > 1 else []
+
+
 def element_rows(view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row offset (from view.ref) and lane of every element, in the tensor's shape."""
     shape = view.shape or (1,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import prod
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
 from .stores import CoreStores, gather_entries
 from .virtual import Buffer, Kind, Ref, Schedule
 
+if TYPE_CHECKING:
+    from .shards import Sharded
+
 HOME = 0  # the core that holds every value
 UNROLL = 4  # longer repetitions become hardware loops where their addresses allow it
 OPERAND_NAMES = ("a", "b", "c")
@@ -29,14 +32,21 @@ OPERAND_NAMES = ("a", "b", "c")
 class Lowering:
     """State of one compilation. `env` maps an NNIR value to its view on the home core."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, cores: int = 1) -> None:
+        """cores: how many of the machine's cores take part."""
         self.config = config
+        self.cores = cores
         self.block = config.block_size
         self.schedule = Schedule()
         self.stores = [CoreStores() for _ in range(config.cores)]
         self.env: dict[Value, View] = {}
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
-        self.copies: dict[tuple[View, int], View] = {}
+        self.shards: dict[Value, Sharded] = {}
+        self.cuts: dict[Value, tuple[tuple[int, int], ...]] = {}
+        self.pieces: dict[Value, dict[tuple[int, int], View | Sharded]] = {}
+        # What was made of a value since the loop around it began: on another core, a part there, in every lane.
+        self.copies: dict[tuple[Value, int], View] = {}
+        self.scattered: dict[tuple[Value, int, int, int], View] = {}
         self.uniforms: dict[View, View] = {}
 
     # ------------------------------------------------------------ buffers and views
@@ -60,15 +70,37 @@ class Lowering:
             self.constants[key] = fresh(Ref(buffer), array.shape, self.block, uniform)
         return self.constants[key]
 
+    def stored(self, value: Value) -> NDArray[np.float64] | None:
+        """The array that a constant is stored as; None for other values."""
+        array = value.constant()
+        if array is not None and value.type.precision is Precision.BF16:
+            return numerics.fold_bf16(array).astype(np.float64)
+        return array
+
     def view(self, value: Value) -> View:
-        """Where a value lies; constants are placed when first read."""
+        """Where a value lies on the home core; constants are placed when first read, parts collected."""
         if value not in self.env:
-            array = value.constant()
-            assert array is not None, f"%{value.name} has no place yet"
-            if value.type.precision is Precision.BF16:
-                array = numerics.fold_bf16(array).astype(np.float64)
-            self.env[value] = self.constant(array)
+            from .shards import everywhere
+
+            array = self.stored(value)
+            self.env[value] = everywhere(self, value, [HOME])[HOME] if array is None else self.constant(array)
         return self.env[value]
+
+    def place(self, value: Value, where: View | Sharded) -> None:
+        """Record where an op left its result."""
+        assert where.shape == value.shape, f"%{value.name} has shape {value.shape} and lies as {where.shape}"
+        if isinstance(where, View):
+            self.env[value] = where
+        else:
+            self.shards[value] = where
+
+    def caches(self) -> tuple[dict[Any, View], ...]:
+        """What a loop's body adds to these is of no use behind the loop."""
+        return dict(self.copies), dict(self.scattered), dict(self.uniforms)
+
+    def restore(self, caches: tuple[dict[Any, View], ...]) -> None:
+        """Forget what the body added."""
+        self.copies, self.scattered, self.uniforms = caches
 
     # ------------------------------------------------------------ repetition
 
@@ -183,35 +215,16 @@ class Lowering:
             count=len(entries[0]),
         )
 
-    def on_core(self, view: View, core: int) -> View:
-        """The view, sent to another core once."""
-        home = view.ref.buffer.core
-        if home == core:
-            return view
-        if (view, core) not in self.copies:
-            dense = self.dense(view)
-            dst = self.new(view.shape, core, view.uniform)
-            self.transfer(dense.ref, dst.ref, dense.total_rows)
-            self.copies[view, core] = dst
-        return self.copies[view, core]
-
-    def transfer(self, src: Ref, dst: Ref, rows: int) -> None:
-        """Send consecutive rows from core to core, in pieces that fit the link FIFO."""
-        source, target = src.buffer.core, dst.buffer.core
+    def transfer(self, src: Ref, places: Sequence[Ref], rows: int) -> None:
+        """Send consecutive rows of a core to others, in pieces that fit the link FIFOs."""
+        mask = sum(1 << ref.buffer.core for ref in places)
         for start in range(0, rows, self.config.link_fifo_rows):
             n = min(self.config.link_fifo_rows, rows - start)
-            self.schedule.emit("send", source, src=src.at(start), rows=n, targets=1 << target)
-            self.schedule.emit("receive", target, dst=dst.at(start), rows=n, source=source)
+            self.schedule.emit("send", src.buffer.core, src=src.at(start), rows=n, targets=mask)
+            for ref in places:
+                core = ref.buffer.core
+                self.schedule.emit("receive", core, dst=ref.at(start), rows=n, source=src.buffer.core)
 
     def refuse(self, what: str, rewrite: str) -> UnsupportedError:
         """The error for something that the machine cannot do, at the user's current place."""
         return UnsupportedError.single(what, where=self.schedule.source, rewrite=rewrite)
-
-
-def leading(views: Sequence[View]) -> list[Axis]:
-    """The loops over all axes but the last, merged; the views have the same leading shape."""
-    from .layout import merge
-
-    first = views[0]
-    axes = [(count, tuple(v.steps[d] for v in views)) for d, count in enumerate(first.dims)]
-    return merge(axes) if axes and prod(first.dims) > 1 else []

@@ -84,14 +84,13 @@ def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int)
 
 def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
     """Repeat to a shape: new and stretched axes have row step 0."""
+    stretched = bool(shape) and shape[-1] != view.width
+    view = low.uniform(view) if stretched else view
     extra = len(shape) - len(view.shape)
     steps = [0] * (len(shape) - 1)
     for d in range(len(view.dims)):
         steps[extra + d] = view.steps[d] if view.shape[d] == shape[extra + d] else 0
-    if not shape or shape[-1] == view.width:
-        return replace(view, shape=shape, steps=tuple(steps))
-    view = low.uniform(view)
-    return replace(view, shape=shape, steps=tuple(steps), block_step=0)
+    return replace(view, shape=shape, steps=tuple(steps), block_step=0 if stretched else view.block_step)
 
 
 def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) -> View:

@@ -1,36 +1,58 @@
 """Which core computes which rows of a matrix product.
 
-Whole rows of blocks go to a core: a dot product is never split, so the bits do not depend on the choice. Spreading
-pays when the beats saved outweigh the links: the vector has to travel out and the results back home.
+Whole rows of blocks go to a core: a dot product is never split, so the bits do not depend on the choice. A product
+whose result is only ever read in pieces (the gates of a cell) is cut there first: every piece starts on a row of its
+own and is spread alike, so that what the pieces meet in stays on one core.
 """
 
 from __future__ import annotations
 
-from ..config import Config
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir.graph import Graph, Value
+from ..transforms.pieces import is_piece, overlapping
+from .layout import row_count
+
+Cut = tuple[int, int]
+Chunk = tuple[Cut, int, int]  # a piece, and the rows of it that a core computes
 
 
-def _cost(config: Config, cores: int, m_rows: int, k_rows: int, batch: int, fp32: bool) -> int:
-    """Cycles, roughly: the beats of the core that has most, and two trips over the link."""
-    part = -(-m_rows // cores)
-    beats = part * k_rows * batch * (config.fp32_beats if fp32 else 1)
-    if cores == 1:
-        return beats
-    lat = config.latency
-    away = m_rows - part
-    return beats + 2 * (lat.link + lat.move) + batch * (k_rows + away)
+def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
+    """The pieces of every linear whose readers are all slices of the last axis that do not overlap."""
+    kept = {*graph.outputs, *(s.next for s in graph.states)}
+    uses = graph.uses()
+    cuts: dict[Value, tuple[Cut, ...]] = {}
+    for node in graph.nodes:
+        if node.op == "linear" and node.results[0] not in kept:
+            value = node.results[0]
+            readers = uses.get(value, [])
+            if readers and all(is_piece(r, value) for r in readers) and not overlapping(readers):
+                cuts[value] = tuple(sorted({(r.attrs["start"], r.attrs["stop"]) for r in readers}))
+    return cuts
 
 
-def output_rows_per_core(
-    config: Config, m_rows: int, k_rows: int, batch: int, fp32: bool
-) -> list[tuple[int, int, int]]:
-    """(core, first output row, end) for each core that takes part, the home core first."""
-    limit = min(config.cores, m_rows)
-    cores = min(range(1, limit + 1), key=lambda n: (_cost(config, n, m_rows, k_rows, batch, fp32), n))
-    part, more = divmod(m_rows, cores)
-    parts: list[tuple[int, int, int]] = []
-    start = 0
-    for core in range(cores):
-        stop = start + part + (core < more)
-        parts.append((core, start, stop))
-        start = stop
-    return parts
+def spread_rows(cuts: Sequence[Cut], block: int, cores: int) -> dict[int, list[Chunk]]:
+    """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order."""
+    chunks: dict[int, list[Chunk]] = {}
+    for cut in cuts:
+        rows = row_count(cut[1] - cut[0], block)
+        taking_part = min(cores, rows)
+        part, more = divmod(rows, taking_part)
+        start = 0
+        for core in range(taking_part):
+            stop = start + part + (core < more)
+            chunks.setdefault(core, []).append((cut, start, stop))
+            start = stop
+    return chunks
+
+
+def padded_rows(chunks: Sequence[Chunk], block: int) -> NDArray[np.int64]:
+    """The weight's row for every output lane of a core's chunks, -1 for padding."""
+    index = []
+    for (first, end), start, stop in chunks:
+        rows = np.arange(first + start * block, first + stop * block)
+        index.append(np.where(rows < end, rows, -1))
+    return np.concatenate(index)

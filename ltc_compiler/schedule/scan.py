@@ -62,7 +62,7 @@ def _settled(low: Lowering, view: View) -> View:
 
 def select_scan(low: Lowering, node: Node) -> list[View]:
     """Initialise the carries, loop over the body, hand out the final carries and the stacked outputs."""
-    from .select import lower_nodes
+    from .select import lower_graph
 
     a, body = node.attrs, node.body
     if low.schedule.depth >= isa.MAX_LOOP_DEPTH:
@@ -80,7 +80,7 @@ def select_scan(low: Lowering, node: Node) -> list[View]:
     for stack in stacks:
         low.schedule.hold(stack.view.ref.buffer)
     outer = [_spread_once(low, v) for v in captured]
-    caches = dict(low.uniforms), dict(low.copies)
+    caches = low.caches()
     level = low.schedule.begin_loop(a["trip_count"])
     begin = len(low.schedule.ops)
     bound = list(carries)
@@ -88,11 +88,11 @@ def select_scan(low: Lowering, node: Node) -> list[View]:
         bound.append(_slice(low, view, axis, level, value.shape))
     bound += outer
     low.env.update(zip(body.inputs, bound, strict=True))
-    lower_nodes(low, body.nodes)
+    lower_graph(low, body)
     _write_stacks(low, body.outputs[len(inits) :], stacks, level)
     _write_carries(low, body.outputs[: len(inits)], carries, begin)
     low.schedule.end_loop()
-    low.uniforms, low.copies = caches
+    low.restore(caches)
     return [
         *carries,
         *(_unstack(low, stack, v) for stack, v in zip(stacks, node.results[len(inits) :], strict=True)),

@@ -5,23 +5,26 @@ A new op needs a row in ir/ops.py and one in SELECTORS; the check at the end of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UnsupportedError
-from ..ir.graph import Node, Precision, Value
+from ..ir.graph import Graph, Node, Precision, Value
 from ..ir.ops import BINARY, OPS, UNARY
-from .layout import View
-from .lowering import HOME, Lowering, leading
+from .layout import View, iteration, leading
+from .lowering import HOME, Lowering
 from .move import reshape, select_move
-from .partition import output_rows_per_core
+from .partition import cut_points, padded_rows, spread_rows
 from .scan import select_scan
+from .shards import Part, Sharded, common_partition, everywhere, operand_part, part_shape
 from .stores import synapse_slots, weight_blocks
 
-Selector = Callable[[Lowering, Node], list[View]]
+Place = View | Sharded
+Constants = NDArray[np.float64]
+Selector = Callable[[Lowering, Node], Sequence[Place]]
 
 FOLDED_ONLY = ("sin", "cos")  # the machine has no unit for them
 
@@ -30,11 +33,22 @@ def _bf16(value: Value) -> int:
     return int(value.type.precision is Precision.BF16)
 
 
-def select_pointwise(low: Lowering, node: Node) -> list[View]:
-    """An instruction of the same name, row by row."""
+def select_pointwise(low: Lowering, node: Node) -> Sequence[Place]:
+    """An instruction of the same name, row by row, on every core that holds rows of the operands."""
     result = node.results[0]
-    views = [low.view(v) for v in node.operands]
-    return [low.elementwise(node.op, views, result.shape, result.type.precision)]
+    precision = result.type.precision
+    partition = common_partition(low, node)
+    if partition is None:
+        return [low.elementwise(node.op, [low.view(v) for v in node.operands], result.shape, precision)]
+    for value in node.operands:
+        if not value.shape or value.shape[-1] == 1:
+            everywhere(low, value, [core for core, _, _ in partition])  # one message for all of them
+    parts = []
+    for rows in partition:
+        views = [operand_part(low, v, rows, result.shape) for v in node.operands]
+        shape = part_shape(result.shape, rows[1], rows[2], low.block)
+        parts.append(Part(*rows, low.elementwise(node.op, views, shape, precision)))
+    return [Sharded(result.shape, tuple(parts))]
 
 
 def select_folded(low: Lowering, node: Node) -> list[View]:
@@ -58,47 +72,50 @@ def parameters(low: Lowering, node: Node, first: int) -> list[NDArray[np.float64
     return [a for a in arrays if a is not None]
 
 
-def select_linear(low: Lowering, node: Node) -> list[View]:
-    """Rows of the weight spread over the cores; each core sends its part of the result home."""
+def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
+    """Rows of the weight spread over the cores; the result stays where it is computed."""
     weight, bias = parameters(low, node, 1)
     result = node.results[0]
-    fp32 = node.operands[1].type.precision is Precision.FP32
-    if fp32 and not low.config.fp32_matmul:
+    if node.operands[1].type.precision is Precision.FP32 and not low.config.fp32_matmul:
         raise low.refuse(
             "a matrix product in FP32, and this configuration has none",
-            "use BF16 weights, or set features.fp32_matmul",
+            "use BF16 weights, or set fp32_matmul in the configuration",
         )
-    x = low.vectors(low.view(node.operands[0]))
-    dst = low.new(result.shape)
-    batch = int(np.prod(x.dims, dtype=np.int64))
-    for core, start, stop in output_rows_per_core(low.config, dst.rows, x.rows, batch, fp32):
-        rows = slice(start * low.block, min(stop * low.block, weight.shape[0]))
-        part = (
-            replace(dst, ref=dst.ref.at(start))
-            if core == HOME
-            else low.new((*result.shape[:-1], rows.stop - rows.start), core)
-        )
-        matmul(low, node, low.on_core(x, core), part, weight[rows], bias[rows], stop - start, fp32)
-        if core != HOME:
-            for target, source in low.repeat(leading([dst, part]), [dst.ref.at(start), part.ref]):
-                low.transfer(source, target, stop - start)
-    return [dst]
+    cuts = low.cuts.get(result, ((0, weight.shape[0]),))
+    chunks = spread_rows(cuts, low.block, low.cores)
+    parts: dict[tuple[int, int], list[Part]] = {cut: [] for cut in cuts}
+    xs = everywhere(low, node.operands[0], list(chunks))
+    for core, own in chunks.items():
+        index = padded_rows(own, low.block)
+        view = matmul(low, node, xs[core], weight, bias, index, core)
+        first = 0
+        for cut, start, stop in own:
+            shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
+            parts[cut].append(Part(core, start, stop, replace(view, ref=view.ref.at(first), shape=shape)))
+            first += stop - start
+    places = {cut: _placed(p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
+    if result not in low.cuts:
+        return [places[cuts[0]]]
+    low.pieces[result] = places
+    return []
+
+
+def _placed(parts: list[Part], shape: tuple[int, ...]) -> Place:
+    return parts[0].view if len(parts) == 1 and parts[0].core == HOME else Sharded(shape, tuple(parts))
 
 
 def matmul(
-    low: Lowering,
-    node: Node,
-    x: View,
-    dst: View,
-    weight: NDArray[np.float64],
-    bias: NDArray[np.float64],
-    m_rows: int,
-    fp32: bool,
-) -> None:
-    """One core's matrix instruction (or a few, where the batch has no single row step)."""
-    core = dst.ref.buffer.core
-    address = low.stores[core].weights.add(*weight_blocks(weight, low.block, fp32))
-    bias_ref = low.constant(bias.reshape(1, -1) if bias.size > 1 else np.full(1, bias.item()), core).ref
+    low: Lowering, node: Node, x: View, weight: Constants, bias: Constants, index: NDArray[np.int64], core: int
+) -> View:
+    """One core's matrix instruction (or a few, where the batch has no single row step) for the weight's rows `index`,
+    -1 being a row of padding."""
+    fp32 = node.operands[1].type.precision is Precision.FP32
+    x = low.vectors(x)
+    present = index >= 0
+    rows = np.where(present[:, None], weight[index], 0.0)
+    address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32))
+    bias_ref = low.constant(np.where(present, bias[index], 0.0).reshape(-1, low.block), core).ref
+    dst = low.new((*x.dims, len(index)), core)
     axes = leading([dst, x])
     outer, (batch, (dst_step, x_step)) = axes[:-1], axes[-1] if axes else (1, (0, 0))
     for to, source in low.repeat(outer, [dst.ref, x.ref]):
@@ -112,10 +129,11 @@ def matmul(
             bias=bias_ref,
             weights=address,
             k=weight.shape[1],
-            m_rows=m_rows,
+            m_rows=dst.rows,
             batch=batch,
             precision=_bf16(node.results[0]),
         )
+    return dst
 
 
 def select_synapse(low: Lowering, node: Node) -> list[View]:
@@ -182,8 +200,6 @@ def _reduce_lanes(
 def _reduce_rows(
     low: Lowering, name: str, view: View, shape: tuple[int, ...], axis: int, precision: int
 ) -> View:
-    from .layout import iteration
-
     dst = low.new(shape, uniform=view.uniform and view.width == 1)
     reduced = replace(view, shape=shape)
     axes = iteration([dst, reduced], shape)
@@ -204,10 +220,17 @@ def _reduce_rows(
     return dst
 
 
+def select_slice(low: Lowering, node: Node) -> Sequence[Place]:
+    """A piece of a matrix product stands by itself; any other slice is a move."""
+    pieces = low.pieces.get(node.operands[0])
+    return select_move(low, node) if pieces is None else [pieces[node.attrs["start"], node.attrs["stop"]]]
+
+
 SELECTORS: dict[str, Selector] = {
     **{name: select_pointwise for name in (*UNARY, *BINARY, "select") if name not in FOLDED_ONLY},
     **dict.fromkeys(FOLDED_ONLY, select_folded),
-    **dict.fromkeys(("reshape", "permute", "slice", "broadcast", "concat"), select_move),
+    **dict.fromkeys(("reshape", "permute", "broadcast", "concat"), select_move),
+    "slice": select_slice,
     **dict.fromkeys(("sum", "amax"), select_reduce),
     "linear": select_linear,
     "synapse": select_synapse,
@@ -218,13 +241,14 @@ _missing = sorted(set(OPS) - set(SELECTORS) - {"constant"})
 assert not _missing, f"ops without selection: {_missing}"
 
 
-def lower_nodes(low: Lowering, nodes: list[Node]) -> None:
+def lower_graph(low: Lowering, graph: Graph) -> None:
     """Select every node in order and record where its results lie."""
-    for node in nodes:
+    low.cuts |= cut_points(graph)
+    for node in graph.nodes:
         if node.op == "constant":
             continue
         before = low.schedule.source
         low.schedule.source = str(node.source)
-        views = SELECTORS[node.op](low, node)
-        low.env.update(zip(node.results, views, strict=True))
+        for value, place in zip(node.results, SELECTORS[node.op](low, node), strict=False):
+            low.place(value, place)
         low.schedule.source = before

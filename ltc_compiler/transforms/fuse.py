@@ -135,7 +135,7 @@ def _match_sum(node: Node) -> _Sum | None:
             gates.append(value)
     if len(gates) != 1 or gates[0].node is None or gates[0].node.op != "sigmoid":
         return None
-    if gates[0].shape != node.operands[0].shape or not factors:
+    if gates[0].shape != node.operands[0].shape:
         return None
     product = _matrix(
         np.asarray(np.prod(np.broadcast_arrays(*factors), axis=0)), gates[0].shape, axis == rank - 1

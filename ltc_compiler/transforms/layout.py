@@ -1,8 +1,8 @@
 """Layout operations that do nothing, or that another one undoes: simplified as a graph is rebuilt.
 
 One function a rule. A rule sees the node and its operands in the new graph, and returns the value that stands for the
-result, or None. Every rule moves the same elements to the same places. A slice out of a constant that was concatenated stays: were it
-folded on, in fp64, a sequence no longer than its padding would round otherwise than the same sequence step by step.
+result, or None. Every rule moves the same elements to the same places. A slice out of a constant that was concatenated
+stays: were it folded on, in fp64, a sequence no longer than its padding would round otherwise than its steps do.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from .cleanup import cleanup
 from .fold import fold
 from .fuse import fuse_synapses, merge_linears
 from .hoist import hoist
+from .pieces import split_pieces
 from .precision import assign_precision
 
 
@@ -29,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("synapses", fuse_synapses, False),
     Pass("linears", merge_linears, False),
     Pass("refold", fold, False),
+    Pass("pieces", split_pieces, False),
     Pass("recleanup", cleanup, False),
     Pass("precision", assign_precision, True),
 )

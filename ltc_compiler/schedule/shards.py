@@ -1,0 +1,128 @@
+"""Values spread over the cores: each core holds whole rows of the last axis, where a matrix product left them.
+
+Row-by-row ops stay where their operands are. A value that every core needs whole is sent by each owner to all the
+others at once; the home core collects a value only if something there reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..ir.graph import Node, Value
+from .layout import View, leading
+from .lowering import HOME, Lowering
+
+Rows = tuple[int, int, int]  # core, first row of the last axis, end
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows [start, stop) of the last axis, on one core."""
+
+    core: int
+    start: int
+    stop: int
+    view: View
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """A value in parts, in order of rows; together they are the whole of it."""
+
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def partition(self) -> tuple[Rows, ...]:
+        return tuple((p.core, p.start, p.stop) for p in self.parts)
+
+
+def part_shape(shape: tuple[int, ...], start: int, stop: int, block: int) -> tuple[int, ...]:
+    """The shape of rows [start, stop) of the last axis."""
+    return (*shape[:-1], min(stop * block, shape[-1]) - start * block)
+
+
+def part_of(view: View, start: int, stop: int) -> View:
+    """Rows [start, stop) of the last axis of a view."""
+    shape = part_shape(view.shape, start, stop, view.block)
+    return replace(view, ref=view.ref.at(start * view.block_step), shape=shape)
+
+
+def common_partition(low: Lowering, node: Node) -> tuple[Rows, ...] | None:
+    """How the result of a row-by-row op is spread: as its sharded operands of the same shape are, if they agree."""
+    shape = node.results[0].shape
+    found = {s.partition for v in node.operands if (s := low.shards.get(v)) is not None and s.shape == shape}
+    return found.pop() if len(found) == 1 else None
+
+
+def operand_part(low: Lowering, value: Value, rows: Rows, shape: tuple[int, ...]) -> View:
+    """What a core needs of an operand to compute its rows of a result of the given shape."""
+    core, start, stop = rows
+    sharded = low.shards.get(value)
+    if sharded is not None and sharded.shape == shape:
+        return next(p.view for p in sharded.parts if (p.core, p.start, p.stop) == rows)
+    width = value.shape[-1] if value.shape else 1
+    array = low.stored(value)
+    if array is not None:
+        return low.constant(array if width == 1 else array[..., start * low.block : stop * low.block], core)
+    if width == 1:
+        return everywhere(low, value, [core])[core]
+    part = part_of(low.view(value), start, stop)
+    if core == HOME:
+        return part
+    key = (value, *rows)
+    if key not in low.scattered:
+        low.scattered[key] = low.new(part.shape, core)
+        send(low, part, [low.scattered[key]])
+    return low.scattered[key]
+
+
+def everywhere(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, View]:
+    """The whole value on each of the cores; it travels once to those that lack it. A last axis of 1 fills every lane."""
+    array = low.stored(value)
+    if array is not None:
+        return {core: low.constant(array, core) for core in cores}
+    found = {c: low.copies[value, c] for c in cores if (value, c) in low.copies}
+    if HOME in cores and value in low.env:
+        found[HOME] = low.env[value]
+    missing = [c for c in cores if c not in found]
+    if missing and value in low.shards:
+        found |= gather_parts(low, low.shards[value], missing)
+        if HOME in missing:
+            low.env[value] = found[HOME]
+    elif missing:
+        view = low.view(value)
+        view = low.dense(low.uniform(view) if view.width == 1 else view)
+        copies = {c: low.new(view.shape, c, view.uniform) for c in missing if c != HOME}
+        send(low, view, list(copies.values()))
+        found |= copies
+        if HOME in missing:
+            found[HOME] = view
+    low.copies |= {(value, c): v for c, v in found.items() if c != HOME}
+    return found
+
+
+def gather_parts(low: Lowering, sharded: Sharded, targets: Sequence[int]) -> dict[int, View]:
+    """The whole value on each target: every owner sends its rows to all of them at once."""
+    whole = {c: low.new(sharded.shape, c) for c in targets}
+    for part in sharded.parts:
+        places = {c: part_of(view, part.start, part.stop) for c, view in whole.items()}
+        send(low, part.view, [v for c, v in places.items() if c != part.core])
+        if part.core in places:
+            low.grid("move", [places[part.core], part.view], part.view.shape, precision=0)
+    return whole
+
+
+def send(low: Lowering, view: View, targets: Sequence[View]) -> None:
+    """Copy a view's rows into views of the same shape on other cores."""
+    if not targets:
+        return
+    view = low.vectors(view)
+    views = [view, *targets]
+    axes = leading(views)
+    whole = all(v.contiguous for v in views)
+    if whole:
+        axes = []
+    for source, *places in low.repeat(axes, [v.ref for v in views]):
+        low.transfer(source, places, view.total_rows if whole else view.rows)
