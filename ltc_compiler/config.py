@@ -152,7 +152,8 @@ class Config:
         try:
             document = tomllib.loads(data.decode())
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"not a TOML text: {error}", where=where) from error
+            remedy = "give a TOML file like those of configs/, or one that Config.save wrote"
+            raise ConfigError(f"not a TOML text: {error}", where=where, remedy=remedy) from error
         latency = document.pop("latency", {})
         if not isinstance(latency, dict):
             raise ConfigError(f"latency is {latency!r}, not a table", where=where, remedy="write [latency]")

@@ -202,7 +202,11 @@ FORMATS = (
             Field("x", "row", "rows(k) rows of a vector; lanes from k on are absent"),
             Field("x_step", "i32", "rows from one vector to the next"),
             Field("bias", "row", "m_rows rows, added last"),
-            Field("weights", "block", "block of output row o and input row i: weights + (o * rows(k) + i) * size"),
+            Field(
+                "weights",
+                "block",
+                "block of output row o and input row i: weights + (o * rows(k) + i) * size",
+            ),
             Field("k", "u32", "input elements"),
             Field("m_rows", "u32", "output rows"),
             Field("batch", "u32", "number of vectors"),
@@ -322,8 +326,20 @@ ACTIVATION_MEANINGS = (
 def _table() -> tuple[Instruction, ...]:
     formats = {f.name: f for f in FORMATS}
     rows: list[tuple[str, str, str, str, str]] = [
-        ("loop", "Loop", "control", "issue", "begin a hardware loop of `count` turns; its counter starts at 0"),
-        ("end", "End", "control", "issue", "end of the innermost loop: count up, and turn back while turns are left"),
+        (
+            "loop",
+            "Loop",
+            "control",
+            "issue",
+            "begin a hardware loop of `count` turns; its counter starts at 0",
+        ),
+        (
+            "end",
+            "End",
+            "control",
+            "issue",
+            "end of the innermost loop: count up, and turn back while turns are left",
+        ),
         ("move", "Unary", "move", "move", "dst = a"),
         ("state_write", "Unary", "move", "move", "dst = a, where dst is a row of the persistent state"),
         ("splat", "Splat", "move", "gather", "every lane of dst = lane `lane` of a"),
@@ -352,9 +368,27 @@ def _table() -> tuple[Instruction, ...]:
         ("abs", "Unary", "vector", "compare", "dst = |a|"),
         ("relu", "Unary", "vector", "compare", "dst = max(a, +0)"),
         ("sqrt", "Unary", "vector", "sqrt", "dst = square root of a, correctly rounded"),
-        ("row_sum", "RowReduce", "reduce", "reduce", "sum of the group's elements by the 64-accumulator rule"),
-        ("row_max", "RowReduce", "reduce", "reduce", "maximum of the group's elements, ascending, by the rule of max"),
-        ("column_sum", "ColumnReduce", "reduce", "reduce", "lane by lane the sum over k by the 64-accumulator rule"),
+        (
+            "row_sum",
+            "RowReduce",
+            "reduce",
+            "reduce",
+            "sum of the group's elements by the 64-accumulator rule",
+        ),
+        (
+            "row_max",
+            "RowReduce",
+            "reduce",
+            "reduce",
+            "maximum of the group's elements, ascending, by the rule of max",
+        ),
+        (
+            "column_sum",
+            "ColumnReduce",
+            "reduce",
+            "reduce",
+            "lane by lane the sum over k by the 64-accumulator rule",
+        ),
         ("column_max", "ColumnReduce", "reduce", "reduce", "lane by lane the maximum over k, ascending"),
         ("matmul", "Matmul", "matrix", "matrix", "dst = W bf16(x) + bias; bf16 weights; size = 1"),
         (
@@ -370,7 +404,9 @@ def _table() -> tuple[Instruction, ...]:
         ("input", "Input", "io_in", "io_in", "rows of a host array, padded with +0, by the host-load rule"),
         ("output", "Output", "io_out", "io_out", "rows to a host array"),
     ]
-    rows += [(name, "Unary", "activation", "activation", f"dst = {text}") for name, text in ACTIVATION_MEANINGS]
+    rows += [
+        (name, "Unary", "activation", "activation", f"dst = {text}") for name, text in ACTIVATION_MEANINGS
+    ]
     return tuple(
         Instruction(i + 1, name, formats[fmt], unit, latency, meaning)
         for i, (name, fmt, unit, latency, meaning) in enumerate(rows)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import InputError
+from .config import Config
+from .errors import ConfigError, GraphError, InputError
 from .ir.draw import draw
 from .ir.graph import Array, Graph
 from .ir.run import evaluate, initial_states
@@ -21,7 +22,6 @@ from .ir.verify import verify
 from .transforms.streaming import Axes, streaming_transform
 
 if TYPE_CHECKING:
-    from .config import Config
     from .program import Program
 
 
@@ -42,8 +42,13 @@ class NNIR:
 
     @staticmethod
     def load(path: str | PathLike[str]) -> NNIR:
-        """The NNIR that `save` wrote."""
-        return NNIR.parse(Path(path).read_text(encoding="utf-8"))
+        """The NNIR that `save` wrote. Raises GraphError for a file that cannot be read, and as `parse`."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise GraphError(f"cannot be read: {error}", where=str(path),
+                             remedy="give a file that NNIR.save wrote") from error  # fmt: skip
+        return NNIR.parse(text)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the text form, constants included, to a file."""
@@ -144,8 +149,12 @@ class NNIR:
         name: the model's name in the program, the graph's if not given. optimize: look for a faster schedule, unless
         quick_compile asks for a short compile time instead; the numbers are the same. generate_state_reset: a program
         of this machine carries its initial states, so that it can always be reset, at no cost: False changes nothing.
-        Raises AllocationError for what does not fit, GraphError or UnsupportedError for what cannot be lowered.
+        Raises AllocationError for what does not fit, GraphError or UnsupportedError for what cannot be lowered, and
+        ConfigError for a `config` that is none.
         """
         from .schedule.compile import compile_graph
 
+        if not isinstance(config, Config):
+            raise ConfigError(f"config is {config!r}, not a Config", where="config",
+                              remedy="give Config.v80_c6b32(), Config.preset(name) or Config.load(path)")  # fmt: skip
         return compile_graph(self.graph, config, name, optimize=optimize and not quick_compile)

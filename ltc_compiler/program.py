@@ -65,9 +65,15 @@ class Program:
         return self._image.to_bytes(shadow)
 
     @classmethod
-    def load_bytes(cls, data: bytes) -> Self:
+    def load_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
         """The inverse of save_bytes; verifies everything. Raises ProgramError or IsaMismatchError."""
-        return cls(Image.from_bytes(data))
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise ProgramError(
+                f"a {type(data).__name__} is given, not bytes",
+                where="data",
+                remedy="give what save_bytes returned; Program.load takes the path of a file",
+            )
+        return cls(Image.from_bytes(bytes(data)))
 
     # --- models and ports -----------------------------------------------------------------------------
 
@@ -163,8 +169,9 @@ class Program:
     def cycle_summary_per_inference(self, model_index: int = 0, spaced: bool = True) -> dict[str, Any]:
         """The walk behind cycle_count_per_inference, in cycles.
 
-        "latency"; "total": everything done; "arrival": when the input arrived; "last_in", "last_out"; "busy":
-        for each core the cycles that each unit was at work; "instructions": executed, over all cores.
+        "latency": from "offered", the cycle at which the host has its last input row ready (rows come one a cycle
+        from "arrival" on), to "last_out"; "total": everything done; "last_in": the last input row is taken;
+        "busy": for each core the cycles that each unit was at work; "instructions": executed, over all cores.
         """
         model = self._model(model_index)
         arrival = 0
@@ -173,7 +180,7 @@ class Program:
             arrival = int(summary["total"])
             summary = dict(_core.cycles(self._core, model_index, arrival))
         last = summary["last_out"] if model.outputs else summary["total"]
-        return {"latency": last - (summary["last_in"] if model.inputs else 0), "arrival": arrival, **summary}
+        return {"latency": last - summary["offered"], "arrival": arrival, **summary}
 
     def disassemble(self) -> str:
         """The code as text, one line an instruction, with what each does for the user where that is known."""

@@ -26,6 +26,7 @@ nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t ar
     }
     nb::dict out;
     out["total"] = report.total;
+    out["offered"] = report.offered;
     out["last_in"] = report.last_in;
     out["last_out"] = report.last_out;
     out["instructions"] = report.instructions;
@@ -54,6 +55,7 @@ void bind_timing(nb::module_& m) {
           nb::sig("def cycles(program: Program, model_index: int = 0, arrival: int = 0) -> dict[str, typing.Any]"),
           "Cycles of one inference, from the issue of its first instruction at 0.\n\n"
           "arrival: the cycle at which the host's data is there. Keys: total (every row written, every output out),\n"
+          "offered (the host has its last input row ready, one a cycle from arrival on; 0 without inputs),\n"
           "last_in (start of the last beat that took a row from the host; 0 without one), last_out (the last output\n"
           "row is out; total without one), instructions (executed, over all cores), busy ([core][unit of isa.UNITS]:\n"
           "cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there or an\n"

@@ -299,7 +299,7 @@ template <bool bf16, int W>
 LTC_INLINE void synapse(const float* p, const float* v, Floats<W>& num, Floats<W>& den) {
     using V = Floats<W>;
     const V mu = load<V>(p + W), sigma = load<V>(p + 2 * W), w = load<V>(p + 3 * W), we = load<V>(p + 4 * W);
-    const V s = activation<Activation::sigmoid, bf16>(sigma * (pick<V>(v, load<I<V>>(p)) - mu));
+    const V s = activation<Activation::sigmoid, bf16>(sigma * (pick<V>(v, load<U<V>>(p)) - mu));
     num = num + s * we;
     den = den + s * w;
 }
@@ -361,7 +361,7 @@ struct Semantics<Opcode::gather> {
                 using V = Floats<W>;
                 const I<V> lane = load<I<V>>(entry + 2 + l);
                 const V kept = choose<V>(lane == lane_keep, load<V>(to + l), V{});
-                store(to + l, choose<V>(lane < 0, kept, pick<V>(from, lane < 0 ? I<V>{} : lane)));
+                store(to + l, choose<V>(lane < 0, kept, pick<V>(from, __builtin_bit_cast(U<V>, lane < 0 ? I<V>{} : lane))));
             }
         }
         return step + 1;

@@ -6,6 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "activations.h"
 #include "numerics.h"
 
@@ -39,12 +43,30 @@ LTC_INLINE void store(T* p, V v) {
     __builtin_memcpy(p, &v, sizeof v);
 }
 
-// from[index] in every lane.
+// from[index] in every lane; index times `scale` bytes, and whatever follows in the word for a scale of 2.
+template <int scale, class V>
+LTC_INLINE U<V> gather(const void* from, U<V> index) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64)
+        return __builtin_bit_cast(U<V>, _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), 0xFFFF,
+                                                                    __builtin_bit_cast(__m512i, index), from, scale));
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof(V) == 32)
+        return __builtin_bit_cast(U<V>, _mm256_i32gather_epi32(static_cast<const int*>(from), __builtin_bit_cast(__m256i, index), scale));
+#endif
+    const char* bytes = static_cast<const char*>(from);
+    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) {
+        std::uint32_t word = 0;
+        __builtin_memcpy(&word, bytes + std::size_t{index[i]} * scale, scale);
+        index[i] = word;
+    }
+    return index;
+}
+
 template <class V>
-LTC_INLINE V pick(const float* from, I<V> index) {
-    V v{};
-    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) v[i] = from[index[i]];
-    return v;
+LTC_INLINE V pick(const float* from, U<V> index) {
+    return from_bits<V>(gather<4, V>(from, index));
 }
 
 // An architectural write (4), in the precision of the instruction.
@@ -53,15 +75,14 @@ LTC_INLINE V write(V x) {
     return bf16 ? to_bf16(x) : write_fp32(x);
 }
 
-// Rule 9. The table has an entry for every subnormal, so that rounding need not flush.
+// Rule 9. The table has an entry for every subnormal, so that rounding need not flush. No index is above that of -inf:
+// a gather that reads an entry and the one behind it stays inside the table.
 template <Activation which, class V>
 LTC_INLINE V table(V x) {
     const U<V> u = bits(x);
     const U<V> rounded = u + 0x7FFFu + ((u >> 16) & 1u);
-    U<V> index = ((u & magnitude_bits) > infinity_bits ? all<V>(nan_bits) : rounded) >> 16;
-    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i)
-        index[i] = activation_bf16_bits(which, static_cast<std::uint16_t>(index[i]));
-    return from_bits<V>(index << 16);
+    const U<V> index = ((u & magnitude_bits) > infinity_bits ? all<V>(nan_bits) : rounded) >> 16;
+    return from_bits<V>(gather<2, V>(ltc_activation_tables[static_cast<std::size_t>(which)], index) << 16);
 }
 
 template <Activation which, bool bf16, class V>

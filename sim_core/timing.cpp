@@ -99,6 +99,9 @@ public:
     }
 
     void run(const Model& model) {
+        std::uint64_t rows = 0;
+        for (const Port& port : model.inputs) rows += program_.rows_of(port.shape);
+        report_.offered = rows ? arrival_ + rows - 1 : 0;
         for (std::uint32_t at = model.code_begin; at < model.code_end;) {
             const Instruction& in = program_.code[at];
             at_ = at;

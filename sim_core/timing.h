@@ -17,6 +17,7 @@ inline constexpr std::uint64_t max_work = 1ull << 33;
 // Cycles from 0, when the first instruction may issue.
 struct CycleReport {
     std::uint64_t total;               // every row is written and every output is out
+    std::uint64_t offered;             // the host has its last input row ready: one a cycle from arrival on; 0 without
     std::uint64_t last_in;             // start of the last beat that took a row from the host; 0 without one
     std::uint64_t last_out;            // the last output row is out; `total` without one
     std::uint64_t instructions;        // executed over all cores; a loop counts once and its end once a turn

@@ -7,6 +7,7 @@ Every stage is deterministic; the same graph and configuration give the same byt
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,9 +23,9 @@ from ..transforms.pipeline import run_pipeline
 from .layout import View, fresh, row_count
 from .lowering import HOME, Lowering
 from .memory import allocate
-from .order import reorder
+from .order import Order, reorder
 from .select import lower_graph
-from .virtual import Buffer, Kind, Op, Ref
+from .virtual import Buffer, Kind, Op, Ref, Schedule
 
 
 SMALL = 4  # blocks of the largest product below which links cannot pay
@@ -33,10 +34,10 @@ LARGE = 2000  # blocks in all above which only the full machine is tried
 
 @dataclass
 class Lowered:
-    """A model on virtual rows: what it exchanges with the host, before memory is assigned."""
+    """A model on virtual rows: its instructions, and what it exchanges with the host."""
 
     name: str
-    lowering: Lowering
+    schedule: Schedule
     inputs: list[Port]
     outputs: list[Port]
     states: list[tuple[str, tuple[int, ...], Buffer]]
@@ -44,25 +45,44 @@ class Lowered:
 
 
 def compile_graph(graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True) -> Program:
-    """Compile one graph for one configuration.
+    """Compile one graph for one configuration; see `compile_graphs`."""
+    return compile_graphs([(name or graph.name, graph)], config, optimize=optimize)
 
-    optimize=False skips the reordering of instructions. Raises AllocationError, UnsupportedError or GraphError.
+
+def compile_graphs(models: Sequence[tuple[str, Graph]], config: Config, *, optimize: bool = True) -> Program:
+    """Compile named graphs into one program; equal weights are stored once, every model has a state of its own.
+
+    Several numbers of cores and two orders of the instructions are tried, and the exact cycle count decides.
+    optimize=False takes the first of each, for a fast answer. Raises AllocationError, UnsupportedError or GraphError.
     """
-    graph = run_pipeline(graph)
-    candidates = (_build(graph, config, name or graph.name, cores, optimize) for cores in core_counts(graph, config))
-    return min(candidates, key=_cycles)
+    graphs = [(name, run_pipeline(graph)) for name, graph in models]
+    best: Program | None = None
+    failure: AllocationError | None = None
+    for cores in core_counts([g for _, g in graphs], config, optimize):
+        try:
+            for program in _programs(graphs, config, cores, optimize):
+                if best is None or _cycles(program) < _cycles(best):
+                    best = program
+        except AllocationError as error:
+            failure = error
+    if best is None:
+        assert failure is not None
+        raise failure
+    return best
 
 
 def _cycles(program: Program) -> int:
-    return sum(program.cycle_count_per_inference(spaced=spaced) for spaced in (True, False))
+    """Cycles of all models, idle before and back to back."""
+    models = range(program.num_models)
+    return sum(program.cycle_count_per_inference(m, spaced) for m in models for spaced in (True, False))
 
 
-def core_counts(graph: Graph, config: Config) -> list[int]:
-    """The numbers of cores that are worth trying: the exact cycle count decides. Large models take all cores."""
-    blocks = [_blocks(node, config.block_size) for node in graph.walk() if node.op == "linear"]
+def core_counts(graphs: Sequence[Graph], config: Config, optimize: bool) -> list[int]:
+    """The numbers of cores that are worth trying. Large models take all of them."""
+    blocks = [_blocks(n, config.block_size) for g in graphs for n in g.walk() if n.op == "linear"]
     if config.cores == 1 or max(blocks, default=0) < SMALL:
         return [1]
-    return [config.cores] if sum(blocks) > LARGE else list(range(1, config.cores + 1))
+    return [config.cores] if sum(blocks) > LARGE or not optimize else list(range(1, config.cores + 1))
 
 
 def _blocks(node: Node, block: int) -> int:
@@ -70,18 +90,25 @@ def _blocks(node: Node, block: int) -> int:
     return row_count(rows, block) * row_count(columns, block)
 
 
-def _build(graph: Graph, config: Config, name: str, cores: int, optimize: bool) -> Program:
-    lowered = lower(graph, config, name, cores)
-    schedule = lowered.lowering.schedule
-    if optimize:
-        reorder(schedule, config)
-    used = allocate(schedule, config)
-    return Program(encode(lowered, config, used))
-
-
-def lower(graph: Graph, config: Config, name: str, cores: int = 1) -> Lowered:
-    """Select instructions for a graph: inputs, nodes, outputs, then the states' new values."""
+def _programs(
+    graphs: Sequence[tuple[str, Graph]], config: Config, cores: int, optimize: bool
+) -> Iterator[Program]:
+    """The program for a number of cores, in each order of its instructions."""
     low = Lowering(config, cores)
+    models = [lower(low, graph, name) for name, graph in graphs]
+    schedules = [m.schedule for m in models]
+    written = [s.ops for s in schedules]
+    orders = (Order.EAGER, Order.STATE_FIRST) if optimize else (Order.AS_WRITTEN,)
+    for order in orders:
+        for schedule, ops in zip(schedules, written, strict=True):
+            schedule.ops = reorder(ops, config, order)
+        used = allocate(schedules, config)
+        yield Program(encode(models, low, config, used))
+
+
+def lower(low: Lowering, graph: Graph, name: str) -> Lowered:
+    """Select instructions for a graph: inputs, nodes, outputs, then the states' new values."""
+    low.begin_model()
     _emit_inputs(low, graph.inputs)
     states = [(s.name, s.value.shape, _state_buffer(low, s.value, s.initial)) for s in graph.states]
     lower_graph(low, graph)
@@ -96,7 +123,7 @@ def lower(graph: Graph, config: Config, name: str, cores: int = 1) -> Lowered:
         Port(n, v.shape, "plain", _port_precision(v))
         for n, v in zip(graph.output_names, graph.outputs, strict=True)
     ]
-    return Lowered(name, low, inputs, outputs, states, streaming)
+    return Lowered(name, low.schedule, inputs, outputs, states, streaming)
 
 
 def _port_precision(value: Value) -> str:
@@ -151,17 +178,22 @@ def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> Non
         low.grid("state_write", [old, new], old.shape, precision=0)
 
 
-def encode(lowered: Lowered, config: Config, used: list[int]) -> Image:
-    """The image of a scheduled model whose buffers have rows."""
-    low = lowered.lowering
-    code = [_instr(op) for op in low.schedule.ops]
-    _check_instruction_slots(low.schedule.ops, config)
-    states = tuple(State(name, shape, b.core, b.row) for name, shape, b in lowered.states)
-    model = Model(lowered.name, 0, len(code), tuple(lowered.inputs), tuple(lowered.outputs), states)
-    persistent = _persistent(low, [b for _, _, b in lowered.states])
+def encode(models: Sequence[Lowered], low: Lowering, config: Config, used: list[int]) -> Image:
+    """The image of scheduled models whose buffers have rows."""
+    ops = [op for m in models for op in m.schedule.ops]
+    _check_instruction_slots(ops, config)
+    placed: list[Model] = []
+    begin = 0
+    for m in models:
+        end = begin + len(m.schedule.ops)
+        states = tuple(State(name, shape, b.core, b.row) for name, shape, b in m.states)
+        placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
+        begin = end
+    persistent = _persistent(low, [b for m in models for _, _, b in m.states])
     cores = [_core_image(low, config, core, used[core], persistent) for core in range(config.cores)]
-    places = {str(i): op.source for i, op in enumerate(low.schedule.ops) if op.source}
-    return Image(config, code, cores, [model], {"instructions": places, "streaming": [lowered.streaming]})
+    places = {str(i): op.source for i, op in enumerate(ops) if op.source}
+    meta = {"instructions": places, "streaming": [m.streaming for m in models]}
+    return Image(config, [_instr(op) for op in ops], cores, placed, meta)
 
 
 def _instr(op: Op) -> Instr:

@@ -37,10 +37,14 @@ class Lowering:
         self.config = config
         self.cores = cores
         self.block = config.block_size
-        self.schedule = Schedule()
         self.stores = [CoreStores() for _ in range(config.cores)]
-        self.env: dict[Value, View] = {}
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
+        self.begin_model()
+
+    def begin_model(self) -> None:
+        """Start another model: a schedule of its own, on the same stores and constants."""
+        self.schedule = Schedule()
+        self.env: dict[Value, View] = {}
         self.shards: dict[Value, Sharded] = {}
         self.cuts: dict[Value, tuple[tuple[int, int], ...]] = {}
         self.pieces: dict[Value, dict[tuple[int, int], View | Sharded]] = {}

@@ -36,6 +36,7 @@ class CycleReport:
     """Cycles of one inference; the count starts at 0 when its first instruction may issue.
 
     total: until every row is written and every output is out.
+    offered: the host has its last input row ready, one row a cycle from its arrival on; 0 if there is no input.
     last_in: start of the last beat that took a row in from the host; 0 if there was none.
     last_out: the last output row is out; `total` if there was none.
     busy: busy[core][unit], in the order of isa.UNITS: cycles in which the unit was occupied by a beat.
@@ -43,6 +44,7 @@ class CycleReport:
     """
 
     total: int
+    offered: int
     last_in: int
     last_out: int
     busy: tuple[tuple[int, ...], ...]
@@ -50,8 +52,8 @@ class CycleReport:
 
     @property
     def latency(self) -> int:
-        """Cycles from the last input row in to the last output row out."""
-        return self.last_out - self.last_in
+        """Cycles from the last input row offered to the last output row out."""
+        return self.last_out - self.offered
 
 
 def estimate(image: Image, model_index: int = 0, arrival: int = 0) -> CycleReport:
@@ -72,7 +74,8 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0) -> CycleRepor
     walk = _Walk(image, arrival)
     for instr, counters in _executed(code):
         walk.execute(instr, counters)
-    return walk.report(instructions)
+    rows = sum(port.rows(image.config.block_size) for port in model.inputs)
+    return walk.report(instructions, arrival + rows - 1 if rows else 0)
 
 
 def _executed(code: list[Instr]) -> Iterator[tuple[Instr, list[int]]]:
@@ -167,10 +170,11 @@ class _Walk:
             self._last_ready = max(self._last_ready, ready[r])
         return start
 
-    def report(self, instructions: int) -> CycleReport:
+    def report(self, instructions: int, offered: int) -> CycleReport:
         total = max(self._last_ready, self._outside.last_out)
         return CycleReport(
             total=total,
+            offered=offered,
             last_in=self._outside.last_in,
             last_out=self._outside.last_out or total,  # out after 1 cycle or more: 0 says that nothing was
             busy=tuple(tuple(b[unit] for unit in isa.UNITS) for b in self._busy),

@@ -8,6 +8,7 @@ overlap never share a row. First fit in order of first touch.
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config import Config
@@ -54,21 +55,23 @@ def _loops(ops: list[Op]) -> list[tuple[int, int]]:
     return spans
 
 
-def allocate(schedule: Schedule, config: Config) -> list[int]:
+def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
     """Set `row` of every buffer; returns the rows used on each core.
 
+    Constants and states of all models come first; the models never run at once, so their temporaries share the rest.
     Raises AllocationError where the tensor store is too small.
     """
-    lives = live_ranges(schedule)
+    lives = [live_ranges(schedule) for schedule in schedules]
     used = []
     for core in range(config.cores):
-        own = [life for life in lives if life.buffer.core == core]
+        own = [[life for life in model if life.buffer.core == core] for model in lives]
         top = 0
-        for life in own:
-            if life.buffer.kind is not Kind.TEMPORARY:
-                life.buffer.row = top
-                top += life.buffer.rows
-        used.append(_place([life for life in own if life.buffer.kind is Kind.TEMPORARY], top))
+        for buffer in dict.fromkeys(life.buffer for model in own for life in model):
+            if buffer.kind is not Kind.TEMPORARY:
+                buffer.row = top
+                top += buffer.rows
+        temporary = ([life for life in model if life.buffer.kind is Kind.TEMPORARY] for model in own)
+        used.append(max((_place(model, top) for model in temporary), default=top))
         if used[core] > config.tensor_rows:
             raise AllocationError(
                 f"tensor rows of core {core}",

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 
 from .. import isa
 from ..bytecode import Instr, Row
 from ..config import Config
 from . import machine
-from .virtual import Op, Ref, Schedule
+from .virtual import Op, Ref
 
 
 @dataclass(eq=False)
@@ -32,12 +33,25 @@ class Task:
     path: int = 0
 
 
-def reorder(schedule: Schedule, config: Config) -> None:
-    """Sort every run between loop boundaries, in place. Held buffers keep their positions: those are boundaries."""
+class Order(Enum):
+    """EAGER takes the input for present; STATE_FIRST puts all that does not wait for it in front."""
+
+    AS_WRITTEN = 0
+    EAGER = 1
+    STATE_FIRST = 2
+
+
+FAR = 1 << 40  # cycles: later than anything else
+
+
+def reorder(ops: list[Op], config: Config, order: Order) -> list[Op]:
+    """The instructions with every run between loop boundaries sorted. Loop boundaries keep their positions."""
+    if order is Order.AS_WRITTEN:
+        return ops
     ordered: list[Op] = []
-    for run in _runs(schedule.ops):
-        ordered += run if run[0].row.unit == "control" else _sorted(run, config)
-    schedule.ops[:] = ordered
+    for run in _runs(ops):
+        ordered += run if run[0].row.unit == "control" else _sorted(run, config, order)
+    return ordered
 
 
 def _runs(ops: list[Op]) -> Iterator[list[Op]]:
@@ -60,23 +74,73 @@ def _task(op: Op, index: int, config: Config) -> Task:
     return Task(op, index, machine.busy(instr, config, op.slots), machine.latency(instr, config))
 
 
+Fifo = tuple[int, int]  # sender, receiver
+
+
+def _fifos(op: Op) -> list[Fifo]:
+    """The link FIFOs that a send fills, or a receive empties."""
+    if op.name == "send":
+        mask = _number(op, "targets")
+        return [(op.core, core) for core in range(mask.bit_length()) if mask >> core & 1]
+    return [(_number(op, "source"), op.core)] if op.name == "receive" else []
+
+
+def _number(op: Op, field: str) -> int:
+    value = op.operands[field]
+    assert isinstance(value, int)
+    return value
+
+
 def _resources(op: Op) -> tuple[list[Hashable], list[Hashable]]:
-    """What an instruction reads and what it changes. IO ports and link FIFOs are changed in order."""
+    """What an instruction reads and what it changes. IO ports are changed in order."""
     reads: list[Hashable] = [r.buffer for r in op.refs(write=False)]
     writes: list[Hashable] = [r.buffer for r in op.refs(write=True)]
     if op.row.unit in ("io_in", "io_out"):
         writes.append(op.row.unit)
-    if op.name == "send":
-        mask = op.operands["targets"]
-        assert isinstance(mask, int)
-        writes += [("fifo", op.core, c) for c in range(mask.bit_length()) if mask >> c & 1]
-    if op.name == "receive":
-        writes.append(("fifo", op.operands["source"], op.core))
     return reads, writes
 
 
-def _graph(run: list[Op], config: Config) -> list[Task]:
-    tasks = [_task(op, i, config) for i, op in enumerate(run)]
+class _Links:
+    """The link FIFOs while instructions are chosen: rows leave in the order in which they were sent."""
+
+    def __init__(self, tasks: list[Task], capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: dict[Fifo, int] = defaultdict(int)
+        self.queue: dict[Fifo, list[Task]] = defaultdict(list)
+        self.partner: dict[tuple[Task, Fifo], Task] = {}  # the receive that takes what a send puts into a FIFO
+        sent: dict[Fifo, list[Task]] = defaultdict(list)
+        for task in tasks:
+            for fifo in _fifos(task.op):
+                if task.op.name == "send":
+                    sent[fifo].append(task)
+                else:
+                    self.partner[sent[fifo].pop(0), fifo] = task
+
+    def allows(self, task: Task) -> bool:
+        """Whether a send finds room, and whether a receive finds its rows in front."""
+        fifos = _fifos(task.op)
+        if task.op.name == "send":
+            return all(self.rows[f] + _number(task.op, "rows") <= self.capacity for f in fifos)
+        return all(self.queue[f][:1] == [task] for f in fifos)
+
+    def take(self, task: Task) -> None:
+        """Account for a chosen instruction."""
+        for fifo in _fifos(task.op):
+            if task.op.name == "send":
+                self.rows[fifo] += _number(task.op, "rows")
+                self.queue[fifo].append(self.partner[task, fifo])
+            else:
+                self.rows[fifo] -= _number(task.op, "rows")
+                self.queue[fifo].pop(0)
+
+
+def _depend(before: Task, after: Task, delay: int) -> None:
+    before.after.append((after, delay))
+    after.waits += 1
+
+
+def _connect(tasks: list[Task], links: _Links) -> None:
+    """Enter the dependences over buffers, ports and links, and every task's longest path to the end."""
     writer: dict[Hashable, list[Task]] = defaultdict(list)
     readers: dict[Hashable, list[Task]] = defaultdict(list)
     for task in tasks:
@@ -90,8 +154,7 @@ def _graph(run: list[Op], config: Config) -> list[Task]:
                 before.setdefault(w, 1)
         for other, delay in before.items():
             if other is not task:
-                other.after.append((task, delay))
-                task.waits += 1
+                _depend(other, task, delay)
         for r in reads:
             readers[r].append(task)
         for r in writes:
@@ -99,10 +162,11 @@ def _graph(run: list[Op], config: Config) -> list[Task]:
                 task
             )  # an instruction may fill a part of a buffer, so earlier writers still matter
             readers[r] = []
+    for (send, _), receive in links.partner.items():
+        _depend(send, receive, send.latency)
     for task in reversed(tasks):
         task.path = task.busy + task.latency
         task.path = max([task.path, *(t.path + d for t, d in task.after)])
-    return tasks
 
 
 def _delay(producer: Task, consumer: Task) -> int:
@@ -114,15 +178,24 @@ def _delay(producer: Task, consumer: Task) -> int:
     return producer.busy - 1 + producer.latency
 
 
-def _sorted(run: list[Op], config: Config) -> list[Op]:
-    tasks = _graph(run, config)
+def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
+    tasks = [_task(op, i, config) for i, op in enumerate(run)]
+    links = _Links(tasks, config.link_fifo_rows)
+    _connect(tasks, links)
+    for task in tasks:
+        if order is Order.STATE_FIRST and task.op.row.unit == "io_in":
+            task.ready = FAR
     available = [t for t in tasks if not t.waits]
     issue: dict[int, int] = defaultdict(int)
     unit: dict[tuple[int, str], int] = defaultdict(int)
     result: list[Op] = []
     while available:
-        chosen = min(available, key=lambda t: (_start(t, issue, unit), -t.path, t.index))
+        allowed = [t for t in available if links.allows(t)]
+        if not allowed:
+            return run  # a FIFO's head waits for something behind it; the written order never does
+        chosen = min(allowed, key=lambda t: (_start(t, issue, unit), -t.path, t.index))
         available.remove(chosen)
+        links.take(chosen)
         core, name = chosen.op.core, chosen.op.row.unit
         start = _start(chosen, issue, unit)
         issue[core] = max(issue[core], unit[core, name]) + config.latency.issue

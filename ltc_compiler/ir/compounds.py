@@ -1,0 +1,171 @@
+"""Compound operations that several model formats have, written once in terms of NNIR ops.
+
+Products, windows, padding, softmax, norms, powers and running sums. Rewrites that are not exact in real arithmetic
+are not used. Shapes follow the usual layout: (batch, channels, time) for windows, the last two axes for products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .compose import Composer, Refused
+from .graph import Array, Graph, Value
+
+TAPS_LIMIT = 4096  # elements of one window
+
+# ---------------------------------------------------------------- products
+
+
+def matmul(c: Composer, a: Value, b: Value) -> Value:
+    """(..., M, K) times (..., K, N), where either may have one axis. A constant matrix makes it a `linear`."""
+    if not a.shape or not b.shape:
+        raise Refused("a matrix product with a number", "Mul")
+    if len(a.shape) == 1:
+        y = matmul(c, c.unsqueeze(a, 0), b)
+        return c.reshape(y, y.shape[:-2] + y.shape[-1:] if len(b.shape) > 1 else ())
+    if len(b.shape) == 1:
+        y = matmul(c, a, c.unsqueeze(b, 1))
+        return c.reshape(y, y.shape[:-1])
+    right, left = b.constant(), a.constant()
+    if right is not None and right.ndim == 2:
+        return c.linear(a, np.ascontiguousarray(right.T))
+    if left is not None and left.ndim == 2:
+        return c.move(c.linear(c.move(b, -2, len(b.shape) - 1), left), -1, len(b.shape) - 2)
+    if a.shape[-1] != b.shape[-2]:
+        raise Refused(f"the product of {a.shape} and {b.shape} does not fit")
+    rows = c.unsqueeze(a, len(a.shape) - 1)  # (..., M, 1, K)
+    columns = c.unsqueeze(c.move(b, -1, len(b.shape) - 2), len(b.shape) - 2)  # (..., 1, N, K)
+    product = c.add("mul", rows, columns)
+    return c.add("sum", product, axis=len(product.shape) - 1, keepdims=False)
+
+
+def power(c: Composer, x: Value, exponent: float) -> Value:
+    """Whole powers by multiplication, halves by roots; others are exp(p log x), which is NaN for negative x."""
+    if abs(exponent) == 0.5:
+        return c.add("sqrt" if exponent > 0 else "rsqrt", x)
+    if exponent != int(exponent):
+        return c.add("exp", c.add("mul", c.add("log", x), exponent))
+    if abs(exponent) > 64:
+        raise Refused(f"the power {exponent:g}", "a whole power of at most 64")
+    whole = _whole_power(c, x, abs(int(exponent)))
+    return c.add("reciprocal", whole) if exponent < 0 else whole
+
+
+def _whole_power(c: Composer, x: Value, p: int) -> Value:
+    if p == 0:
+        return c.full(x.shape, 1.0)
+    result: Value | None = None
+    while p:
+        if p & 1:
+            result = x if result is None else c.add("mul", result, x)
+        p >>= 1
+        x = c.add("mul", x, x) if p else x
+    assert result is not None
+    return result
+
+
+# ---------------------------------------------------------------- windows
+
+
+def pad(c: Composer, x: Value, axis: int, before: int, after: int, mode: str = "constant", fill: float = 0) -> Value:
+    """Widen one axis, or cut it where a width is negative. mode: constant, or numpy.pad's edge, reflect, wrap."""
+    axis %= len(x.shape)
+    size = x.shape[axis]
+    x = c.slice(x, axis, max(0, -before), size - max(0, -after))
+    before, after = max(before, 0), max(after, 0)
+    if mode != "constant":
+        positions = np.pad(np.arange(x.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
+        return c.gather(x, axis, positions)
+    sides = [c.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), fill) if n else None for n in (before, after)]
+    return c.concat([p for p in (sides[0], x, sides[1]) if p is not None], axis)
+
+
+def taps(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int) -> list[Value]:
+    """For every tap of a window, the elements of the axis that it meets as the window moves."""
+    count = (x.shape[axis] - (size - 1) * dilation - 1) // stride + 1
+    if count < 1:
+        raise Refused(f"{x.shape[axis]} elements are fewer than the window reaches over")
+    if size > TAPS_LIMIT:
+        raise Refused(f"a window of {size} taps is longer than {TAPS_LIMIT}")
+    span = (count - 1) * stride + 1
+    return [c.slice(x, axis, k * dilation, k * dilation + span, stride) for k in range(size)]
+
+
+def conv1d(
+    c: Composer, x: Value, kernel: Array, bias: Array | None, stride: int, dilation: int, groups: int
+) -> Value:
+    """x (batch, channels, time), kernel (out, channels / groups, taps) -> (batch, out, time); no padding here."""
+    out, width, size = kernel.shape
+    if groups < 1 or x.shape[1] != width * groups or out % groups:
+        raise Refused(f"{groups} groups of {width} channels do not fit {x.shape[1]} inputs and {out} outputs")
+    if width == 1 and out == groups > 1:
+        return _depthwise(c, x, kernel, bias, stride, dilation)
+    x = c.permute(x, (0, 2, 1))
+    narrow = out // groups
+    parts = []
+    for g in range(groups):
+        part = c.slice(x, 2, g * width, (g + 1) * width)
+        rows = slice(g * narrow, (g + 1) * narrow)
+        flat = kernel[rows].transpose(0, 2, 1).reshape(narrow, -1)  # taps outer, channels inner
+        window = c.concat(taps(c, part, 1, size, stride, dilation), 2)
+        parts.append(c.linear(window, flat, None if bias is None else bias[rows]))
+    return c.permute(c.concat(parts, 2), (0, 2, 1))
+
+
+def _depthwise(c: Composer, x: Value, kernel: Array, bias: Array | None, stride: int, dilation: int) -> Value:
+    """One kernel a channel: pointwise products, in the order of the taps."""
+    total: Value | None = None
+    for k, tap in enumerate(taps(c, x, 2, kernel.shape[2], stride, dilation)):
+        product = c.add("mul", tap, kernel[:, 0, k][:, None])
+        total = product if total is None else c.add("add", total, product)
+    assert total is not None
+    return total if bias is None else c.add("add", total, bias[:, None])
+
+
+def windows(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int) -> Value:
+    """The windows of an axis, side by side on a new last axis."""
+    rank = len(x.shape)
+    return c.concat([c.unsqueeze(t, rank) for t in taps(c, x, axis, size, stride, dilation)], rank)
+
+
+# ---------------------------------------------------------------- reductions
+
+
+def softmax(c: Composer, x: Value, axes: Sequence[int], log: bool = False) -> Value:
+    shifted = c.add("sub", x, c.reduce("amax", x, axes, True))
+    powers = c.add("exp", shifted)
+    sums = c.reduce("sum", powers, axes, True)
+    if log:
+        return c.add("sub", shifted, c.add("log", sums))
+    return c.add("mul", powers, c.add("reciprocal", sums))
+
+
+def standardise(c: Composer, x: Value, axes: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
+    """(x - mean) / sqrt(variance + eps), the mean, and 1 / sqrt(variance + eps)."""
+    middle = c.mean(x, axes, True)
+    centred = c.add("sub", x, middle)
+    variance = c.mean(c.add("mul", centred, centred), axes, True)
+    scale = c.add("rsqrt", c.add("add", variance, eps))
+    return c.add("mul", centred, scale), middle, scale
+
+
+def running_sum(c: Composer, x: Value, axis: int, exclusive: bool = False) -> Value:
+    """A scan that carries the sum; exclusive leaves the present element out."""
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    zero = c.full(shape, 0.0)
+    inner = Composer(Graph("running_sum"), c.source)
+    total = inner.graph.add_input(zero.type, "total")
+    now = inner.graph.add_input(zero.type, "now")
+    new = inner.add("add", total, now)
+    inner.graph.add_output(new, "total")
+    inner.graph.add_output(total if exclusive else new, "y")
+    return c.scan(inner.graph, [zero, x], 1, x.shape[axis], (axis,), (axis,))[1]
+
+
+def window_counts(low: int, high: int, count: int, window: int, stride: int, dilation: int) -> Array:
+    """How many positions from `low` to below `high` each of `count` windows of `window` taps meets."""
+    starts = np.arange(count) * stride
+    positions = starts[:, None] + np.arange(window) * dilation
+    return ((positions >= low) & (positions < high)).sum(1)

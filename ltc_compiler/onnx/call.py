@@ -1,0 +1,97 @@
+"""One ONNX node as its converter sees it: operands resolved, attributes decoded, the composer to write with.
+
+A tensor is an NNIR value where it depends on an input of the model, and a NumPy array of ONNX's own type where it
+follows from constants: shapes, axes and indices are then plain numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..ir.compose import Composer, Refused
+from ..ir.graph import Array, Value
+
+Tensor = Value | Array
+# What a converter returns: one result, or as many as the node has at most (None for one that it does not have).
+Results = Tensor | Sequence[Tensor | Refused | None]
+
+
+@dataclass
+class Call:
+    """A node: `opset` is the version of its operator set, `masks` the values that are booleans in ONNX."""
+
+    op: str
+    c: Composer
+    inputs: list[Tensor | None]
+    attributes: dict[str, Any]
+    opset: int
+    results: int = 1
+    masks: set[Value] = field(default_factory=set)
+
+    def has(self, index: int) -> bool:
+        """Whether an optional input is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def tensor(self, index: int, name: str = "") -> Tensor:
+        found = self.inputs[index] if index < len(self.inputs) else None
+        if found is None:
+            raise Refused(f"input {name or index} is missing")
+        return found
+
+    def value(self, index: int, name: str = "") -> Value:
+        """An input as an NNIR value; a constant becomes a node."""
+        found = self.tensor(index, name)
+        return found if isinstance(found, Value) else self.c.value(numbers(found))
+
+    @property
+    def x(self) -> Value:
+        return self.value(0)
+
+    def array(self, index: int, name: str) -> Array:
+        """An input that must be a constant."""
+        found = self.tensor(index, name)
+        if isinstance(found, Value):
+            raise Refused(f"{name} is computed from an input", f"make {name} a constant")
+        return found
+
+    def weight(self, index: int, name: str, rank: int) -> Array:
+        """A constant input of a given rank, in fp64."""
+        array = numbers(self.array(index, name))
+        if array.ndim != rank:
+            raise Refused(f"{name} has shape {array.shape}, expected {rank} axes")
+        return array
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def setting(self, name: str, index: int, default: Any = None) -> Any:
+        """What newer opsets take as a constant input and older ones as an attribute: a number or a tuple."""
+        if self.has(index):
+            return self.array(index, name).tolist()
+        return self.attr(name, default)
+
+    def ints(self, name: str, index: int = 1 << 16, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
+        """As `setting`, for a list of whole numbers."""
+        found = self.setting(name, index, default)
+        if found is None:
+            return None
+        return tuple(int(i) for i in (found if isinstance(found, (list, tuple)) else [found]))
+
+    def axis(self, default: int, rank: int | None = None) -> int:
+        """The attribute `axis`, counted from the front."""
+        rank = len(self.x.shape) if rank is None else rank
+        axis = int(self.attr("axis", default))
+        if not -rank <= axis < max(rank, 1):
+            raise Refused(f"axis {axis} is out of range for {rank} axes")
+        return axis % max(rank, 1)
+
+
+def numbers(array: Array) -> Array:
+    """A constant's elements in fp64."""
+    if array.dtype.kind in "OSUc":
+        raise Refused(f"a constant of type {array.dtype}", "numbers")
+    return array.astype(np.float64)

@@ -1,0 +1,232 @@
+"""Converters of pointwise ONNX operators: a row each where NNIR has the op, a few lines where it is composed.
+
+Booleans are 0 and 1. Computation is in fp32 or what the precision policy says, whatever float type the file names.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+
+import numpy as np
+
+from ..ir.compose import Refused
+from ..ir.compounds import power
+from ..ir.graph import Value
+from .call import Call, Results
+from .registry import Converter, converts
+
+UNARY = {
+    "Neg": "neg",
+    "Abs": "abs",
+    "Relu": "relu",
+    "Sqrt": "sqrt",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Exp": "exp",
+    "Log": "log",
+    "Softplus": "softplus",
+    "Reciprocal": "reciprocal",
+}
+BINARY = {"Sub": "sub", "Div": "div"}
+VARIADIC = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max", "Sum": "add"}
+LOGIC = {
+    "Greater": "gt",
+    "GreaterOrEqual": "ge",
+    "Less": "lt",
+    "LessOrEqual": "le",
+    "Equal": "eq",
+    "And": "mul",
+    "Or": "max",
+    "Xor": "ne",
+}
+
+
+def _row(op: str) -> Converter:
+    def convert(call: Call) -> Results:
+        operands = [call.value(i) for i in range(len(call.inputs))]
+        if len(operands) == 1:
+            return call.c.add(op, operands[0]) if call.op in UNARY else operands[0]
+        return reduce(lambda a, b: call.c.add(op, a, b), operands)
+
+    return convert
+
+
+for _name, _op in (UNARY | BINARY | VARIADIC).items():
+    converts(_name)(_row(_op))
+
+
+def mask(call: Call, value: Value) -> Value:
+    """Remember that a value is boolean."""
+    call.masks.add(value)
+    return value
+
+
+def _logic(op: str) -> Converter:
+    def convert(call: Call) -> Results:
+        return mask(call, call.c.add(op, call.value(0), call.value(1)))
+
+    return convert
+
+
+for _name, _op in LOGIC.items():
+    converts(_name)(_logic(_op))
+
+
+@converts("Not")
+def logical_not(call: Call) -> Results:
+    return mask(call, call.c.add("eq", call.x, 0.0))
+
+
+@converts("IsNaN")
+def is_nan(call: Call) -> Results:
+    return mask(call, call.c.add("ne", call.x, call.x))
+
+
+@converts("Where")
+def where(call: Call) -> Results:
+    return call.c.add("select", call.value(0), call.value(1), call.value(2))
+
+
+@converts("Mean")
+def mean(call: Call) -> Results:
+    total = reduce(lambda a, b: call.c.add("add", a, b), [call.value(i) for i in range(len(call.inputs))])
+    return call.c.add("mul", total, 1 / len(call.inputs))
+
+
+@converts("Pow", limits="neither base nor exponent a constant number: computed as exp(y log x), NaN for x < 0")
+def pow_(call: Call) -> Results:
+    base, exponent = call.value(0), call.value(1)
+    p, b = exponent.constant(), base.constant()
+    if p is not None and p.size == 1:
+        y = power(call.c, base, float(p.reshape(())))
+        return call.c.broadcast(y, np.broadcast_shapes(base.shape, p.shape))
+    if b is not None and b.size == 1:
+        number = float(b.reshape(()))
+        if number <= 0:
+            raise Refused(f"a power of {number:g}", "a positive base")
+        y = call.c.add("exp", call.c.add("mul", exponent, math.log(number)))
+        return call.c.broadcast(y, np.broadcast_shapes(exponent.shape, b.shape))
+    return call.c.add("exp", call.c.add("mul", exponent, call.c.add("log", base)))
+
+
+@converts("Sign")
+def sign(call: Call) -> Results:
+    return call.c.add("sub", call.c.add("gt", call.x, 0.0), call.c.add("lt", call.x, 0.0))
+
+
+@converts("LeakyRelu")
+def leaky_relu(call: Call) -> Results:
+    x = call.x
+    return call.c.add("select", call.c.add("lt", x, 0.0), call.c.add("mul", x, call.attr("alpha", 0.01)), x)
+
+
+@converts("PRelu")
+def prelu(call: Call) -> Results:
+    x = call.x
+    return call.c.add("select", call.c.add("lt", x, 0.0), call.c.add("mul", x, call.value(1)), x)
+
+
+@converts("ThresholdedRelu")
+def thresholded_relu(call: Call) -> Results:
+    x = call.x
+    return call.c.add("select", call.c.add("gt", x, call.attr("alpha", 1.0)), x, 0.0)
+
+
+def _exponential(call: Call, alpha: float, inner: float, scale: float) -> Value:
+    """scale * (x where x > 0, else alpha * (e^(inner x) - 1))."""
+    c, x = call.c, call.x
+    low = c.add("min", x, 0.0)
+    low = c.add("sub", c.add("exp", low if inner == 1 else c.add("mul", low, inner)), 1.0)
+    y = c.add("select", c.add("gt", x, 0.0), x, low if alpha == 1 else c.add("mul", low, alpha))
+    return y if scale == 1 else c.add("mul", y, scale)
+
+
+@converts("Elu")
+def elu(call: Call) -> Results:
+    return _exponential(call, call.attr("alpha", 1.0), 1.0, 1.0)
+
+
+@converts("Celu")
+def celu(call: Call) -> Results:
+    alpha = call.attr("alpha", 1.0)
+    return _exponential(call, alpha, 1 / alpha, 1.0)
+
+
+@converts("Selu")
+def selu(call: Call) -> Results:
+    gamma = call.attr("gamma", 1.0507009873554805)
+    return _exponential(call, call.attr("alpha", 1.6732632423543772), 1.0, gamma)
+
+
+def clamp(call: Call, x: Value, low: Value | float | None, high: Value | float | None) -> Value:
+    y = x if low is None else call.c.add("max", x, low)
+    return y if high is None else call.c.add("min", y, high)
+
+
+@converts("Clip")
+def clip(call: Call) -> Results:
+    bounds = [call.value(i) if call.has(i) else call.attr(name) for i, name in ((1, "min"), (2, "max"))]
+    return clamp(call, call.x, *bounds)
+
+
+@converts("HardSigmoid")
+def hard_sigmoid(call: Call) -> Results:
+    line = call.c.add("add", call.c.add("mul", call.x, call.attr("alpha", 0.2)), call.attr("beta", 0.5))
+    return clamp(call, line, 0.0, 1.0)
+
+
+@converts("HardSwish")
+def hard_swish(call: Call) -> Results:
+    line = call.c.add("add", call.c.add("mul", call.x, 1 / 6), 0.5)
+    return call.c.add("mul", call.x, clamp(call, line, 0.0, 1.0))
+
+
+@converts("Softsign")
+def softsign(call: Call) -> Results:
+    return call.c.add("div", call.x, call.c.add("add", call.c.add("abs", call.x), 1.0))
+
+
+@converts("Mish")
+def mish(call: Call) -> Results:
+    return call.c.add("mul", call.x, call.c.add("tanh", call.c.add("softplus", call.x)))
+
+
+@converts("Swish")
+def swish(call: Call) -> Results:
+    alpha = call.attr("alpha", 1.0)
+    if alpha == 1:
+        return call.c.add("silu", call.x)
+    return call.c.add("mul", call.x, call.c.add("sigmoid", call.c.add("mul", call.x, alpha)))
+
+
+@converts("Gelu")
+def gelu(call: Call) -> Results:
+    return call.c.add("gelu_tanh" if call.attr("approximate", "none") == "tanh" else "gelu", call.x)
+
+
+@converts("Cast", "CastLike", limits="conversion of computed values to whole numbers")
+def cast(call: Call) -> Results:
+    """Among float types nothing changes; to bool it compares with 0."""
+    from onnx import TensorProto
+
+    if call.op == "CastLike":
+        like = call.tensor(1)
+        to = TensorProto.BOOL if like in call.masks or getattr(like, "dtype", None) == bool else TensorProto.FLOAT
+    else:
+        to = call.attr("to")
+    if to == TensorProto.BOOL:
+        return mask(call, call.x if call.x in call.masks else call.c.add("ne", call.x, 0.0))
+    if to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
+        raise Refused(f"conversion to {TensorProto.DataType.Name(to)}", "leave the value a float")
+    return call.x
+
+
+@converts("Identity", "Dropout", limits="Dropout in training mode")
+def identity(call: Call) -> Results:
+    if call.op == "Dropout":
+        if call.opset >= 12 and call.setting("training_mode", 2, False):
+            raise Refused("dropout that is active draws random numbers", "export the model in evaluation mode")
+        x = call.tensor(0)
+        return [x, np.ones(x.shape, bool)]
+    return call.tensor(0)

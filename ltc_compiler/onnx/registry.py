@@ -1,0 +1,59 @@
+"""The converter table: one row for each ONNX operator. The importer and docs/onnx.md are loops over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .call import Call, Results
+
+Converter = Callable[[Call], Results]
+
+
+class Row(NamedTuple):
+    """An operator's converter, and what of the operator it does not take, for the table in the documentation."""
+
+    convert: Converter
+    limits: str
+
+
+CONVERTERS: dict[str, Row] = {}
+
+# Known operators that have no converter: the reason, and the rewrite that works.
+REFUSED: dict[str, tuple[str, str]] = {
+    "Erf": ("the machine has no unit for the error function alone", "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken"),
+    "Sin": ("the machine has no unit for it", "compute it outside of the model and pass it as an input"),
+    "Cos": ("the machine has no unit for it", "compute it outside of the model and pass it as an input"),
+    "Floor": ("the machine does not round to whole numbers", "compute it outside of the model"),
+    "Ceil": ("the machine does not round to whole numbers", "compute it outside of the model"),
+    "Round": ("the machine does not round to whole numbers", "compute it outside of the model"),
+    "Mod": ("the machine does not round to whole numbers", "compute it outside of the model"),
+    "ArgMax": ("positions are whole numbers, which the machine does not compute with", "return the values"),
+    "ArgMin": ("positions are whole numbers, which the machine does not compute with", "return the values"),
+    "TopK": ("sorting depends on the data", "ReduceMax for the largest"),
+    "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
+    "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),
+    "ConvTranspose": ("it raises the rate of the sequence", "Conv on an upsampled input, outside of the model"),
+    "Loop": ("a loop has no fixed length here", "Scan over the time axis, or unroll the loop"),
+}
+
+
+def converts(*names: str, limits: str = "") -> Callable[[Converter], Converter]:
+    """Register the converter of ONNX operators."""
+
+    def register(function: Converter) -> Converter:
+        for name in names:
+            CONVERTERS[name] = Row(function, limits)
+        return function
+
+    return register
+
+
+def operators_markdown() -> str:
+    """The table of supported operators, and that of refused ones."""
+    lines = ["| operator | not taken |", "|---|---|"]
+    lines += [f"| {name} | {CONVERTERS[name].limits or '—'} |" for name in sorted(CONVERTERS)]
+    lines += ["", "Known operators that are refused unless their inputs are constants:", ""]
+    lines += ["| operator | reason | rewrite |", "|---|---|---|"]
+    lines += [f"| {name} | {reason} | {rewrite} |" for name, (reason, rewrite) in sorted(REFUSED.items())]
+    return "\n".join(lines) + "\n"
