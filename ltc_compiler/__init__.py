@@ -3,6 +3,7 @@
 Imports with NumPy alone; the PyTorch front end is the package ltc_torch.
 """
 
+from ltc_compiler.builder import ProgramBuilder
 from ltc_compiler.config import Config, Latencies
 from ltc_compiler.errors import (
     AllocationError,
@@ -11,16 +12,22 @@ from ltc_compiler.errors import (
     InputError,
     IsaMismatchError,
     LtcError,
+    ModelFileError,
     ProgramError,
     StateError,
     StreamingError,
     Unsupported,
     UnsupportedError,
 )
+from ltc_compiler.nnir import NNIR
+from ltc_compiler.program import Program
+from ltc_compiler.vm import VM
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "NNIR",
+    "VM",
     "AllocationError",
     "Config",
     "ConfigError",
@@ -29,6 +36,9 @@ __all__ = [
     "IsaMismatchError",
     "Latencies",
     "LtcError",
+    "ModelFileError",
+    "Program",
+    "ProgramBuilder",
     "ProgramError",
     "StateError",
     "StreamingError",

@@ -10,7 +10,8 @@ import math
 from pathlib import Path
 from typing import Any, Self
 
-from ltc_compiler import _core
+from ltc_compiler._core import Program as CoreProgram
+from ltc_compiler._core import cycles
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
 from ltc_compiler.bytecode.ports import model_at
 from ltc_compiler.bytecode.steps import Axes, streaming_axes
@@ -28,7 +29,7 @@ class Program:
 
     def __init__(self, image: Image) -> None:
         self._image = image
-        self._core = _core.Program.parse(image.to_bytes())
+        self._core = CoreProgram.parse(image.to_bytes())
 
     def to_vm(self, bit_accurate: bool = True) -> VM:
         """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding."""
@@ -175,10 +176,10 @@ class Program:
         """
         model = self._model(model_index)
         arrival = 0
-        summary = dict(_core.cycles(self._core, model_index, arrival))
+        summary = dict(cycles(self._core, model_index, arrival))
         if spaced:
             arrival = int(summary["total"])
-            summary = dict(_core.cycles(self._core, model_index, arrival))
+            summary = dict(cycles(self._core, model_index, arrival))
         last = summary["last_out"] if model.outputs else summary["total"]
         return {"latency": last - summary["offered"], "arrival": arrival, **summary}
 

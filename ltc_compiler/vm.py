@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ltc_compiler import _core
+from ltc_compiler._core import VM as CoreVM  # noqa: N811
+from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler.bytecode import Image, Model
 from ltc_compiler.bytecode.ports import (
     F32,
@@ -40,17 +41,17 @@ class VM:
     (); outputs are float32. One VM is for one thread at a time; several VMs of a program may run at once.
     """
 
-    def __init__(self, image: Image, core: _core.Program, bit_accurate: bool = True) -> None:
+    def __init__(self, image: Image, core: CoreProgram, bit_accurate: bool = True) -> None:
         if not bit_accurate and not all(c.has_shadow for c in image.cores):
             raise ProgramError(
                 "the program holds no fp32 originals, which plain fp32 needs", where="section SHAD",
                 remedy="save it with shadow=True, or use bit_accurate=True",
             )  # fmt: skip
         self._image = image
-        self._vm = _core.VM(core, bit_accurate)
+        self._vm = CoreVM(core, bit_accurate)
         self.bit_accurate = bit_accurate
 
-    def run(self, *inputs: Any, model_index: int = 0) -> F32 | tuple[F32, ...]:
+    def run(self, *inputs: Any, model_index: int = 0) -> Any:
         """One inference: arrays of the ports' shapes in; one new array out, or a tuple for several outputs.
 
         Raises InputError, with the state as it was, for a wrong count, type, shape, device or elapsed time.
@@ -83,7 +84,7 @@ class VM:
         input_timestep_dim: AxisArgument = None,
         output_timestep_dim: AxisArgument = None,
         model_index: int = 0,
-    ) -> F32 | tuple[F32, ...]:
+    ) -> Any:
         """run() for every step of a sequence, the loop in C++; each array has one more axis, time.
 
         input_timestep_dim, output_timestep_dim: where that axis stands: one integer, or one for each array

@@ -7,6 +7,7 @@ fp64. Special values (subnormals, infinities, NaN) go through the bit-accurate m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,16 @@ from ltc_compiler.schedule.compile import compile_graph
 from ltc_compiler.schedule.memory import live_ranges
 from ltc_compiler.schedule.virtual import Buffer, Ref, Schedule
 
-MACHINES = (Config.tiny_c1b8(), Config.tiny_c2b8(), Config.small_c2b16(), Config.v80_c6b32(), Config.ia_840f_c3b64())
-SPECIAL = np.array([0.0, -0.0, 1e-40, -1e-45, 1.2e-38, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-20, 1.0], np.float32)
+MACHINES = (
+    Config.tiny_c1b8(),
+    Config.tiny_c2b8(),
+    Config.small_c2b16(),
+    Config.v80_c6b32(),
+    Config.ia_840f_c3b64(),
+)
+SPECIAL = np.array(
+    [0.0, -0.0, 1e-40, -1e-45, 1.2e-38, np.inf, -np.inf, np.nan, 3e38, -3e38, 1e-20, 1.0], np.float32
+)
 
 # Against fp64: measured over 600 random graphs, 2,173 outputs: median 3e-8, largest 3.3e-6 relative to 1 + |y|. A graph
 # chains up to a dozen ops whose condition is not controlled, so the bound leaves a factor of 30.
@@ -63,7 +72,10 @@ def test_every_machine_gives_the_same_bits(seed: int, optimize: bool) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     inputs = [x.astype(np.float32) for x in random_inputs(rng, graph)]
-    special = [x if v.role is Role.ELAPSED_TIME else sprinkle(rng, x) for v, x in zip(graph.inputs, inputs, strict=True)]
+    special = [
+        x if v.role is Role.ELAPSED_TIME else sprinkle(rng, x)
+        for v, x in zip(graph.inputs, inputs, strict=True)
+    ]
     reference: tuple[Arrays, Arrays, Arrays] | None = None
     for config in MACHINES:
         program = compile_graph(graph, config, optimize=optimize)

@@ -63,9 +63,15 @@ def test_beats_wants_the_slots_of_a_synapse() -> None:
 # ---- single instructions ----
 
 
-_CLASSES = {"move": 4, "splat": 9, "add": 6, "sub": 6, "mul": 5, "div": 20, "sqrt": 19} | dict.fromkeys(
-    ("min", "max", "gt", "ge", "lt", "le", "eq", "ne", "select", "neg", "abs", "relu"), 3
-)
+_CLASSES = {
+    "move": 4,
+    "splat": 9,
+    "add": 6,
+    "sub": 6,
+    "mul": 5,
+    "div": 20,
+    "sqrt": 19,
+} | dict.fromkeys(("min", "max", "gt", "ge", "lt", "le", "eq", "ne", "select", "neg", "abs", "relu"), 3)
 _ELEMENTWISE = [i for i in isa.INSTRUCTIONS if i.format.pattern == "elementwise" and i.name != "state_write"]
 
 

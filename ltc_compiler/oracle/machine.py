@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class Oracle:
         self._initial = [store.copy() for store in tensor]
         self._machine = Machine(image, bit_accurate, tensor)
 
-    def run(self, *inputs: object, model_index: int = 0) -> F32 | tuple[F32, ...]:
+    def run(self, *inputs: object, model_index: int = 0) -> Any:
         """One inference: arrays of the ports' shapes in, one array or a tuple out. Raises InputError."""
         model = model_at(self.image.models, model_index)
         arrays = check_inputs(model, inputs)
@@ -66,7 +67,7 @@ class Oracle:
         input_timestep_dim: AxisArgument = None,
         output_timestep_dim: AxisArgument = None,
         model_index: int = 0,
-    ) -> F32 | tuple[F32, ...]:
+    ) -> Any:
         """VM.run_timesteps, step by step."""
         model = model_at(self.image.models, model_index)
         streamed = streaming_axes(self.image.meta, model, model_index)

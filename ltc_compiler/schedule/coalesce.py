@@ -16,10 +16,19 @@ def coalesce(schedule: Schedule, new: View, carry: View, begin: int) -> bool:
     """Give `new` the rows of `carry`, whose loop body starts at position `begin`. False where that could change a
     result; then nothing is changed."""
     old, target = new.ref.buffer, carry.ref.buffer
-    if not _alike(new, carry) or old.kind is not Kind.TEMPORARY or old.core != target.core or old in schedule.held:
+    if (
+        not _alike(new, carry)
+        or old.kind is not Kind.TEMPORARY
+        or old.core != target.core
+        or old in schedule.held
+    ):
         return False
     first = next((i for i in range(begin, len(schedule.ops)) if _touches(schedule.ops[i], old)), None)
-    if first is None or _depth(schedule.ops[begin:first]) or any(_touches(op, old) for op in schedule.ops[:begin]):
+    if (
+        first is None
+        or _depth(schedule.ops[begin:first])
+        or any(_touches(op, old) for op in schedule.ops[:begin])
+    ):
         return False
     if not _in_place(schedule.ops[first], old, target):
         return False
@@ -37,7 +46,9 @@ def coalesce(schedule: Schedule, new: View, carry: View, begin: int) -> bool:
 def _alike(new: View, carry: View) -> bool:
     """Both fill their whole buffers in the same layout."""
     same = (new.shape, new.uniform, new.contiguous) == (carry.shape, carry.uniform, carry.contiguous)
-    return same and new.ref.offset == 0 and new.ref.level == 0 and new.ref.buffer.rows == carry.ref.buffer.rows
+    return (
+        same and new.ref.offset == 0 and new.ref.level == 0 and new.ref.buffer.rows == carry.ref.buffer.rows
+    )
 
 
 def _touches(op: Op, buffer: Buffer) -> bool:
@@ -67,4 +78,8 @@ def _in_place(op: Op, old: Buffer, target: Buffer) -> bool:
 
 def _is_copy_onto_itself(op: Op) -> bool:
     o = op.operands
-    return op.name == "move" and (o["dst"], o["dst_outer"], o["dst_inner"]) == (o["a"], o["a_outer"], o["a_inner"])
+    return op.name == "move" and (o["dst"], o["dst_outer"], o["dst_inner"]) == (
+        o["a"],
+        o["a_outer"],
+        o["a_inner"],
+    )

@@ -8,7 +8,7 @@ Every stage is deterministic; the same graph and configuration give the same byt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,11 @@ from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
 from .layout import View, fresh, row_count
-from .lowering import HOME, Lowering
+from .lowering import Lowering
 from .memory import allocate
 from .order import Order, reorder
 from .select import lower_graph
 from .virtual import Buffer, Kind, Op, Ref, Schedule
-
 
 SMALL = 4  # blocks of the largest product below which links cannot pay
 LARGE = 2000  # blocks in all above which only the full machine is tried
@@ -46,21 +45,32 @@ class Lowered:
 
 def compile_graph(graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True) -> Program:
     """Compile one graph for one configuration; see `compile_graphs`."""
-    return compile_graphs([(name or graph.name, graph)], config, optimize=optimize)
+    return compile_graphs(
+        [Source(name or graph.name, graph, tuple(range(config.cores)))], config, optimize=optimize
+    )
 
 
-def compile_graphs(models: Sequence[tuple[str, Graph]], config: Config, *, optimize: bool = True) -> Program:
-    """Compile named graphs into one program; equal weights are stored once, every model has a state of its own.
+@dataclass(frozen=True)
+class Source:
+    """A model to compile: its name, its graph, and the cores that it may use; the first of them is its home."""
+
+    name: str
+    graph: Graph
+    cores: tuple[int, ...]
+
+
+def compile_graphs(models: Sequence[Source], config: Config, *, optimize: bool = True) -> Program:
+    """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
     Several numbers of cores and two orders of the instructions are tried, and the exact cycle count decides.
     optimize=False takes the first of each, for a fast answer. Raises AllocationError, UnsupportedError or GraphError.
     """
-    graphs = [(name, run_pipeline(graph)) for name, graph in models]
+    sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
     best: Program | None = None
     failure: AllocationError | None = None
-    for cores in core_counts([g for _, g in graphs], config, optimize):
+    for cores in core_counts(sources, config, optimize):
         try:
-            for program in _programs(graphs, config, cores, optimize):
+            for program in _programs(sources, config, cores, optimize):
                 if best is None or _cycles(program) < _cycles(best):
                     best = program
         except AllocationError as error:
@@ -77,12 +87,13 @@ def _cycles(program: Program) -> int:
     return sum(program.cycle_count_per_inference(m, spaced) for m in models for spaced in (True, False))
 
 
-def core_counts(graphs: Sequence[Graph], config: Config, optimize: bool) -> list[int]:
+def core_counts(models: Sequence[Source], config: Config, optimize: bool) -> list[int]:
     """The numbers of cores that are worth trying. Large models take all of them."""
-    blocks = [_blocks(n, config.block_size) for g in graphs for n in g.walk() if n.op == "linear"]
-    if config.cores == 1 or max(blocks, default=0) < SMALL:
+    blocks = [_blocks(n, config.block_size) for m in models for n in m.graph.walk() if n.op == "linear"]
+    most = max(len(m.cores) for m in models)
+    if most == 1 or max(blocks, default=0) < SMALL:
         return [1]
-    return [config.cores] if sum(blocks) > LARGE or not optimize else list(range(1, config.cores + 1))
+    return [most] if sum(blocks) > LARGE or not optimize else list(range(1, most + 1))
 
 
 def _blocks(node: Node, block: int) -> int:
@@ -90,12 +101,10 @@ def _blocks(node: Node, block: int) -> int:
     return row_count(rows, block) * row_count(columns, block)
 
 
-def _programs(
-    graphs: Sequence[tuple[str, Graph]], config: Config, cores: int, optimize: bool
-) -> Iterator[Program]:
+def _programs(sources: Sequence[Source], config: Config, cores: int, optimize: bool) -> Iterator[Program]:
     """The program for a number of cores, in each order of its instructions."""
-    low = Lowering(config, cores)
-    models = [lower(low, graph, name) for name, graph in graphs]
+    low = Lowering(config)
+    models = [lower(low, m.graph, m.name, m.cores[:cores]) for m in sources]
     schedules = [m.schedule for m in models]
     written = [s.ops for s in schedules]
     orders = (Order.EAGER, Order.STATE_FIRST) if optimize else (Order.AS_WRITTEN,)
@@ -106,9 +115,9 @@ def _programs(
         yield Program(encode(models, low, config, used))
 
 
-def lower(low: Lowering, graph: Graph, name: str) -> Lowered:
-    """Select instructions for a graph: inputs, nodes, outputs, then the states' new values."""
-    low.begin_model()
+def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int]) -> Lowered:
+    """Select instructions for a graph on some cores: inputs, nodes, outputs, then the states' new values."""
+    low.begin_model(cores)
     _emit_inputs(low, graph.inputs)
     states = [(s.name, s.value.shape, _state_buffer(low, s.value, s.initial)) for s in graph.states]
     lower_graph(low, graph)
@@ -133,8 +142,8 @@ def _port_precision(value: Value) -> str:
 def _emit_inputs(low: Lowering, inputs: list[Value]) -> None:
     for port, value in enumerate(inputs):
         view = low.new(value.shape)
-        low.schedule.source = f"input {value.name}"
-        low.schedule.emit("input", HOME, dst=view.ref, rows=view.total_rows, port=port)
+        low.schedule.source, low.schedule.operation = f"input {value.name}", "input"
+        low.schedule.emit("input", low.home, dst=view.ref, rows=view.total_rows, port=port)
         low.env[value] = view
 
 
@@ -145,16 +154,16 @@ def _state_buffer(low: Lowering, value: Value, initial: np.ndarray[Any, Any]) ->
     data = np.zeros((int(np.prod(value.shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
     data[:, :width] = initial.reshape(-1, width)
     data = numerics.write_fp32(data).reshape(-1, low.block)
-    buffer = Buffer(len(data), HOME, Kind.STATE, data)
+    buffer = Buffer(len(data), low.home, Kind.STATE, data)
     low.env[value] = fresh(Ref(buffer), value.shape, low.block)
     return buffer
 
 
 def _emit_outputs(low: Lowering, graph: Graph) -> None:
     for port, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
-        low.schedule.source = f"output {name}"
+        low.schedule.source, low.schedule.operation = f"output {name}", "output"
         view = low.dense(low.view(value))
-        low.schedule.emit("output", HOME, src=view.ref, rows=view.total_rows, port=port)
+        low.schedule.emit("output", low.home, src=view.ref, rows=view.total_rows, port=port)
 
 
 def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> None:
@@ -165,7 +174,7 @@ def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> Non
             raise GraphError(
                 f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
             )
-        low.schedule.source = f"state {state.name}"
+        low.schedule.source, low.schedule.operation = f"state {state.name}", "state"
         old, new = low.view(state.value), low.view(state.next)
         if new == old:
             continue
@@ -192,7 +201,8 @@ def encode(models: Sequence[Lowered], low: Lowering, config: Config, used: list[
     persistent = _persistent(low, [b for m in models for _, _, b in m.states])
     cores = [_core_image(low, config, core, used[core], persistent) for core in range(config.cores)]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
-    meta = {"instructions": places, "streaming": [m.streaming for m in models]}
+    operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
+    meta = {"instructions": places, "operations": operations, "streaming": [m.streaming for m in models]}
     return Image(config, [_instr(op) for op in ops], cores, placed, meta)
 
 

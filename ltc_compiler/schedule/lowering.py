@@ -24,7 +24,6 @@ from .virtual import Buffer, Kind, Ref, Schedule
 if TYPE_CHECKING:
     from .shards import Sharded
 
-HOME = 0  # the core that holds every value
 UNROLL = 4  # longer repetitions become hardware loops where their addresses allow it
 OPERAND_NAMES = ("a", "b", "c")
 
@@ -32,17 +31,17 @@ OPERAND_NAMES = ("a", "b", "c")
 class Lowering:
     """State of one compilation. `env` maps an NNIR value to its view on the home core."""
 
-    def __init__(self, config: Config, cores: int = 1) -> None:
-        """cores: how many of the machine's cores take part."""
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.cores = cores
         self.block = config.block_size
         self.stores = [CoreStores() for _ in range(config.cores)]
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
-        self.begin_model()
+        self.begin_model((0,))
 
-    def begin_model(self) -> None:
-        """Start another model: a schedule of its own, on the same stores and constants."""
+    def begin_model(self, cores: Sequence[int]) -> None:
+        """Start another model on some of the cores: a schedule of its own, on the same stores and constants."""
+        self.cores = tuple(cores)
+        self.home = self.cores[0]  # the core that holds every value that is not spread
         self.schedule = Schedule()
         self.env: dict[Value, View] = {}
         self.shards: dict[Value, Sharded] = {}
@@ -58,14 +57,15 @@ class Lowering:
     def rows(self, width: int) -> int:
         return row_count(width, self.block)
 
-    def new(self, shape: tuple[int, ...], core: int = HOME, uniform: bool = False) -> View:
-        """A canonical view of a new temporary."""
-        view = fresh(Ref(Buffer(0, core)), shape, self.block, uniform)
+    def new(self, shape: tuple[int, ...], core: int | None = None, uniform: bool = False) -> View:
+        """A canonical view of a new temporary, on the home core unless told otherwise."""
+        view = fresh(Ref(Buffer(0, self.home if core is None else core)), shape, self.block, uniform)
         view.ref.buffer.rows = view.total_rows
         return view
 
-    def constant(self, array: NDArray[np.float64], core: int = HOME) -> View:
+    def constant(self, array: NDArray[np.float64], core: int | None = None) -> View:
         """The rows of a constant, stored once a core. A last axis of 1 fills every lane."""
+        core = self.home if core is None else core
         data = pack(array, self.block)
         key = (data.tobytes(), array.shape, core)
         if key not in self.constants:
@@ -87,7 +87,9 @@ class Lowering:
             from .shards import everywhere
 
             array = self.stored(value)
-            self.env[value] = everywhere(self, value, [HOME])[HOME] if array is None else self.constant(array)
+            self.env[value] = (
+                everywhere(self, value, [self.home])[self.home] if array is None else self.constant(array)
+            )
         return self.env[value]
 
     def place(self, value: Value, where: View | Sharded) -> None:

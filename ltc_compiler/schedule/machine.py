@@ -13,18 +13,9 @@ from dataclasses import dataclass
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
+from ltc_compiler.bytecode.cost import beats, busy, latency, occupancy, slots_walked
 from ltc_compiler.errors import InputError, ProgramError
-from ltc_compiler.schedule.beats import (
-    PATTERNS,
-    Beat,
-    Context,
-    Outside,
-    beats,
-    busy,
-    latency,
-    occupancy,
-    slots_walked,
-)
+from ltc_compiler.schedule.beats import PATTERNS, Beat, Context, Outside
 
 __all__ = ["MAX_WORK", "CycleReport", "beats", "busy", "estimate", "latency", "occupancy", "slots_walked"]
 

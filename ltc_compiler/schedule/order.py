@@ -107,7 +107,9 @@ class _Links:
         self.capacity = capacity
         self.rows: dict[Fifo, int] = defaultdict(int)
         self.queue: dict[Fifo, list[Task]] = defaultdict(list)
-        self.partner: dict[tuple[Task, Fifo], Task] = {}  # the receive that takes what a send puts into a FIFO
+        self.partner: dict[
+            tuple[Task, Fifo], Task
+        ] = {}  # the receive that takes what a send puts into a FIFO
         sent: dict[Fifo, list[Task]] = defaultdict(list)
         for task in tasks:
             for fifo in _fifos(task.op):

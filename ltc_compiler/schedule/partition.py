@@ -34,16 +34,16 @@ def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
     return cuts
 
 
-def spread_rows(cuts: Sequence[Cut], block: int, cores: int) -> dict[int, list[Chunk]]:
+def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int]) -> dict[int, list[Chunk]]:
     """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order."""
     chunks: dict[int, list[Chunk]] = {}
     for cut in cuts:
         rows = row_count(cut[1] - cut[0], block)
-        taking_part = min(cores, rows)
-        part, more = divmod(rows, taking_part)
+        taking_part = cores[:rows]
+        part, more = divmod(rows, len(taking_part))
         start = 0
-        for core in range(taking_part):
-            stop = start + part + (core < more)
+        for i, core in enumerate(taking_part):
+            stop = start + part + (i < more)
             chunks.setdefault(core, []).append((cut, start, stop))
             start = stop
     return chunks

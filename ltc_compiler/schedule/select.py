@@ -11,11 +11,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import numerics
 from ..errors import UnsupportedError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..ir.ops import BINARY, OPS, UNARY
 from .layout import View, iteration, leading
-from .lowering import HOME, Lowering
+from .lowering import Lowering
 from .move import reshape, select_move
 from .partition import cut_points, padded_rows, spread_rows
 from .scan import select_scan
@@ -81,6 +82,11 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
             "a matrix product in FP32, and this configuration has none",
             "use BF16 weights, or set fp32_matmul in the configuration",
         )
+    if node.operands[1].type.precision is Precision.FP8_E4M3 and not low.config.fp8_weights:
+        raise low.refuse(
+            "a matrix product with FP8 weights, and this configuration has none",
+            "leave Fp8Weights out, or set fp8_weights in the configuration",
+        )
     cuts = low.cuts.get(result, ((0, weight.shape[0]),))
     chunks = spread_rows(cuts, low.block, low.cores)
     parts: dict[tuple[int, int], list[Part]] = {cut: [] for cut in cuts}
@@ -93,27 +99,35 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
             shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
             parts[cut].append(Part(core, start, stop, replace(view, ref=view.ref.at(first), shape=shape)))
             first += stop - start
-    places = {cut: _placed(p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
+    places = {cut: _placed(low, p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
     if result not in low.cuts:
         return [places[cuts[0]]]
     low.pieces[result] = places
     return []
 
 
-def _placed(parts: list[Part], shape: tuple[int, ...]) -> Place:
-    return parts[0].view if len(parts) == 1 and parts[0].core == HOME else Sharded(shape, tuple(parts))
+def _placed(low: Lowering, parts: list[Part], shape: tuple[int, ...]) -> Place:
+    return parts[0].view if len(parts) == 1 and parts[0].core == low.home else Sharded(shape, tuple(parts))
 
 
 def matmul(
-    low: Lowering, node: Node, x: View, weight: Constants, bias: Constants, index: NDArray[np.int64], core: int
+    low: Lowering,
+    node: Node,
+    x: View,
+    weight: Constants,
+    bias: Constants,
+    index: NDArray[np.int64],
+    core: int,
 ) -> View:
     """One core's matrix instruction (or a few, where the batch has no single row step) for the weight's rows `index`,
     -1 being a row of padding."""
-    fp32 = node.operands[1].type.precision is Precision.FP32
+    stored = node.operands[1].type.precision
+    fp32 = stored is Precision.FP32
+    exponent = numerics.fp8_scale_exponent(weight) if stored is Precision.FP8_E4M3 else None
     x = low.vectors(x)
     present = index >= 0
     rows = np.where(present[:, None], weight[index], 0.0)
-    address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32))
+    address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32, exponent))
     bias_ref = low.constant(np.where(present, bias[index], 0.0).reshape(-1, low.block), core).ref
     dst = low.new((*x.dims, len(index)), core)
     axes = leading([dst, x])
@@ -147,11 +161,11 @@ def select_synapse(low: Lowering, node: Node) -> list[View]:
     v = low.vectors(low.view(node.operands[0]))
     num, den = (low.new(r.shape) for r in node.results)
     src, values, originals, last = synapse_slots(mu, sigma, w, we, mask, low.block, fp32)
-    address = low.stores[HOME].slots.add(src, values, originals, last)
+    address = low.stores[low.home].slots.add(src, values, originals, last)
     for n, d, source in low.repeat(leading([num, den, v]), [num.ref, den.ref, v.ref]):
         op = low.schedule.emit(
             "synapse",
-            HOME,
+            low.home,
             num=n,
             den=d,
             v=source,
@@ -185,7 +199,7 @@ def _reduce_lanes(
     for to, source in low.repeat(outer, [dst.ref, view.ref]):
         low.schedule.emit(
             f"row_{name}",
-            HOME,
+            low.home,
             dst=to,
             dst_step=dst_step,
             src=source,
@@ -209,7 +223,7 @@ def _reduce_rows(
     for to, source in low.repeat(axes, [dst.ref, view.ref]):
         low.schedule.emit(
             f"column_{name}",
-            HOME,
+            low.home,
             dst=to,
             src=source,
             k_step=view.steps[axis],
@@ -247,8 +261,8 @@ def lower_graph(low: Lowering, graph: Graph) -> None:
     for node in graph.nodes:
         if node.op == "constant":
             continue
-        before = low.schedule.source
-        low.schedule.source = str(node.source)
+        before = low.schedule.source, low.schedule.operation
+        low.schedule.source, low.schedule.operation = str(node.source), node.op
         for value, place in zip(node.results, SELECTORS[node.op](low, node), strict=False):
             low.place(value, place)
-        low.schedule.source = before
+        low.schedule.source, low.schedule.operation = before

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..ir.graph import Node, Value
 from .layout import View, leading
-from .lowering import HOME, Lowering
+from .lowering import Lowering
 
 Rows = tuple[int, int, int]  # core, first row of the last axis, end
 
@@ -69,7 +69,7 @@ def operand_part(low: Lowering, value: Value, rows: Rows, shape: tuple[int, ...]
     if width == 1:
         return everywhere(low, value, [core])[core]
     part = part_of(low.view(value), start, stop)
-    if core == HOME:
+    if core == low.home:
         return part
     key = (value, *rows)
     if key not in low.scattered:
@@ -79,27 +79,29 @@ def operand_part(low: Lowering, value: Value, rows: Rows, shape: tuple[int, ...]
 
 
 def everywhere(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, View]:
-    """The whole value on each of the cores; it travels once to those that lack it. A last axis of 1 fills every lane."""
+    """The whole value on each of the cores; it travels once to those that lack it.
+
+    A last axis of 1 fills every lane of its copies."""
     array = low.stored(value)
     if array is not None:
         return {core: low.constant(array, core) for core in cores}
     found = {c: low.copies[value, c] for c in cores if (value, c) in low.copies}
-    if HOME in cores and value in low.env:
-        found[HOME] = low.env[value]
+    if low.home in cores and value in low.env:
+        found[low.home] = low.env[value]
     missing = [c for c in cores if c not in found]
     if missing and value in low.shards:
         found |= gather_parts(low, low.shards[value], missing)
-        if HOME in missing:
-            low.env[value] = found[HOME]
+        if low.home in missing:
+            low.env[value] = found[low.home]
     elif missing:
         view = low.view(value)
         view = low.dense(low.uniform(view) if view.width == 1 else view)
-        copies = {c: low.new(view.shape, c, view.uniform) for c in missing if c != HOME}
+        copies = {c: low.new(view.shape, c, view.uniform) for c in missing if c != low.home}
         send(low, view, list(copies.values()))
         found |= copies
-        if HOME in missing:
-            found[HOME] = view
-    low.copies |= {(value, c): v for c, v in found.items() if c != HOME}
+        if low.home in missing:
+            found[low.home] = view
+    low.copies |= {(value, c): v for c, v in found.items() if c != low.home}
     return found
 
 

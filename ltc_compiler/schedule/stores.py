@@ -49,10 +49,13 @@ class CoreStores:
     entries: Store = field(default_factory=Store)
 
 
-def weight_blocks(weight: NDArray[np.float64], block: int, fp32: bool) -> tuple[NDArray[np.uint16], Floats]:
+def weight_blocks(
+    weight: NDArray[np.float64], block: int, fp32: bool, fp8_exponent: int | None = None
+) -> tuple[NDArray[np.uint16], Floats]:
     """Blocks of a weight (M, K), output row major, and their fp32 originals.
 
-    bf16: one block each. fp32: the high halves, then the low halves.
+    bf16: one block each. fp32: the high halves, then the low halves. fp8_exponent: the values are those of fp8 times
+    two to that power, which bf16 holds exactly.
     """
     rows, columns = (row_count(n, block) for n in weight.shape)
     padded = np.zeros((rows * block, columns * block))
@@ -60,7 +63,8 @@ def weight_blocks(weight: NDArray[np.float64], block: int, fp32: bool) -> tuple[
     wide = padded.reshape(rows, block, columns, block).transpose(0, 2, 1, 3).reshape(-1, block, block)
     tiles = np.ascontiguousarray(numerics.fold_fp32(wide))
     if not fp32:
-        return numerics.bf16_bits(numerics.fold_bf16(wide)), tiles
+        stored = numerics.fold_bf16(wide) if fp8_exponent is None else numerics.fold_fp8(wide, fp8_exponent)
+        return numerics.bf16_bits(stored), tiles
     words = tiles.view(np.uint32)
     halves = np.stack([(words >> 16).astype(np.uint16), (words & 0xFFFF).astype(np.uint16)], 1)
     shadow = np.stack([tiles, np.zeros_like(tiles)], 1)

@@ -50,13 +50,14 @@ class Ref:
 
 @dataclass(eq=False)
 class Op:
-    """An instruction on virtual operands; `source` is the user's place, for the report."""
+    """An instruction on virtual operands. `source` is the user's place and `operation` the graph's, for the report."""
 
     name: str
     core: int
     operands: dict[str, int | Ref]
     source: str = ""
     slots: int | None = None  # the synapse slots that a synapse instruction walks
+    operation: str = ""
 
     @property
     def row(self) -> isa.Instruction:
@@ -75,11 +76,12 @@ class Schedule:
     ops: list[Op] = field(default_factory=list)
     depth: int = 0
     source: str = ""
+    operation: str = ""
     held: dict[Buffer, int] = field(default_factory=dict)  # buffer -> position from which its rows are taken
 
     def emit(self, name: str, core: int, **operands: int | Ref) -> Op:
         """Append an instruction at the user's current place."""
-        op = Op(name, core, operands, self.source)
+        op = Op(name, core, operands, self.source, operation=self.operation)
         self.ops.append(op)
         return op
 

@@ -86,4 +86,6 @@ def _slice(graph: Graph, value: Value, like: Node) -> Value:
     start, stop = like.attrs["start"], like.attrs["stop"]
     if array is not None:
         return graph.constant(array[..., start:stop])
-    return add(graph, "slice", value, axis=value.type.rank - 1, start=start, stop=stop, step=1, source=like.source)
+    return add(
+        graph, "slice", value, axis=value.type.rank - 1, start=start, stop=stop, step=1, source=like.source
+    )

@@ -1,0 +1,55 @@
+"""Several models in one program: weights that are equal are stored once, and every model keeps a state of its own.
+
+builder = ProgramBuilder(Config.v80_c6b32())
+builder.add_nnir(left, "left").add_nnir(right, "right", core_indices=[3, 4, 5])
+program = builder.to_program()
+program.to_vm().run(x, model_index=1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from .config import Config
+from .errors import ConfigError
+from .nnir import NNIR
+from .program import Program
+from .schedule.compile import Source, compile_graphs
+
+
+class ProgramBuilder:
+    """Collects models for one configuration; `model_index` counts them in the order in which they were added."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._models: list[Source] = []
+
+    def add_nnir(
+        self, nnir: NNIR, name: str | None = None, core_indices: Sequence[int] | None = None
+    ) -> Self:
+        """Add a model; returns the builder.
+
+        name: the graph's own if not given. core_indices: the cores that it may use, its home core first; all if not
+        given. Raises ConfigError for a name that is taken, and for cores that the configuration does not have.
+        """
+        name = name or nnir.graph.name
+        if any(m.name == name for m in self._models):
+            raise ConfigError(
+                f"a model is called {name!r} already", where="name", remedy="give each a name of its own"
+            )
+        cores = tuple(range(self.config.cores)) if core_indices is None else tuple(core_indices)
+        if not cores or len(set(cores)) != len(cores) or not set(cores) <= set(range(self.config.cores)):
+            raise ConfigError(
+                f"core_indices is {list(cores)}",
+                where=f"model {name!r}",
+                remedy=f"give different cores from 0 to {self.config.cores - 1}, at least one",
+            )
+        self._models.append(Source(name, nnir.graph, cores))
+        return self
+
+    def to_program(self, *, optimize: bool = True) -> Program:
+        """Compile all models. Raises AllocationError where they do not fit together, ConfigError if there are none."""
+        if not self._models:
+            raise ConfigError("there is no model", where="ProgramBuilder", remedy="call add_nnir first")
+        return compile_graphs(self._models, self.config, optimize=optimize)
