@@ -42,6 +42,10 @@ test: $(READY)
 
 proof: $(READY)
 	$(BIN)/python -m pytest -q tests/proof
+	$(BIN)/python tests/proof/generate_tables.py --check
+	$(BIN)/python tests/proof/fp32_ulp.py
+	$(BIN)/python tests/proof/mutate_core.py
+	$(BIN)/python tests/proof/walk_through.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

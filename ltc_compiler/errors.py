@@ -83,6 +83,10 @@ class AllocationError(LtcError):
         self.available = available
 
 
+class ModelFileError(LtcError, ValueError):
+    """A model file of another tool cannot be read or written, or is no valid model."""
+
+
 class Unsupported(NamedTuple):
     """One thing that the front end cannot lower, with the rewrite that works ("" if none is known)."""
 

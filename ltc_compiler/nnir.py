@@ -54,6 +54,27 @@ class NNIR:
         """Write the text form, constants included, to a file."""
         Path(path).write_text(str(self), encoding="utf-8")
 
+    @staticmethod
+    def from_onnx(path: str | PathLike[str], input_shapes: InputShapes | None = None) -> NNIR:
+        """The NNIR of an ONNX file (opset 7 or later; docs/onnx.md lists the operators). Needs the extra `onnx`.
+
+        input_shapes: sizes of inputs with symbolic axes, {name: shape} or one shape for each input in order.
+        Raises ModelFileError for a file that is no valid model, InputError for missing or wrong shapes, and
+        UnsupportedError with every node that cannot be lowered.
+        """
+        from .onnx import import_onnx
+
+        return NNIR(import_onnx(path, input_shapes))
+
+    def to_onnx(self, path: str | PathLike[str]) -> None:
+        """Write an ONNX file (opset 20, fp32) that other runtimes compute and viewers open. Needs the extra `onnx`.
+
+        States become inputs with their initial values as defaults, and outputs. Raises ModelFileError.
+        """
+        from .onnx import export_onnx
+
+        export_onnx(self.graph, path)
+
     def __str__(self) -> str:
         return print_graph(self.graph)
 

@@ -25,7 +25,8 @@ class Image:
     """A program. Executed front to back, `code` is legal; each instruction is tagged with its core.
 
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
-    (version), "instructions" (index as text -> what it does for the user), "streaming" (one a model:
+    (version), "instructions" (index as text -> what it does for the user: the place in the model),
+    "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
     {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed).
     """
 

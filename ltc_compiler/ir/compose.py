@@ -55,7 +55,7 @@ class Composer:
         arrays = [a for a in (v.constant() for v in values) if a is not None]
         if op != "scan" and values and len(arrays) == len(values):
             types = ops.check_operation(op, [v.type for v in values], attrs)
-            if sum(t.size for t in types) <= FOLD_LIMIT:
+            if sum(t.size for t in types) <= max(FOLD_LIMIT, sum(a.size for a in arrays)):
                 with np.errstate(all="ignore"):
                     folded = ops.OPS[op].evaluate(arrays, attrs)
                 return tuple(self.value(array) for array in folded)

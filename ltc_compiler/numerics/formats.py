@@ -83,12 +83,12 @@ def fold_fp32(x: npt.ArrayLike) -> F32:
     return write_fp32(np.asarray(x, np.float64).astype(np.float32))
 
 
-@quiet
-def fold_bf16(x: npt.ArrayLike) -> F32:
-    """A constant folded in fp64, rounded once to bf16 (13).
+def _odd_fp32(x: npt.ArrayLike) -> F32:
+    """fp64 as fp32, rounded to odd.
 
-    Going through fp32 would round twice; rounding there to odd instead keeps the information that the
-    second rounding needs (Boldo and Melquiond, Emulation of FMA and correctly rounded sums, 2008).
+    Rounding to nearest here and to a narrower format later would round twice; rounding to odd keeps the
+    information that the later rounding needs (Boldo and Melquiond, Emulation of FMA and correctly rounded
+    sums, 2008).
     """
     wide = np.asarray(x, np.float64)
     near = wide.astype(np.float32)
@@ -96,7 +96,19 @@ def fold_bf16(x: npt.ArrayLike) -> F32:
     away = np.abs(near.astype(np.float64)) > np.abs(wide)
     inexact = (near != wide) & ((u & np.uint32(1)) == 0) & (near == near)
     step = np.where(away, u - np.uint32(1), u + np.uint32(1))
-    return to_bf16(from_bits(np.where(inexact, step, u)))
+    return from_bits(np.where(inexact, step, u))
+
+
+@quiet
+def fold_bf16(x: npt.ArrayLike) -> F32:
+    """A constant folded in fp64, rounded once to bf16 (13)."""
+    return to_bf16(_odd_fp32(x))
+
+
+@quiet
+def fold_fp8(x: npt.ArrayLike, exponent: int) -> F32:
+    """A constant folded in fp64, rounded once to fp8 E4M3 with the scale 2^exponent, as bf16 values (5, 13)."""
+    return decode_fp8_e4m3(encode_fp8_e4m3(_odd_fp32(x), exponent), exponent)
 
 
 def _power_of_two(exponent: int) -> np.float32:

@@ -159,7 +159,7 @@ def pool(call: Call) -> Results:
     count = (-(-spare // window.stride) if call.attr("ceil_mode", 0) else spare // window.stride) + 1
     if (count - 1) * window.stride >= size + window.before:
         count -= 1  # a window that starts in the padding at the end is left out
-    end = (count - 1) * window.stride + window.reach - size - window.before
+    end = max(0, (count - 1) * window.stride + window.reach - size - window.before)
     largest = call.op == "MaxPool"
     x = pad(call.c, x, 2, window.before, end, fill=-math.inf if largest else 0.0)
     spread = windows(call.c, x, 2, window.size, window.stride, window.dilation)

@@ -34,7 +34,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "ConvTranspose": ("it raises the rate of the sequence", "Conv on an upsampled input, outside of the model"),
-    "Loop": ("a loop has no fixed length here", "Scan over the time axis, or unroll the loop"),
 }
 
 

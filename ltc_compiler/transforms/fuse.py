@@ -190,7 +190,8 @@ def _spread_over_targets(spread: Value, shape: tuple[int, ...], targets_first: b
 def _plan_linears(graph: Graph) -> Plan:
     groups: dict[tuple[Value, Precision | None], list[Node]] = {}
     for node in graph.nodes:
-        if node.op == "linear" and all(v.constant() is not None for v in node.operands[1:]):
+        scaled = node.precision is Precision.FP8_E4M3  # every weight has a scale of its own
+        if node.op == "linear" and not scaled and all(v.constant() is not None for v in node.operands[1:]):
             groups.setdefault((node.operands[0], node.precision), []).append(node)
     plan: Plan = {}
     for group in groups.values():
