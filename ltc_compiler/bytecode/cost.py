@@ -1,0 +1,90 @@
+"""What one instruction costs by itself: the cycles that it holds its unit, and the cycles until its result is there.
+
+Facts of the instruction table and the configuration alone. When it starts is the clock's matter: schedule/machine.py
+for the compiler, sim_core/timing.cpp for the simulator.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from ltc_compiler import isa
+from ltc_compiler.bytecode.instr import Instr
+from ltc_compiler.bytecode.stores import CoreImage
+from ltc_compiler.config import Config
+
+
+def occupancy(instr: Instr, config: Config) -> int:
+    """Cycles that a computing beat of `instr` holds its unit: more than 1 where fp32 operands take several."""
+    wide = instr.name == "matmul_fp32" or (instr.name == "synapse" and not _is_bf16(instr))
+    return config.fp32_beats if wide else 1
+
+
+def latency(instr: Instr, config: Config) -> int:
+    """Cycles from the start of a writing beat to the first cycle at which the row can be read.
+
+    For a send: until the row can be received. For an output: until the row is out. For control: until the next
+    issue.
+    """
+    row = instr.row_of_table
+    fp32_activation = row.unit == "activation" and not _is_bf16(instr)
+    cycles: int = getattr(config.latency, "activation_fp32" if fp32_activation else row.latency)
+    return cycles + occupancy(instr, config) - 1
+
+
+def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
+    """Beats of one execution of `instr`; 0 for control.
+
+    slots: the synapse slots that it walks, over all its targets. Only a synapse has them, and it needs them:
+    ValueError otherwise.
+    """
+    if (slots is None) == (instr.name == "synapse"):
+        raise ValueError(
+            f"slots is {slots!r} for the instruction {instr.name!r}: a synapse, and it alone, has slots"
+        )
+
+    def counts(*names: str) -> int:
+        return prod(instr.number(name) for name in names)
+
+    match instr.row_of_table.format.pattern:
+        case "elementwise":
+            return counts("n_outer", "n_inner")
+        case "row_reduce":
+            return counts("groups") * config.block_rows(counts("k"))
+        case "column_reduce":
+            return counts("n_inner", "k")
+        case "matrix":
+            return counts("batch", "m_rows") * config.block_rows(counts("k"))
+        case "synapse":
+            return counts("v_rows") + (slots or 0)
+        case "gather":
+            return counts("count")
+        case "send" | "receive" | "input" | "output":
+            return counts("rows")
+        case "loop" | "end":
+            return 0
+        case pattern:
+            raise NotImplementedError(f"no beats for the pattern {pattern!r}")
+
+
+def busy(instr: Instr, config: Config, slots: int | None = None) -> int:
+    """Cycles that `instr` holds its unit if nothing stalls it. slots: as for beats()."""
+    narrow = instr.number("v_rows") if instr.name == "synapse" else 0  # reading a row takes one cycle
+    return narrow + (beats(instr, config, slots) - narrow) * occupancy(instr, config)
+
+
+def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
+    """Slots of each of `targets` target rows of a synapse instruction, from slot `first` on."""
+    counts: list[int] = []
+    at = first
+    for _ in range(targets):
+        begin = at
+        while not core.slots.last[at]:
+            at += 1
+        at += 1
+        counts.append(at - begin)
+    return counts
+
+
+def _is_bf16(instr: Instr) -> bool:
+    return isa.PRECISIONS[instr.number("precision")] == "bf16"
