@@ -86,6 +86,7 @@ class Config:
     gather_entries: int = _ranged(1, 65536, "rows of the gather pattern store")
     instruction_slots: int = _ranged(16, 65536, "instructions")
     link_fifo_rows: int = _ranged(1, 4096, "rows that wait at the end of a link")
+    issue_queue: int = _ranged(1, 64, "instructions that a unit holds, the one at work included")
     fp32_beats: int = _ranged(1, 64, "beats that a weight block takes with fp32 operands")
     fp32_matmul: bool
     fp8_weights: bool
@@ -205,6 +206,7 @@ class Config:
             gather_entries=4096,
             instruction_slots=8192,
             link_fifo_rows=64,
+            issue_queue=8,
             fp32_beats=9,
             fp32_matmul=True,
             fp8_weights=True,

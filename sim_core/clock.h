@@ -35,9 +35,21 @@ struct LinkClock {
     }
 };
 
+// A unit works on one instruction at a time and holds a few more that were issued to it.
+struct UnitClock {
+    std::uint64_t free = 0;            // the last instruction's last beat is over
+    std::vector<std::uint64_t> freed;  // the same of as many instructions as the queue holds, the oldest at `oldest`
+    std::size_t oldest = 0;
+
+    void leave(std::uint64_t cycle) {
+        free = freed[oldest] = cycle;
+        oldest = oldest + 1 == freed.size() ? 0 : oldest + 1;
+    }
+};
+
 struct CoreClock {
     std::uint64_t next_issue = 0;
-    std::array<std::uint64_t, isa::n_units> unit_free{};
+    std::array<UnitClock, isa::n_units> units;
     std::vector<RowClock> rows;
 };
 

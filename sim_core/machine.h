@@ -25,6 +25,7 @@ struct Machine {
     std::uint32_t instruction_slots;
     std::uint32_t link_fifo_rows;
     std::uint32_t fp32_beats;
+    std::uint32_t issue_queue;  // instructions that a unit holds, the one at work included
     bool fp32_matmul;
     bool fp8_weights;
     bool synapse_unit;
@@ -45,6 +46,7 @@ inline constexpr std::uint32_t max_block_size = 128;
 inline constexpr std::uint32_t store = 65536;  // rows, blocks, slots, entries or instructions of one core
 inline constexpr std::uint32_t fifo_rows = 4096;
 inline constexpr std::uint32_t accumulators = 64;
+inline constexpr std::uint32_t issue_queue = 64;
 inline constexpr std::uint32_t cycles = 1000;            // any latency, and fp32_beats
 inline constexpr std::uint32_t instructions = 1u << 20;  // of a program
 inline constexpr std::uint32_t rank = 8;

@@ -93,7 +93,10 @@ public:
     Walk(const Program& program, std::uint64_t arrival, std::size_t limit)
         : program_(program), machine_(program.machine), arrival_(arrival), limit_(limit), cores_(machine_.cores),
           links_(std::size_t{machine_.cores} * machine_.cores), accumulator_(accumulator_slots()) {
-        for (std::uint32_t c = 0; c < machine_.cores; ++c) cores_[c].rows.resize(program.cores[c].tensor_rows);
+        for (std::uint32_t c = 0; c < machine_.cores; ++c) {
+            cores_[c].rows.resize(program.cores[c].tensor_rows);
+            for (UnitClock& unit : cores_[c].units) unit.freed.resize(machine_.issue_queue);
+        }
         for (LinkClock& link : links_) link.places.resize(machine_.link_fifo_rows);
         report_.busy.assign(std::size_t{machine_.cores} * isa::n_units, 0);
     }
@@ -151,10 +154,12 @@ private:
     void execute(const Instruction& in) {
         const auto unit = static_cast<std::size_t>(in.info().unit);
         core_ = &cores_[in.core];
-        const std::uint64_t issue = std::max(core_->next_issue, core_->unit_free[unit]);
-        const std::uint64_t waited = issue - core_->next_issue;
+        UnitClock& queue = core_->units[unit];
+        const std::uint64_t issue = std::max(core_->next_issue, queue.freed[queue.oldest]);
+        const std::uint64_t begin = std::max(issue, queue.free);
+        const std::uint64_t waited = begin - core_->next_issue;
         core_->next_issue = issue + machine_.latency(isa::Latency::issue);
-        Beats<traced> beats(core_->rows.data(), issue, delay(in));
+        Beats<traced> beats(core_->rows.data(), begin, delay(in));
         finish_ = 0;
         switch (in.info().format) {
 #define LTC_CASE(name) \
@@ -162,7 +167,7 @@ private:
             LTC_FORMATS(LTC_CASE)
 #undef LTC_CASE
         }
-        core_->unit_free[unit] = beats.next();
+        queue.leave(beats.next());
         report_.busy[in.core * isa::n_units + unit] += beats.busy;
         last_ready_ = std::max(last_ready_, beats.last_ready);
         if constexpr (traced) record(in, issue, waited, beats);

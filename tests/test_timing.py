@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from programs_for_timing import both, image, machine, op, transfer
 
-from ltc_compiler import isa
-from ltc_compiler.bytecode import Instr, Row
+from ltc_compiler import _core, isa
+from ltc_compiler.bytecode import Image, Instr, Row
 from ltc_compiler.config import Config
 from ltc_compiler.schedule.machine import CycleReport, latency
 
@@ -306,3 +307,26 @@ def test_work_on_state_alone_hides_before_the_input() -> None:
     assert contiguous.latency == 40 + 6 + 10
     spaced = both(program, contiguous.total)
     assert spaced.latency == 8 + 6 + 10
+
+
+def trace_of(program: Image) -> list[tuple[Any, ...]]:
+    """(index, core, issue, start, finish, stall, lost) of every executed instruction."""
+    return list(_core.trace(_core.Program.parse(program.to_bytes())))
+
+
+@pytest.mark.parametrize(("depth", "moved"), [(1, 10 + 1), (2, 1 + 1), (8, 1 + 1)])
+def test_a_unit_queues_what_is_issued_to_it(depth: int, moved: int) -> None:
+    # the first add holds the vector unit in 0..9. The second issues at 10, or at 1 if the queue has a place for it;
+    # the move issues one later, to a unit that is free.
+    code = [op("add", dst=20, n_inner=10), op("add", dst=30, n_inner=10), op("move", dst=50)]
+    report = both(image(machine(issue_queue=depth), code))
+    trace = trace_of(image(machine(issue_queue=depth), code))
+    assert [t[3] for t in trace] == [0, 10, moved]  # the second add starts when the first has left either way
+    assert report.total == 10 + 9 + 6
+
+
+def test_a_full_queue_holds_the_issue_back() -> None:
+    # depth 2: the third add issues when the first has left, at 10, and the move after it
+    code = [*(op("add", dst=20 + 10 * i, n_inner=10) for i in range(3)), op("move", dst=60)]
+    trace = trace_of(image(machine(issue_queue=2), code))
+    assert [t[2] for t in trace] == [0, 1, 10, 11]

@@ -7,7 +7,7 @@ cycle. The simulator's count, sim_core/timing.cpp, is written apart from this on
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -121,7 +121,9 @@ class _Walk:
         self._outside = Outside(image, arrival)
         self._last_ready = 0
         self._next_issue = [0] * cores
-        self._unit_free = [dict.fromkeys(isa.UNITS, 0) for _ in range(cores)]
+        # for every unit, when the instructions that its queue can hold left it, the oldest first
+        depth = image.config.issue_queue
+        self._left = [{unit: deque([0] * depth, depth) for unit in isa.UNITS} for _ in range(cores)]
         self._busy = [dict.fromkeys(isa.UNITS, 0) for _ in range(cores)]
         self._ready: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
         self._last_read: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
@@ -132,10 +134,10 @@ class _Walk:
             self._next_issue = [t + self._config.latency.issue for t in self._next_issue]
             return
         row = instr.row_of_table
-        free = self._unit_free[instr.core]
-        issue = max(self._next_issue[instr.core], free[row.unit])
+        left = self._left[instr.core][row.unit]
+        issue = max(self._next_issue[instr.core], left[0])
         self._next_issue[instr.core] = issue + self._config.latency.issue
-        earliest = issue
+        earliest = max(issue, left[-1])
         until_written = latency(instr, self._config)
         sequence = PATTERNS[row.format.pattern](Context(self._outside, instr, counters))
         try:
@@ -143,10 +145,10 @@ class _Walk:
             while True:
                 start = self._start(instr.core, beat, earliest, until_written)
                 self._busy[instr.core][row.unit] += beat.hold
-                free[row.unit] = earliest = start + beat.hold
+                earliest = start + beat.hold
                 beat = sequence.send(start)
         except StopIteration:
-            return
+            left.append(earliest)
 
     def _start(self, core: int, beat: Beat, earliest: int, until_written: int) -> int:
         """The cycle at which `beat` starts, and what it does to its rows."""

@@ -190,6 +190,7 @@ def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     available = [t for t in tasks if not t.waits]
     issue: dict[int, int] = defaultdict(int)
     unit: dict[tuple[int, str], int] = defaultdict(int)
+    left: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * config.issue_queue)
     result: list[Op] = []
     while available:
         allowed = [t for t in available if links.allows(t)]
@@ -200,8 +201,10 @@ def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
         links.take(chosen)
         core, name = chosen.op.core, chosen.op.row.unit
         start = _start(chosen, issue, unit)
-        issue[core] = max(issue[core], unit[core, name]) + config.latency.issue
+        queue = left[core, name]
+        issue[core] = max(issue[core], queue.pop(0)) + config.latency.issue
         unit[core, name] = start + chosen.busy
+        queue.append(unit[core, name])
         result.append(chosen.op)
         for task, delay in chosen.after:
             task.ready = max(task.ready, start + delay)
