@@ -1,0 +1,71 @@
+"""Every model of the zoo on several boards, under every precision policy: `make proof`.
+
+All machines must give the bits of the smallest one, whole and step by step. It prints the errors against PyTorch.
+
+    python tests/proof/test_models_full.py      measure the errors again and write tests/golden/model_errors.csv
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from models.machine import (
+    FACTOR,
+    FLOOR,
+    POLICIES,
+    assert_same_bits,
+    assert_streams,
+    error,
+    measured,
+    record,
+    run_both,
+    write_measured,
+)
+from models.zoo import ZOO, Case
+
+from ltc_compiler import Config
+
+MACHINES = (Config.tiny_c1b8(), Config.small_c2b16(), Config.ia_840f_c3b64(), Config.v80_c6b32())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("case", ZOO.values(), ids=list(ZOO))
+def test_model_on_every_machine(case: Case, policy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded = record(case, policy)
+    known = measured()[case.name][policy]
+    first = None
+    for machine in MACHINES:
+        outputs = run_both(recorded.nnir.to_program(machine), recorded.inputs)
+        if first is None:
+            first = outputs
+        assert_same_bits(outputs, first, f"{machine.name} and {MACHINES[0].name}")
+        if case.streaming is not None:
+            assert_streams(recorded, machine, outputs)
+    assert first is not None
+    found = error(first, recorded.expected)
+    with capsys.disabled():
+        print(f"{case.name:24s} {policy:8s} error against PyTorch {found:.2e}, recorded {known:.2e}")
+    assert found <= FACTOR * known + FLOOR
+
+
+def _measure() -> None:
+    errors: dict[str, dict[str, float]] = {}
+    for case in ZOO.values():
+        errors[case.name] = {}
+        for policy in POLICIES:
+            recorded = record(case, policy)
+            outputs = run_both(recorded.nnir.to_program(MACHINES[0]), recorded.inputs)
+            errors[case.name][policy] = error(outputs, recorded.expected)
+        print(f"{case.name:24s}", *(f"{p} {e:.2e}" for p, e in errors[case.name].items()), flush=True)
+    write_measured(errors)
+    for policy in POLICIES:
+        worst = max(errors, key=lambda name: errors[name][policy])
+        print(f"worst under {policy}: {worst} {errors[worst][policy]:.2e}")
+
+
+if __name__ == "__main__":
+    _measure()
