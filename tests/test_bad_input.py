@@ -325,3 +325,13 @@ def test_a_bad_machine_is_refused_by_file_and_field(tmp_path: Path, name: str) -
 @given(st.binary(max_size=200))
 def test_no_bytes_are_a_machine_by_accident(content: bytes) -> None:
     refused(ConfigError, lambda: Config.from_bytes(content))
+
+
+def test_a_function_is_no_module() -> None:
+    with pytest.raises(InputError, match=r"is a function, expected a torch\.nn\.Module"):
+        prepare_shape(lambda x: x * 2, torch.randn(1, 3))  # type: ignore[arg-type]
+
+
+def test_a_module_is_no_recorded_graph() -> None:
+    with pytest.raises(GraphError, match=r"a Linear is given, expected a torch\.fx\.GraphModule"):
+        to_nnir(torch.nn.Linear(3, 3))  # type: ignore[arg-type]

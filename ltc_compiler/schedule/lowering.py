@@ -208,15 +208,18 @@ class Lowering:
             every = np.arange(self.block)
             to_row, rows, lanes = (np.repeat(a, self.block) for a in (to_row, rows, lanes))
             to_lane = np.tile(every, len(to_row) // self.block)
-        entries = gather_entries(to_row, (to_lane, lanes), rows, clear, self.block)
+        self.emit_gather(dst, view, gather_entries(to_row, (to_lane, lanes), rows, clear, self.block))
+
+    def emit_gather(self, dst: View, view: View, entries: tuple[NDArray[Any], ...]) -> None:
+        """The instruction for planned entries: source row, destination row, clear, lanes; rows count from the views."""
         core = view.ref.buffer.core
         self.schedule.emit(
             "gather",
             core,
             dst=dst.ref,
-            dst_rows=int(to_row.max()) + 1,
+            dst_rows=int(entries[1].max()) + 1,
             src=view.ref,
-            src_rows=int(rows.max()) + 1,
+            src_rows=int(entries[0].max()) + 1,
             entries=self.stores[core].entries.add(*entries),
             count=len(entries[0]),
         )

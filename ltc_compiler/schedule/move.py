@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.graph import Node
-from .layout import View, canonical_steps
+from .layout import View, canonical_steps, element_rows
 from .lowering import Lowering
+from .stores import gather_entries
 
 
 def _flat(view: View) -> np.ndarray:
@@ -115,9 +116,6 @@ def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) 
 def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:
     """Write elements of a view into given positions of the last axis of dst; other lanes of a row keep theirs,
     or become +0 where the part is the first to reach the row."""
-    from .layout import element_rows
-    from .stores import gather_entries
-
     rows, lanes = (a.reshape(-1) for a in element_rows(view))
     to_row, to_lane = element_rows(dst)
     to_row, to_lane = (a[..., target].reshape(-1) for a in (to_row, to_lane))
@@ -128,17 +126,7 @@ def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, targ
     if target[0] % low.block:
         shared = (out % dst.rows) == first_row
         clear = np.where(shared, 0, clear).astype(np.uint8)
-    core = view.ref.buffer.core
-    low.schedule.emit(
-        "gather",
-        core,
-        dst=dst.ref,
-        dst_rows=int(out.max()) + 1,
-        src=view.ref,
-        src_rows=int(src.max()) + 1,
-        entries=low.stores[core].entries.add(src, out, clear, lane),
-        count=len(src),
-    )
+    low.emit_gather(dst, view, (src, out, clear, lane))
 
 
 def select_move(low: Lowering, node: Node) -> list[View]:
