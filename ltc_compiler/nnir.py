@@ -22,6 +22,7 @@ from .ir.verify import verify
 from .transforms.streaming import Axes, streaming_transform
 
 if TYPE_CHECKING:
+    from .onnx import InputShapes
     from .program import Program
 
 

@@ -6,19 +6,23 @@ long an inference takes, and makes the machines that execute it: the simulator a
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any, Self
 
 from ltc_compiler._core import Program as CoreProgram
-from ltc_compiler._core import cycles
+from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
 from ltc_compiler.bytecode.ports import model_at
 from ltc_compiler.bytecode.steps import Axes, streaming_axes
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.oracle import Oracle
+from ltc_compiler.report import Report, Walk, chrome_trace, draw_timeline
 from ltc_compiler.vm import VM
+
+TRACED = 100_000  # executed instructions, over all cores, that a report takes in
 
 
 class Program:
@@ -182,6 +186,34 @@ class Program:
             summary = dict(cycles(self._core, model_index, arrival))
         last = summary["last_out"] if model.outputs else summary["total"]
         return {"latency": last - summary["offered"], "arrival": arrival, **summary}
+
+    def report(self, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> Report:
+        """Where the cycles of one inference go, by op and by line of the user's source.
+
+        limit: executed instructions that are looked at; a longer inference is reported up to there, and the report
+        says so. Raises InputError for a model that is not there, or a limit below 1.
+        """
+        if limit < 1:
+            raise InputError(f"limit is {limit}", where="limit", remedy="give the number of instructions to look at")
+        summary = self.cycle_summary_per_inference(model_index, spaced)
+        records = trace(self._core, model_index, summary["arrival"], limit + 1)
+        return Report(self._image, Walk(model_index, spaced, summary, records[:limit], len(records) <= limit))
+
+    def save_trace(self, path: str | Path, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> None:
+        """Write a trace of one inference for Perfetto, or the tracing page of Chromium: JSON, one cycle is 1 ns.
+
+        limit, errors: as for report().
+        """
+        content = chrome_trace(self.report(model_index, spaced, limit))
+        Path(path).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+
+    def timeline(self, ax: Any = None, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> Any:
+        """Draw the units of every core over one inference with matplotlib; returns the Axes.
+
+        ax: the Axes to draw into, a new figure's by default. limit, errors: as for report(), and LtcError where
+        matplotlib is missing.
+        """
+        return draw_timeline(self.report(model_index, spaced, limit), ax)
 
     def disassemble(self) -> str:
         """The code as text, one line an instruction, with what each does for the user where that is known."""

@@ -103,7 +103,7 @@ ONE: dict[str, Case] = {
     "spread": lambda x: (x.var(), x.std(1), torch.var_mean(x, 2), torch.std_mean(x, (0, 1), correction=0), x.var(1, False)),
     "norms": lambda x: (x.norm(), linalg.vector_norm(x, 1, 2), x.norm(float("inf"), 1), linalg.norm(x, dim=1), x.norm(p=2, dim=0)),
     "logsumexp": lambda x: (x.logsumexp(1), torch.logsumexp(x, (0, 2), keepdim=True)),
-    "cumsum": lambda x: (x.cumsum(1), torch.cumsum(x, -1)),
+    "cumsum": lambda x: (x.cumsum(1), torch.cumsum(x, -1), x.cumprod(1), torch.cumprod(x, 0)),
     "layer_norm": lambda x: F.layer_norm(x, (4, 6)) + F.layer_norm(x, (6,), W[0], W[1]),
     "rms_norm": lambda x: F.rms_norm(x, (6,), W[0]) + F.rms_norm(x, (6,), eps=1e-3),
     "batch_norm": lambda x: F.batch_norm(x, C4[0], C4[1].abs(), C4[2], C4[3]) + F.batch_norm(x, C4[0], C4[1].abs()),

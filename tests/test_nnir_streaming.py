@@ -224,6 +224,22 @@ def test_operands_of_different_rank_and_constants_beside_the_axis() -> None:
     assert law(g, [1, 0]).inputs[1].shape == (1,)
 
 
+@pytest.mark.parametrize("taps", [1, 3])
+def test_a_scan_may_start_from_an_input(taps: int) -> None:
+    """The initial carry is an input of every step, read in the first that counts, after a latency too."""
+    g, (x, start) = graph((T, 8), (8,))
+    inner, (h, at) = body((8,), (8,))
+    new = add(inner, "tanh", add(inner, "add", h, at))
+    inner.add_output(new)
+    inner.add_output(new)
+    begin = add(g, "mul", start, g.constant(0.5))
+    final, every = scan(g, inner, [begin, convolution(g, x, taps)], 1, T - taps + 1, (0,), (0,))
+    g.add_output(every)
+    g.add_output(final)
+    step = law(g, [0, None], late=taps - 1)
+    assert step.input_streaming_dims == (0, None)
+
+
 def test_an_input_may_stay_out_of_the_stream() -> None:
     g, (x, gain) = graph((T, 8), (8,))
     g.add_output(leaky(g, add(g, "mul", x, gain), 8)[1])
@@ -361,11 +377,17 @@ def other_lengths(g: Graph, x: Value) -> Value:
     return scan(g, inner, [add(g, "amax", x, axis=0, keepdims=False), longer, x], 1, T, (0, 0))[0]
 
 
-def start_from_the_input(g: Graph, x: Value) -> Value:
+def start_from_the_last(g: Graph, x: Value) -> Value:
     inner, (h, at) = body((8,), (8,))
     inner.add_output(add(inner, "add", h, at))
-    start = g.add_input(Type((8,)), "h0")
-    return scan(g, inner, [start, x], 1, T, (0,))[0]
+    last = add(g, "reshape", window(g, x, T - 1, T), shape=(8,))
+    return scan(g, inner, [last, x], 1, T, (0,))[0]
+
+
+def start_from_the_sequence(g: Graph, x: Value) -> Value:
+    inner, (h, at) = body((T, 8), (8,))
+    inner.add_output(add(inner, "add", h, at))
+    return scan(g, inner, [x, x], 1, T, (0,))[0]
 
 
 def whole_sequence_captured(g: Graph, x: Value) -> Value:
@@ -404,7 +426,8 @@ REFUSED: list[tuple[Callable[[Graph, Value], Value], str]] = [
     (axes_that_differ, "joins two streams|operands stream on different axes|stream"),
     (last_joined_with_all, "%y = add: joins the last step of a sequence with the sequence itself"),
     (other_lengths, "reduces over all 9 elements"),
-    (start_from_the_input, "the initial carry 0 is computed from an input"),
+    (start_from_the_last, "joins the last step of a sequence with the sequence itself"),
+    (start_from_the_sequence, "the initial carry 0 is computed from the sequence that streams"),
     (whole_sequence_captured, "reads another stream whole"),
     (numbered_steps, "varies along the streamed axis"),
     (window_within_a_solver, "slices the streamed axis inside a scan"),

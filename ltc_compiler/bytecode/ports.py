@@ -245,7 +245,7 @@ def _from_torch(name: str, tensor: Any) -> Any:
 
 def _shape_remedy(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if math.prod(given) == math.prod(expected):
-        return f"pass it as .reshape{expected}"
+        return f"pass it as .reshape({expected})"
     if len(given) == len(expected) + 1 and given[1:] == expected:
         return "for a sequence of steps call run_timesteps"
     return f"give an array of shape {expected}"

@@ -15,8 +15,12 @@ import numpy as np
 
 from . import ops
 from .graph import Array, Graph, Source, Value
+from .ops import NOWHERE
 
-FOLD_LIMIT = 1 << 24  # elements: larger results of constants are left to the machine, or refused where they are made
+FOLD_LIMIT = (
+    1 << 24
+)  # elements: larger results of constants are left to the machine, or refused where they are made
+CONSTANT_ONLY = frozenset({"sin", "cos"})
 PIECES_LIMIT = 1 << 14  # slices that one operation may be cut into
 
 
@@ -32,9 +36,14 @@ class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collect
 class Composer:
     """Appends to one graph; `source` is the place of the user's operation that is being written."""
 
-    def __init__(self, graph: Graph, source: Source = Source()) -> None:
+    def __init__(self, graph: Graph, source: Source = NOWHERE) -> None:
         self.graph = graph
         self.source = source
+        self.static: set[Value] = set()  # values that follow from constants alone, and are none themselves
+
+    def is_static(self, value: Value) -> bool:
+        """Whether a value follows from constants alone: folding can compute it, scanned constants included."""
+        return value in self.static or value.constant() is not None
 
     def value(self, x: Any) -> Value:
         """A value for a value, number or array."""
@@ -59,7 +68,14 @@ class Composer:
                 with np.errstate(all="ignore"):
                     folded = ops.OPS[op].evaluate(arrays, attrs)
                 return tuple(self.value(array) for array in folded)
-        return ops.add_many(self.graph, op, values, attrs, self.source)
+        static = all(map(self.is_static, values))
+        if op in CONSTANT_ONLY and not static:
+            raise Refused(
+                f"the machine has no unit for {op}", "compute it outside of the model and pass it as an input"
+            )
+        results = ops.add_many(self.graph, op, values, attrs, self.source)
+        self.static.update(results if static else ())
+        return results
 
     # ---------------------------------------------------------------- layout
 
@@ -206,7 +222,9 @@ def _final_carry(x: Value, axis: int) -> Value | None:
     if node.attrs["out_axes"][x.index - node.attrs["carries"]] != axis:
         return None
     stacked = node.body.outputs[x.index]
-    return next((node.results[i] for i in range(node.attrs["carries"]) if node.body.outputs[i] is stacked), None)
+    return next(
+        (node.results[i] for i in range(node.attrs["carries"]) if node.body.outputs[i] is stacked), None
+    )
 
 
 def _same_axis(inner: tuple[int, ...], outer: tuple[int, ...], axis: int) -> int | None:

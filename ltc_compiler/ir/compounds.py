@@ -69,7 +69,9 @@ def _whole_power(c: Composer, x: Value, p: int) -> Value:
 # ---------------------------------------------------------------- windows
 
 
-def pad(c: Composer, x: Value, axis: int, before: int, after: int, mode: str = "constant", fill: float = 0) -> Value:
+def pad(
+    c: Composer, x: Value, axis: int, before: int, after: int, mode: str = "constant", fill: float = 0
+) -> Value:
     """Widen one axis, or cut it where a width is negative. mode: constant, or numpy.pad's edge, reflect, wrap."""
     axis %= len(x.shape)
     size = x.shape[axis]

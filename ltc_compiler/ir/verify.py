@@ -39,9 +39,9 @@ def verify(graph: Graph, folded: bool = False) -> None:
 
 
 def describe(node: Node) -> str:
-    """A node as errors name it: its results and its op."""
-    names = ", ".join(f"%{v.name}" if v.name else "%?" for v in node.results)
-    return f"{names} = {node.op}"
+    """A node as errors name it: its results, as far as they have names, and its op."""
+    names = ", ".join(f"%{v.name}" for v in node.results if v.name)
+    return f"{names} = {node.op}" if names else node.op
 
 
 def _refuse(what: str, where: str, remedy: str) -> GraphError:

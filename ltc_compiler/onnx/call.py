@@ -74,12 +74,14 @@ class Call:
             return self.array(index, name).tolist()
         return self.attr(name, default)
 
-    def ints(self, name: str, index: int = 1 << 16, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
+    def ints(
+        self, name: str, index: int = 1 << 16, default: Sequence[int] | None = None
+    ) -> tuple[int, ...] | None:
         """As `setting`, for a list of whole numbers."""
         found = self.setting(name, index, default)
         if found is None:
             return None
-        return tuple(int(i) for i in (found if isinstance(found, (list, tuple)) else [found]))
+        return tuple(int(i) for i in (found if isinstance(found, Sequence) else [found]))
 
     def axis(self, default: int, rank: int | None = None) -> int:
         """The attribute `axis`, counted from the front."""

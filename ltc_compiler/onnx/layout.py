@@ -135,7 +135,9 @@ def tile(call: Call) -> Results:
 @converts("Pad", limits="padding with a computed value")
 def pad(call: Call) -> Results:
     x = call.x
-    mode = {"constant": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}[call.attr("mode", "constant")]
+    mode = {"constant": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}[
+        call.attr("mode", "constant")
+    ]
     widths = call.ints("pads", 1) or ()
     axes = call.ints("axes", 3, range(len(x.shape))) or ()
     fill = call.setting("value", 2, 0.0)
@@ -166,4 +168,3 @@ def trilu(call: Call) -> Results:
     diagonal = int(call.array(1, "k")) if call.has(1) else 0
     triangle = np.triu if call.attr("upper", 1) else np.tril
     return call.c.add("select", triangle(np.ones(x.shape[-2:]), diagonal), x, 0.0)
-

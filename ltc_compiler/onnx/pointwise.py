@@ -28,6 +28,7 @@ UNARY = {
     "Softplus": "softplus",
     "Reciprocal": "reciprocal",
 }
+PERIODIC = {"Sin": "sin", "Cos": "cos"}
 BINARY = {"Sub": "sub", "Div": "div"}
 VARIADIC = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max", "Sum": "add"}
 LOGIC = {
@@ -46,12 +47,14 @@ def _row(op: str) -> Converter:
     def convert(call: Call) -> Results:
         operands = [call.value(i) for i in range(len(call.inputs))]
         if len(operands) == 1:
-            return call.c.add(op, operands[0]) if call.op in UNARY else operands[0]
+            return call.c.add(op, operands[0]) if call.op in UNARY | PERIODIC else operands[0]
         return reduce(lambda a, b: call.c.add(op, a, b), operands)
 
     return convert
 
 
+for _name, _op in PERIODIC.items():
+    converts(_name, limits="of computed values: the machine has no unit for it")(_row(_op))
 for _name, _op in (UNARY | BINARY | VARIADIC).items():
     converts(_name)(_row(_op))
 
@@ -94,7 +97,9 @@ def mean(call: Call) -> Results:
     return call.c.add("mul", total, 1 / len(call.inputs))
 
 
-@converts("Pow", limits="neither base nor exponent a constant number: computed as exp(y log x), NaN for x < 0")
+@converts(
+    "Pow", limits="neither base nor exponent a constant number: computed as exp(y log x), NaN for x < 0"
+)
 def pow_(call: Call) -> Results:
     base, exponent = call.value(0), call.value(1)
     p, b = exponent.constant(), base.constant()
@@ -212,7 +217,8 @@ def cast(call: Call) -> Results:
 
     if call.op == "CastLike":
         like = call.tensor(1)
-        to = TensorProto.BOOL if like in call.masks or getattr(like, "dtype", None) == bool else TensorProto.FLOAT
+        boolean = like in call.masks if isinstance(like, Value) else like.dtype == bool
+        to = TensorProto.BOOL if boolean else TensorProto.FLOAT
     else:
         to = call.attr("to")
     if to == TensorProto.BOOL:
@@ -226,7 +232,9 @@ def cast(call: Call) -> Results:
 def identity(call: Call) -> Results:
     if call.op == "Dropout":
         if call.opset >= 12 and call.setting("training_mode", 2, False):
-            raise Refused("dropout that is active draws random numbers", "export the model in evaluation mode")
+            raise Refused(
+                "dropout that is active draws random numbers", "export the model in evaluation mode"
+            )
         x = call.tensor(0)
         return [x, np.ones(x.shape, bool)]
     return call.tensor(0)

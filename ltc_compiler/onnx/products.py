@@ -27,7 +27,10 @@ def matmul_(call: Call) -> Results:
 @converts("Gemm")
 def gemm(call: Call) -> Results:
     c, alpha, beta = call.c, call.attr("alpha", 1.0), call.attr("beta", 1.0)
-    a, b = (c.permute(call.value(i), (1, 0)) if call.attr(f"trans{n}", 0) else call.value(i) for i, n in ((0, "A"), (1, "B")))
+    a, b = (
+        c.permute(call.value(i), (1, 0)) if call.attr(f"trans{n}", 0) else call.value(i)
+        for i, n in ((0, "A"), (1, "B"))
+    )
     weight = b.constant()
     if weight is None:
         y = matmul(c, a, b)
@@ -110,19 +113,28 @@ def _one_axis(call: Call, x: Value, kernel: Sequence[int]) -> tuple[Value, Windo
         raise Refused(f"a window of {tuple(kernel)} does not fit the axes of {x.shape}")
     strides, dilations = (call.ints(name, default=[1] * n) or () for name in ("strides", "dilations"))
     pads = call.ints("pads", default=[0] * (2 * n)) or ()
-    if len(strides) != n or len(dilations) != n or len(pads) != 2 * n or min((*strides, *dilations, *kernel)) < 1:
+    if (
+        len(strides) != n
+        or len(dilations) != n
+        or len(pads) != 2 * n
+        or min((*strides, *dilations, *kernel)) < 1
+    ):
         raise Refused("strides, dilations or pads do not fit the axes of the window")
     idle = [i for i in range(n) if spatial[i] == kernel[i] == 1 and pads[i] == pads[n + i] == 0]
     work = [i for i in range(n) if i not in idle] or [n - 1]
     if len(work) > 1:
         raise Refused(f"{call.op} over {len(work)} axes", "one axis, time: (batch, channels, time)")
     at = work[0]
-    before, after = _padding(call, spatial[at], kernel[at], strides[at], dilations[at], pads[at], pads[n + at])
+    before, after = _padding(
+        call, spatial[at], kernel[at], strides[at], dilations[at], pads[at], pads[n + at]
+    )
     x = call.c.reshape(x, (*x.shape[:2], spatial[at]))
     return x, Window(kernel[at], strides[at], dilations[at], before, after), at
 
 
-def _padding(call: Call, size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> tuple[int, int]:
+def _padding(
+    call: Call, size: int, kernel: int, stride: int, dilation: int, before: int, after: int
+) -> tuple[int, int]:
     auto = call.attr("auto_pad", "NOTSET")
     if auto == "NOTSET":
         return before, after
@@ -171,15 +183,17 @@ def pool(call: Call) -> Results:
         counts = window_counts(0, size + window.before + window.after, *shape)
     else:
         counts = window_counts(window.before, window.before + size, *shape)
-    scale: Array | float = 1 / counts
-    scale = float(scale[0]) if (counts == counts[0]).all() else scale
+    scale = 1 / np.maximum(counts, 1)
+    scale = scale[0] if (counts == counts[0]).all() else scale
     return _restored(call, call.c.add("mul", call.c.reduce("sum", spread, (3,), False), scale), call.x, at)
 
 
 @converts("GlobalAveragePool", "GlobalMaxPool")
 def global_pool(call: Call) -> Results:
     axes = range(2, len(call.x.shape))
-    return call.c.mean(call.x, axes, True) if "Average" in call.op else call.c.reduce("amax", call.x, axes, True)
+    return (
+        call.c.mean(call.x, axes, True) if "Average" in call.op else call.c.reduce("amax", call.x, axes, True)
+    )
 
 
 # ---------------------------------------------------------------- reductions
@@ -218,7 +232,11 @@ def reductions(call: Call) -> Results:
         y = c.add("add", c.add("log", sums), top)
         gone = {a % len(x.shape) for a in axes}
         return y if keep else c.reshape(y, [d for i, d in enumerate(x.shape) if i not in gone])
-    term = {"L1": lambda: c.add("abs", x), "L2": lambda: c.add("mul", x, x), "SumSquare": lambda: c.add("mul", x, x)}
+    term = {
+        "L1": lambda: c.add("abs", x),
+        "L2": lambda: c.add("mul", x, x),
+        "SumSquare": lambda: c.add("mul", x, x),
+    }
     y = c.reduce("sum", term.get(kind, lambda: x)(), axes, keep)
     final = {"L2": "sqrt", "LogSum": "log"}.get(kind)
     return y if final is None else c.add(final, y)
@@ -260,7 +278,9 @@ def _column(call: Call, index: int, rank: int) -> Value:
 def batch_norm(call: Call) -> Results:
     if call.attr("training_mode", 0):
         raise Refused("it uses the statistics of its batch", "export the model in evaluation mode")
-    scale, offset, mean, var = (call.weight(i, n, 1) for i, n in ((1, "scale"), (2, "B"), (3, "mean"), (4, "var")))
+    scale, offset, mean, var = (
+        call.weight(i, n, 1) for i, n in ((1, "scale"), (2, "B"), (3, "mean"), (4, "var"))
+    )
     shape = (-1, *[1] * (len(call.x.shape) - 2))
     factor = scale / np.sqrt(var + call.attr("epsilon", 1e-5))
     return _affine(call, call.x, factor.reshape(shape), (offset - mean * factor).reshape(shape))
@@ -289,7 +309,7 @@ def instance_norm(call: Call) -> Results:
     return _affine(call, y, _column(call, 1, rank), _column(call, 2, rank))
 
 
-@converts("GroupNormalization")
+@converts("GroupNormalization", limits="before opset 21")
 def group_norm(call: Call) -> Results:
     x, groups = call.x, int(call.attr("num_groups"))
     batch, channels, *rest = x.shape
@@ -297,8 +317,5 @@ def group_norm(call: Call) -> Results:
         raise Refused(f"{channels} channels do not make {groups} groups")
     grouped = call.c.reshape(x, (batch, groups, channels // groups * math.prod(rest)))
     y, _, _ = standardise(call.c, grouped, (2,), call.attr("epsilon", 1e-5))
-    if call.opset < 21:  # one scale and one offset a group
-        y = _affine(call, y, _column(call, 1, 3), _column(call, 2, 3))
-        return call.c.reshape(y, x.shape)
     y = call.c.reshape(y, x.shape)
     return _affine(call, y, _column(call, 1, len(x.shape)), _column(call, 2, len(x.shape)))

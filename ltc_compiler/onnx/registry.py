@@ -19,11 +19,20 @@ class Row(NamedTuple):
 
 CONVERTERS: dict[str, Row] = {}
 
+# Operators that the importer converts itself (control.py), since they hold graphs, and what of them it does not take.
+STRUCTURED = {
+    "Constant": "strings, sparse tensors",
+    "If": "a computed condition",
+    "Loop": "a computed trip count or condition; reading the iteration number",
+    "Scan": "opset 8, which has a batch axis",
+}
+
 # Known operators that have no converter: the reason, and the rewrite that works.
 REFUSED: dict[str, tuple[str, str]] = {
-    "Erf": ("the machine has no unit for the error function alone", "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken"),
-    "Sin": ("the machine has no unit for it", "compute it outside of the model and pass it as an input"),
-    "Cos": ("the machine has no unit for it", "compute it outside of the model and pass it as an input"),
+    "Erf": (
+        "the machine has no unit for the error function alone",
+        "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken",
+    ),
     "Floor": ("the machine does not round to whole numbers", "compute it outside of the model"),
     "Ceil": ("the machine does not round to whole numbers", "compute it outside of the model"),
     "Round": ("the machine does not round to whole numbers", "compute it outside of the model"),
@@ -33,7 +42,10 @@ REFUSED: dict[str, tuple[str, str]] = {
     "TopK": ("sorting depends on the data", "ReduceMax for the largest"),
     "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),
-    "ConvTranspose": ("it raises the rate of the sequence", "Conv on an upsampled input, outside of the model"),
+    "ConvTranspose": (
+        "it raises the rate of the sequence",
+        "Conv on an upsampled input, outside of the model",
+    ),
 }
 
 
@@ -50,9 +62,10 @@ def converts(*names: str, limits: str = "") -> Callable[[Converter], Converter]:
 
 def operators_markdown() -> str:
     """The table of supported operators, and that of refused ones."""
+    limits = {name: row.limits for name, row in CONVERTERS.items()} | STRUCTURED
     lines = ["| operator | not taken |", "|---|---|"]
-    lines += [f"| {name} | {CONVERTERS[name].limits or '—'} |" for name in sorted(CONVERTERS)]
-    lines += ["", "Known operators that are refused unless their inputs are constants:", ""]
+    lines += [f"| {name} | {limits[name] or '—'} |" for name in sorted(limits)]
+    lines += ["", "Known operators that are refused where they read what is computed from an input:", ""]
     lines += ["| operator | reason | rewrite |", "|---|---|---|"]
     lines += [f"| {name} | {reason} | {rewrite} |" for name, (reason, rewrite) in sorted(REFUSED.items())]
     return "\n".join(lines) + "\n"

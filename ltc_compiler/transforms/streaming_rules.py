@@ -28,7 +28,10 @@ def pointwise(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     from_right = {len(k.whole) - k.axis for k in kinds if isinstance(k, Stream)}
     if len(from_right) > 1:
         raise refusal(
-            node, "operands stream on different axes", "permute one of them, so that the axes coincide"
+            node,
+            "operands stream on different axes",
+            "permute one of them, so that the axes coincide; attention streams if it is causal or sees a window:"
+            " scaled_dot_product_attention(q, k, v, is_causal=True), or a mask of the last positions",
         )
     back = from_right.pop()
     axis = node.results[0].type.rank - back
@@ -133,11 +136,13 @@ def slice_(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     if count == 1 and x.length > 1:
         if start != x.length - 1:
             raise refusal(node, f"selects the fixed step {start} of {x.length}",
-                          "only the last one, -1, is in a stream")  # fmt: skip
+                          "only the last one, -1, is in a stream: write a loop over time with ltc_torch.nn.Scan; what"
+                          " runs backwards (a flip, a bidirectional layer) needs the whole sequence")  # fmt: skip
         value = s.current(x, node)
         return [Current(add(s.graph, "reshape", value, shape=node.results[0].shape, source=node.source))]
     if step != 1:
-        raise refusal(node, f"a step of {step} changes the rate of the stream", "keep every element")
+        raise refusal(node, f"a step of {step} changes the rate of the stream",
+                      "keep every element: a stride of 1, and let the host take the steps it needs")  # fmt: skip
     history = None
     if x.history is not None and start < -x.off:
         history = np.take(x.history, range(start, -x.off), axis)

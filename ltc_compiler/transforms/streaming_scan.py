@@ -1,13 +1,16 @@
 """The streaming rule of scan, in its two forms.
 
 Along the streamed axis, a scan becomes its body, with the carries as states; they are held back while t < off, when
-its inputs are not there yet. Any other scan runs in full within each step: its body is streamed in its turn, with the
-streamed axis where each body input has it.
+its inputs are not there yet. Initial carries that an input gives are read in the first step that counts, and only then:
+such an input stays an input of every step. Any other scan runs in full within each step: its body is streamed in its
+turn, with the streamed axis where each body input has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+import numpy as np
 
 from ..ir.graph import Graph, Node, Type
 from ..ir.ops import add, scan_parts
@@ -28,9 +31,9 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         raise refusal(node, "a scan along the streamed axis reads another stream whole",
                       "scan that one too, so that each step sees its own slice")  # fmt: skip
     for i, kind in enumerate(first):
-        if kind.value.constant() is None:
-            raise refusal(node, f"the initial carry {i} is computed from an input",
-                          "start from a constant; the state can be set from outside before the first step")  # fmt: skip
+        if not isinstance(kind, Static):
+            raise refusal(node, f"the initial carry {i} is computed from the sequence that streams",
+                          "start from a constant or from an input that does not stream")  # fmt: skip
     if s.memory is None:
         raise refusal(node, "a scan along the streamed axis stands inside a scan that runs within each step",
                       "exchange the two loops")  # fmt: skip
@@ -41,12 +44,15 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
     """The body, once, with its carries as states."""
     first, scanned, captured = scan_parts(kinds, node.attrs)
     off, length = s.ready(kinds, node)
-    states = []
+    states, inputs = [], []
     for kind, value in zip(first, node.body.inputs, strict=False):
         initial = kind.value.constant()
-        assert initial is not None
-        states.append(memory.add_state(initial, value.name or "carry"))
-    inputs = [state.value for state in states]
+        known = np.zeros(value.shape) if initial is None else initial
+        states.append(memory.add_state(known, value.name or "carry"))
+        inputs.append(states[-1].value)
+        if initial is None:
+            begun = memory.after(off + 1, node.source)
+            inputs[-1] = add(s.graph, "select", begun, inputs[-1], kind.value, source=node.source)
     for kind, axis in zip(scanned, node.attrs["in_axes"], strict=True):
         at = s.delay(kind, off, node) if isinstance(kind, Stream) else s.without_axis(kind.value, axis, node)
         inputs.append(at)

@@ -37,20 +37,19 @@ def multihead(
     if batched and not module.batch_first:
         inputs = [x.transpose(0, 1) for x in inputs]
     q, k, v = (_heads(x, *p, module.num_heads) for x, p in zip(inputs, _projections(module), strict=True))
-    scores = (q / math.sqrt(q.shape[-1])) @ k.mT
-    for mask, shape in (
-        (attn_mask, _mask_shape(attn_mask, module.num_heads)),
-        (key_padding_mask, (-1, 1, 1, k.shape[2])),
-    ):
-        if mask is not None:
-            mask = mask.reshape(shape)
-            scores = scores.masked_fill(mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    weights = F.softmax(scores, -1)
-    y = (weights @ v).transpose(1, 2).flatten(2)
+    mask = _joined(
+        None if attn_mask is None else attn_mask.reshape(_mask_shape(attn_mask, module.num_heads)),
+        None if key_padding_mask is None else key_padding_mask.reshape(-1, 1, 1, k.shape[2]),
+    )
+    y = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
     y = F.linear(y, module.out_proj.weight, module.out_proj.bias)
     if batched and not module.batch_first:
         y = y.transpose(0, 1)
-    shown = (weights.mean(1) if average_attn_weights else weights) if need_weights else None
+    shown = None
+    if need_weights:
+        scores = (q / math.sqrt(q.shape[-1])) @ k.mT
+        weights = F.softmax(scores if mask is None else scores + _added(mask), -1)
+        shown = weights.mean(1) if average_attn_weights else weights
     if not batched:
         y, shown = y.squeeze(0), None if shown is None else shown.squeeze(0)
     return y, shown
@@ -68,7 +67,20 @@ def _heads(x: Tensor, weight: Tensor, bias: Tensor | None, count: int) -> Tensor
     return F.linear(x, weight, bias).reshape(*x.shape[:2], count, -1).transpose(1, 2)
 
 
-def _mask_shape(mask: Tensor | None, heads: int) -> tuple[int, ...]:
-    if mask is None or mask.dim() == 2:
-        return () if mask is None else (1, 1, *mask.shape)
-    return (-1, heads, *mask.shape[1:])
+def _mask_shape(mask: Tensor, heads: int) -> tuple[int, ...]:
+    return (1, 1, *mask.shape) if mask.dim() == 2 else (-1, heads, *mask.shape[1:])
+
+
+def _joined(mask: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    """One mask to add, or of what may be seen; the module's own booleans say what may not."""
+    given = [~m if m.dtype == torch.bool else m for m in (mask, padding) if m is not None]
+    if len(given) == 2:
+        return _added(given[0]) + _added(given[1])
+    return given[0] if given else None
+
+
+def _added(mask: Tensor) -> Tensor:
+    """What a mask adds to the scores."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(()).masked_fill(~mask, -math.inf)

@@ -18,6 +18,7 @@ from .emit import Emitter
 from .layout import pad, unfold
 from .linear import contract
 from .registry import Refused, converts
+from .ring import ring_attention, window_of
 
 Axes = int | Sequence[int] | None
 
@@ -107,16 +108,17 @@ def normalize(
     return c.add("div", input, c.add("max", norm(c, input, p, dim, True), eps))
 
 
-@converts("cumsum")
+@converts("cumsum", "cumprod")
 def cumsum(c: Emitter, input: Value, dim: int, **_: Any) -> Value:
-    """A scan that carries the running sum."""
+    """A scan that carries the running sum or product."""
+    op, start = ("add", 0.0) if c.target == "cumsum" else ("mul", 1.0)
     axis = dim % len(input.shape)
     shape = input.shape[:axis] + input.shape[axis + 1 :]
-    b = c.body(Graph("cumsum"))
-    zero = c.value(np.zeros(shape))
-    running = b.graph.add_input(zero.type, "running")
-    now = b.graph.add_input(zero.type, "now")
-    new = b.add("add", running, now)
+    b = c.body(Graph(c.target))
+    first = c.value(np.full(shape, start))
+    running = b.graph.add_input(first.type, "running")
+    now = b.graph.add_input(first.type, "now")
+    new = b.add(op, running, now)
     b.graph.add_output(new, "running")
     b.graph.add_output(new, "y")
     attrs = {
@@ -126,7 +128,7 @@ def cumsum(c: Emitter, input: Value, dim: int, **_: Any) -> Value:
         "in_axes": (axis,),
         "out_axes": (axis,),
     }
-    return c.add_many("scan", [zero, input], body=b.graph, **attrs)[1]
+    return c.add_many("scan", [first, input], body=b.graph, **attrs)[1]
 
 
 # ---------------------------------------------------------------- softmax and norms
@@ -256,8 +258,13 @@ def attention(
     if enable_gqa:
         raise Refused("scaled_dot_product_attention with enable_gqa", "repeat_interleave the keys and values")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    query = c.add("mul", query, factor)
     rank = len(key.shape)
-    scores = contract(c, c.add("mul", query, factor), c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
+    length = key.shape[-2]
+    window = window_of(c, length, is_causal, attn_mask)
+    if window is not None and length > 1 and query.shape[:-1] == key.shape[:-1] == value.shape[:-1]:
+        return ring_attention(c, query, key, value, window)
+    scores = contract(c, query, c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
     if is_causal:
         mask = np.tril(np.ones(scores.shape[-2:]))
         scores = c.add("select", mask, scores, -math.inf)

@@ -85,7 +85,7 @@ def einsum(c: Emitter, equation: str, *operands: Any) -> Value:
     letters = "".join(terms)
     if "." in equation or any(len(set(t)) < len(t) for t in terms) or len(terms) > 2:
         raise Refused(
-            f"einsum {equation!r}",
+            f"einsum {equation!r}: letters that repeat in an operand, '...' and more than two operands are not known",
             "matmul, sum and permute; or one or two operands without repeats and '...'",
         )
     output = output if "->" in equation else "".join(sorted(x for x in set(letters) if letters.count(x) == 1))

@@ -22,6 +22,7 @@ from ltc_compiler.nnir import NNIR
 from . import decompose, indexing, layout, linear, pointwise  # noqa: F401 - they fill the registry
 from .calls import is_random
 from .emit import Emitter
+from .hints import hint
 from .registry import FUNCTIONS, LEAVES, Refused, find
 
 
@@ -36,8 +37,11 @@ def to_nnir(
     Raises UnsupportedError with every operation that cannot be lowered, each with the user's line, the reason and a
     rewrite; GraphError for a graph that `prepare_shape` did not make.
     """
+    remedy = "pass the graph that ltc_torch.fx.prepare_shape returns"
+    if not isinstance(graph_module, fx.GraphModule):
+        what = f"a {type(graph_module).__name__} is given, expected a torch.fx.GraphModule"
+        raise GraphError(what, where="to_nnir", remedy=remedy)
     if any("source" not in n.meta for n in graph_module.graph.nodes if n.op not in ("output", "get_attr")):
-        remedy = "pass the graph that ltc_torch.fx.prepare_shape returns"
         raise GraphError("the graph has no shapes", where=type(graph_module).__name__, remedy=remedy)
     converter = _Converter(graph_module, None)
     graph = converter.convert(type(graph_module).__name__, inputs_precisions)
@@ -152,7 +156,7 @@ class _Converter:
             raise Refused("draws random numbers", "pass them as an input, or leave them out in eval mode")
         convert = FUNCTIONS.get(name)
         if convert is None:
-            raise Refused("there is no lowering for this operation", "rewrite it with supported operations")
+            raise Refused(*hint(name))
         value = convert(emitter, *args, **kwargs)
         if isinstance(value, Value) and node.meta.get("dtype") == torch.bool:
             emitter.masks.add(value)

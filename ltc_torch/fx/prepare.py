@@ -20,9 +20,9 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedError
 
-from . import registry
+from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
+from .catch import intercepted
 from .record import Recorder, Session, current, paused
-from .solvers import intercepted
 
 _TOLERANCE = 1e-3  # of the largest element; rewrites (LSTM, ODE steps) differ from the model by rounding
 
@@ -53,6 +53,9 @@ def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
 
 
 def _check(model: nn.Module, inputs: Any) -> None:
+    if not isinstance(model, nn.Module):
+        what = f"the model is a {type(model).__name__}, expected a torch.nn.Module"
+        raise InputError(what, where="prepare_shape", remedy="put the function in the forward of a module")
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError(
             "the model is TorchScript, which hides its operations", remedy="pass the nn.Module itself"

@@ -1,17 +1,13 @@
 """torchdiffeq in a recording: `odeint` with a fixed-step method becomes a scan over the solver's steps.
 
-While a model is recorded, `odeint` and `odeint_adjoint` are caught whatever name they were imported under, by giving
-the function objects other code; elsewhere, and in other threads, they do what they always did. The solve is then
-written in torch operations, which the recorder sees: the ODE function is recorded once, whatever the number of steps.
+While a model is recorded, `odeint` and `odeint_adjoint` are caught (catch.py). The solve is then written in torch
+operations, which the recorder sees: the ODE function is recorded once, whatever the number of steps.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +15,7 @@ from torch import Tensor
 
 from ltc_compiler.errors import InputError, LtcError
 
+from .catch import caught
 from .record import current, paused
 from .sources import refuse
 from .structured import scan
@@ -27,52 +24,11 @@ from .tableaux import TABLEAUX, Tableau
 State = tuple[Tensor, ...]
 Func = Callable[[Tensor, State], State]
 
-_CAUGHT = (("torchdiffeq._impl.odeint", "odeint"), ("torchdiffeq._impl.adjoint", "odeint_adjoint"))
 _OPTIONS = frozenset(("step_size", "grid_constructor", "perturb", "interp", "norm"))
-_lock = threading.Lock()
-_users = 0
-_originals: dict[str, tuple[Any, types.CodeType]] = {}
 
 
-def _hooked(*args: Any, **kwargs: Any) -> Any:
-    return __ltc_hook__(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821 - a global of torchdiffeq's module
-
-
-@contextmanager
-def intercepted() -> Iterator[None]:
-    """Catch torchdiffeq's solves while a recording runs; nested and concurrent uses share one change."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _catch()
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                for function, code in _originals.values():
-                    function.__code__ = code
-                    del function.__globals__["__ltc_hook__"]
-                _originals.clear()
-
-
-def _catch() -> None:
-    for module, name in _CAUGHT:
-        if module not in sys.modules:
-            continue
-        function = getattr(sys.modules[module], name)
-        code = function.__code__
-        original = types.FunctionType(
-            code, function.__globals__, name, function.__defaults__, function.__closure__
-        )
-        original.__kwdefaults__ = function.__kwdefaults__
-        _originals[name] = (function, code)
-        function.__globals__["__ltc_hook__"] = _dispatch(original)
-        function.__code__ = _hooked.__code__
-
-
+@caught("torchdiffeq._impl.odeint", "odeint")
+@caught("torchdiffeq._impl.adjoint", "odeint_adjoint")
 def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
     def dispatch(func: Any, y0: Any, t: Tensor, **kwargs: Any) -> Any:
         replacement = _replacement.active
@@ -159,6 +115,9 @@ def solve(
     if method not in TABLEAUX:
         remedy = f"method= one of {', '.join(TABLEAUX)}, with options={{'step_size': ...}}, or ltc_torch.fixed_step"
         raise _refuse(f"method {method!r} chooses its steps by values or keeps a history of steps", remedy)
+    if hasattr(func, "callback_step"):
+        raise _refuse("callback_step of the ODE function runs outside of the graph, between the solver's steps",
+                      "move what it computes into the ODE function, or take the callback off")  # fmt: skip
     if unknown := sorted(set(options) - _OPTIONS):
         raise _refuse(
             f"option {unknown[0]!r} is not known to fixed-step methods", f"options are {sorted(_OPTIONS)}"

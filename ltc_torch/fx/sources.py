@@ -9,6 +9,7 @@ import linecache
 import os
 import sys
 from importlib.util import find_spec
+from types import FrameType
 
 from ltc_compiler.errors import Unsupported, UnsupportedError
 from ltc_compiler.ir.graph import Source
@@ -30,17 +31,22 @@ _LIBRARY_FOLDERS = _folders()
 
 
 def user_source(module: str) -> Source:
-    """The innermost line of user code now running; only the module path if there is none."""
-    frame = sys._getframe(1)
+    """The innermost line of user code now running.
+
+    Where a library's module is the model itself there is none: then the line that asked for the recording.
+    """
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != _BOUNDARY:
         file = frame.f_code.co_filename
         if not file.startswith(_LIBRARY_FOLDERS) and not file.startswith("<"):
             text = linecache.getline(file, frame.f_lineno).strip()
             return Source(module, file, frame.f_lineno, text)
-        if frame.f_back is None:
-            break
         frame = frame.f_back
-    return Source(module)
+    if frame is None or frame.f_back is None:
+        return Source(module)
+    asked = frame.f_back
+    text = linecache.getline(asked.f_code.co_filename, asked.f_lineno).strip()
+    return Source(module, asked.f_code.co_filename, asked.f_lineno, text)
 
 
 def refuse(node: str, module: str, reason: str, rewrite: str) -> UnsupportedError:

@@ -201,7 +201,7 @@ MODELS: dict[str, tuple[Any, ...]] = {
     ),
     "strided_convolutions": (Strided, x(B, 12, D)),
     "attention": (lambda: Attention(False), x(B, T, D)),
-    "causal_attention": (lambda: Attention(True), x(B, T, D)),
+    "causal_attention": (lambda: Attention(True), x(B, T, D), (1,)),
     "multihead_attention": (lambda: MultiHead(), x(B, T, D)),
     "in_place": (InPlace, x(B, T, D)),
     "many_outputs": (ManyOutputs, lambda: (torch.randn(B, D), torch.randn(B, D))),

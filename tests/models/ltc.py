@@ -95,10 +95,11 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "ltc_spans": (ltc(wiring, True), with_spans(1, (1, T)), (1, 1)),
     "ltc_spans_column": (ltc(lambda: H, True), with_spans(1, (1, T, 1)), (1, 1)),
     "ltc_shared_spans": (ltc(lambda: H, True), with_spans(3, (1, T)), (1, 1)),
-    "ltc_state": (ltc(), lambda: (torch.randn(B, T, D), torch.rand(B, H))),
+    "ltc_state": (ltc(), lambda: (torch.randn(B, T, D), torch.rand(B, H)), (1, None)),
     "ltc_mixed_state": (
         ltc(mixed_memory=True),
         lambda: (torch.randn(B, T, D), torch.rand(B, H), torch.rand(B, H)),
+        (1, None, None),
     ),
     "ltc_last": (ltc(wiring, return_sequences=False), x(B, T, D), (1,)),
     "ltc_time_major": (ltc(batch_first=False), x(T, B, D), (0,)),

@@ -1,20 +1,22 @@
 """The list of models: a name, a factory, example inputs and the axis of every input along which the model streams.
 
 `build(case)` seeds, so that a model and its inputs are the same in every test. `streaming` is None for a model that
-has no step-by-step form, else one axis per input tensor, None for an input that stays (a state).
+has no step-by-step form, else one axis per input tensor, in order, None for one that stays (a state).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils import _pytree as pytree
 
-from . import basic, ltc, ode, recurrent
+from . import basic, causal, ltc, ode, recurrent
 
-Inputs = tuple[Tensor, ...]
+Inputs = tuple[Any, ...]  # tensors, or nests of them
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,11 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, In
     """The model in eval mode and its example inputs, both in `dtype`."""
     torch.manual_seed(sum(map(ord, case.name)))
     model = case.factory().eval().to(dtype)
-    return model, tuple(x.to(dtype) for x in case.inputs())
+    return model, pytree.tree_map(lambda x: x.to(dtype), case.inputs())
 
 
 ZOO: dict[str, Case] = {
-    name: Case(name, *row) for module in (basic, ode, ltc, recurrent) for name, row in module.MODELS.items()
+    name: Case(name, *row)
+    for module in (basic, causal, ode, ltc, recurrent)
+    for name, row in module.MODELS.items()
 }

@@ -1,0 +1,103 @@
+"""The command line: compile an ONNX file and print how long an inference takes and what it uses.
+
+python -m ltc_compiler.onnx model.onnx --config v80_c6b32 --shape x=60,1,8 --stream 0 --output model.ltcp
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..config import Config
+from ..errors import InputError, LtcError
+from ..program import Program
+from ..schedule.compile import compile_graph
+from ..transforms.streaming import streaming_transform
+from . import import_onnx
+from .registry import operators_markdown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 1 with the error on stderr."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.operators:
+        print(operators_markdown(), end="")
+        return 0
+    if given.model is None:
+        parser.error("the path of an ONNX file is missing")
+    try:
+        program = _compile(given)
+        if given.output is not None:
+            program.save(given.output)
+    except (LtcError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(report(program))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m ltc_compiler.onnx", description=__doc__.split("\n\n")[0])
+    parser.add_argument("model", nargs="?", help="the ONNX file")
+    parser.add_argument(
+        "--config", default="v80_c6b32", help="a preset's name, or a TOML file (default: v80_c6b32)"
+    )
+    parser.add_argument("--shape", action="append", default=[], metavar="NAME=N,N,...",
+                        help="the shape of an input with symbolic axes; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "--stream", type=int, metavar="AXIS", help="compile one step, streamed along this axis"
+    )
+    parser.add_argument("--output", metavar="FILE", help="where to save the program")
+    parser.add_argument(
+        "--operators", action="store_true", help="print the table of supported operators and stop"
+    )
+    return parser
+
+
+def _compile(given: argparse.Namespace) -> Program:
+    graph = import_onnx(given.model, dict(map(_shape, given.shape)) or None)
+    if given.stream is not None:
+        graph = streaming_transform(graph, given.stream)
+    return compile_graph(graph, _config(given.config), Path(given.model).stem)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition("=")
+    if not name or not all(s.strip().isdecimal() for s in sizes.split(",")):
+        raise InputError(
+            f"--shape is {text!r}", where="command line", remedy="write it as --shape name=60,1,8"
+        )
+    return name, tuple(int(s) for s in sizes.split(","))
+
+
+def _config(name: str) -> Config:
+    return Config.load(name) if name.endswith(".toml") else Config.preset(name)
+
+
+def report(program: Program) -> str:
+    """Time and size of a program, for people."""
+    metrics = program.metrics()
+    spaced, contiguous = (program.cycle_count_per_inference(spaced=s) for s in (True, False))
+    micros = program.compute_duration_per_inference_us()
+    lines = [
+        f"configuration   {program.hw_config.name}",
+        f"latency         {spaced} cycles spaced, {contiguous} contiguous ({micros:.3f} µs at"
+        f" {program.hw_config.clock_mhz:g} MHz)",
+        f"instructions    {metrics['instructions']}",
+        f"program file    {metrics['file_bytes']} bytes",
+    ]
+    for i in range(program.num_inputs()):
+        lines.append(f"input {i}         {program.input_shape(0, i)} {program.input_format(0, i)}")
+    for i in range(program.num_outputs()):
+        lines.append(f"output {i}        {program.output_shape(0, i)} {program.output_format(0, i)}")
+    for k, core in enumerate(metrics["cores"]):
+        uses = ", ".join(f"{name} {use['used']}/{use['depth']}" for name, use in core.items())
+        lines.append(f"core {k}          {uses}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

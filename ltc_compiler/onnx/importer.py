@@ -1,0 +1,292 @@
+"""From a loaded ONNX model to an NNIR graph: one walk over the nodes, in order.
+
+What follows from constants alone is evaluated on the way, so that shapes are numbers when a converter needs them.
+What cannot be lowered is collected, with everything that reads it left out, and reported at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, helper, numpy_helper
+
+from ..errors import GraphError, Unsupported, UnsupportedError
+from ..ir.compose import Composer, Refused
+from ..ir.graph import Array, Graph, Source, State, Value
+from ..ir.ops import ShapeError
+from . import control
+from .call import Call, Results, Tensor, numbers
+from .fold import FOLDABLE, fold
+from .gelu import find_gelus
+from .load import read_tensor
+from .registry import CONVERTERS, REFUSED, STRUCTURED
+
+NODES_LIMIT = 100_000  # nodes that one import may visit, calls of functions included
+DEPTH_LIMIT = 40  # functions and bodies within each other
+ONNX_DOMAINS = ("", "ai.onnx")
+MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, AttributeError)
+
+
+class Scope:
+    """The tensors that nodes of one graph see; a scope that is no `boundary` writes to its parent's NNIR graph."""
+
+    def __init__(self, c: Composer, parent: Scope | None, opsets: dict[str, int], depth: int = 0) -> None:
+        self.c = c
+        self.parent = parent
+        self.opsets = opsets
+        self.depth = depth
+        self.boundary = False
+        self.tensors: dict[str, Tensor | Refused | None] = {}
+        self.attributes: dict[str, AttributeProto] = {}  # of the function that is being called
+        self.captured: list[Value] = []  # what a body reads of the outside, in the order of its inputs
+
+    def child(self, c: Composer, boundary: bool = False) -> Scope:
+        inner = Scope(c, self, self.opsets, self.depth + 1)
+        inner.boundary = boundary
+        inner.attributes = self.attributes
+        return inner
+
+    def find(self, name: str) -> Tensor | Refused | None:
+        """A tensor by name; one from outside of a body becomes an input of the body."""
+        if not name:
+            return None
+        if name in self.tensors:
+            return self.tensors[name]
+        if self.parent is None:
+            raise Refused(f"tensor {name!r} is not defined before it is read")
+        found = self.parent.find(name)
+        if self.boundary and isinstance(found, Value):
+            self.captured.append(found)
+            static = self.parent.c.is_static(found)
+            found = self.tensors[name] = self.c.graph.add_input(found.type, name)
+            self.c.static.update([found] if static else ())
+        return found
+
+    def read(self, name: str) -> Tensor:
+        """A tensor that must be there. A reason-less refusal says that it was reported where it arose."""
+        found = self.find(name)
+        if isinstance(found, Refused):
+            raise found
+        if found is None:
+            raise Refused("an output is missing")
+        return found
+
+    def read_value(self, name: str) -> Value:
+        """As `read`; a constant becomes a node."""
+        found = self.read(name)
+        return found if isinstance(found, Value) else self.c.value(numbers(found))
+
+
+class Importer:
+    """Converts nodes of one model, and collects what it cannot convert."""
+
+    def __init__(self, model: Any, file: str) -> None:
+        self.model = model
+        self.file = file
+        self.entries: list[Unsupported] = []
+        self.masks: set[Value] = set()
+        self.visited = 0
+        self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
+
+    def run(self, graph: Graph, inputs: dict[str, Value], states: dict[str, State]) -> Graph:
+        """Convert the model's main graph. `inputs` are already in `graph`, by name, and `states`, by the output that
+        follows them. Raises UnsupportedError."""
+        opsets = {o.domain: o.version for o in self.model.opset_import}
+        scope = Scope(Composer(graph), None, opsets)
+        scope.tensors.update(inputs)
+        proto = self.model.graph
+        self.subgraph(proto, scope, [], overridden=set(inputs))
+        for output in proto.output:
+            try:
+                value = scope.read_value(output.name)
+            except (Refused, GraphError) as error:
+                refusal = error if isinstance(error, Refused) else Refused(error.what)
+                self._report(Source(module=output.name), "output", refusal)
+                continue
+            if output.name in states:
+                states[output.name].next = value
+            else:
+                graph.add_output(value, output.name)
+        if self.entries:
+            raise UnsupportedError(self.entries)
+        return graph
+
+    def subgraph(
+        self, proto: Any, scope: Scope, inputs: Sequence[Tensor | Refused], overridden: Container[str] = ()
+    ) -> None:
+        """Convert the nodes of a graph in a scope; `inputs` are its formal inputs, in order."""
+        if scope.depth > DEPTH_LIMIT:
+            raise Refused(f"bodies and functions lie more than {DEPTH_LIMIT} deep in each other")
+        constants = {t.name: read_tensor(t, self.file) for t in proto.initializer if t.name not in overridden}
+        if proto.sparse_initializer:
+            raise Refused("sparse initializers", "dense ones")
+        scope.tensors.update(constants)
+        for formal, given in zip(proto.input, inputs, strict=False):
+            scope.tensors[formal.name] = given
+        self._nodes(proto.node, scope, constants)
+
+    def _nodes(self, nodes: Sequence[Any], scope: Scope, constants: dict[str, Array]) -> None:
+        nodes = list(nodes)
+        gelus, inside = _gelus(nodes, constants)
+        for node in nodes:
+            if id(node) in inside:
+                continue
+            if id(node) in gelus:
+                node = helper.make_node("Gelu", [gelus[id(node)]], list(node.output), node.name)
+            self._node(node, scope)
+
+    def _node(self, node: Any, scope: Scope) -> None:
+        self.visited += 1
+        scope.c.source = self._source(node)
+        if self.visited > NODES_LIMIT:
+            raise UnsupportedError.single(f"the model has more than {NODES_LIMIT} nodes, its functions written out",
+                                          where=str(scope.c.source), rewrite="a smaller model")  # fmt: skip
+        try:
+            results = self._convert(node, scope)
+        except Refused as refusal:
+            self._report(scope.c.source, node.op_type, refusal)
+            results = [Refused("")] * len(node.output)
+        except (GraphError, ShapeError) as error:
+            reason = error.what if isinstance(error, GraphError) else f"{node.op_type}: {error}"
+            self._report(scope.c.source, node.op_type, Refused(reason, "mend the shapes or attributes"))
+            results = [Refused("")] * len(node.output)
+        except MISFITS as error:
+            reason = f"its inputs or attributes are not as ONNX defines them: {type(error).__name__}: {error}"
+            self._report(scope.c.source, node.op_type, Refused(reason, "check the model with onnx.checker"))
+            results = [Refused("")] * len(node.output)
+        listed = [results] if isinstance(results, (Value, np.ndarray)) else list(results)
+        missing: list[Refused] = [Refused("an output that is not supported")] * (
+            len(node.output) - len(listed)
+        )
+        for name, result in zip(node.output, [*listed, *missing], strict=False):
+            if name:
+                scope.tensors[name] = result
+                if isinstance(result, Value) and not result.name:
+                    result.name = name
+
+    def _convert(self, node: Any, scope: Scope) -> Results:
+        function = self.functions.get((node.domain, node.op_type, node.overload))
+        found = [scope.find(name) for name in node.input]
+        if function is None:
+            self._known(node, constant=not any(isinstance(t, (Value, Refused)) for t in found))
+        for tensor in found:
+            if isinstance(tensor, Refused):
+                raise tensor
+        inputs = [t for t in found if not isinstance(t, Refused)]
+        attributes = _attributes(node, scope)
+        if function is not None:
+            return self._call(function, node, scope, inputs)
+        if node.op_type == "Constant":
+            return _constant(node, attributes)
+        opset = scope.opsets.get(node.domain, scope.opsets.get("ai.onnx" if not node.domain else "", 0))
+        if node.op_type in FOLDABLE and all(not isinstance(t, Value) for t in inputs):
+            resolved = helper.make_node(node.op_type, list(node.input), list(node.output), domain="")
+            resolved.attribute.extend(_resolved(a, scope) for a in node.attribute if _present(a, scope))
+            return fold(resolved, [t for t in inputs if not isinstance(t, Value)], {"": opset})
+        call = Call(node.op_type, scope.c, inputs, attributes, opset, len(node.output), self.masks)
+        if node.op_type in STRUCTURED:
+            return control.CONVERT[node.op_type](self, scope, call)
+        return CONVERTERS[node.op_type].convert(call)
+
+    def _known(self, node: Any, constant: bool) -> None:
+        """Refuses an operator that nothing here knows, even where its operands were refused before."""
+        if node.domain not in ONNX_DOMAINS:
+            reason = f"operator {node.op_type} of {node.domain!r} is not one of ONNX"
+            raise Refused(reason, "export with ONNX operators alone")
+        known = node.op_type in CONVERTERS or node.op_type in STRUCTURED
+        if not known and not (constant and node.op_type in FOLDABLE):
+            raise Refused(*REFUSED.get(node.op_type, ("there is no converter for this operator", "")))
+
+    def _call(self, function: Any, node: Any, scope: Scope, inputs: Sequence[Tensor | None]) -> Results:
+        """A call of one of the model's own functions: its nodes, in a scope of their own."""
+        if scope.depth > DEPTH_LIMIT:
+            raise Refused(f"functions lie more than {DEPTH_LIMIT} deep in each other", "inline them")
+        opsets = {o.domain: o.version for o in function.opset_import}
+        inner = Scope(scope.c, None, opsets, scope.depth + 1)
+        inner.tensors = dict.fromkeys(function.input)
+        inner.tensors.update(zip(function.input, inputs, strict=False))
+        inner.attributes = {a.name: a for a in function.attribute_proto}
+        inner.attributes |= {a.name: _resolved(a, scope) for a in node.attribute if _present(a, scope)}
+        place = scope.c.source
+        self._nodes(function.node, inner, {})
+        scope.c.source = place
+        return [inner.find(name) for name in function.output]
+
+    def _source(self, node: Any) -> Source:
+        """The node's name, and the user's line if the exporter wrote it down."""
+        name = node.name or next((o for o in node.output if o), "")
+        text = f"{node.op_type} in {self.file}"
+        for item in node.metadata_props:
+            lines = (
+                re.findall(r'File "([^"]+)", line (\d{1,9})', item.value) if "stack_trace" in item.key else []
+            )
+            if lines:
+                return Source(name, lines[-1][0], int(lines[-1][1]), text)
+        return Source(module=name, text=text)
+
+    def _report(self, source: Source, op: str, refusal: Refused) -> None:
+        if refusal.reason:
+            where = str(source) if source.text else f"{source.module} in {self.file}"
+            self.entries.append(
+                Unsupported(f"{op} {source.module}".strip(), where, refusal.reason, refusal.rewrite)
+            )
+
+
+def _gelus(nodes: Sequence[Any], constants: dict[str, Array]) -> tuple[dict[int, str], set[int]]:
+    if not any(n.op_type == "Erf" and n.input and n.output for n in nodes):
+        return {}, set()
+    singles = {n.output[0]: _constant(n, {a.name: _decoded(a) for a in n.attribute}) for n in nodes
+               if n.op_type == "Constant" and n.output and not any(a.ref_attr_name for a in n.attribute)}  # fmt: skip
+    small = {k: a for k, a in (constants | singles).items() if isinstance(a, np.ndarray) and a.size == 1}
+    return find_gelus(nodes, small)
+
+
+# ---------------------------------------------------------------- attributes
+
+
+def _present(attribute: Any, scope: Scope) -> bool:
+    return not attribute.ref_attr_name or attribute.ref_attr_name in scope.attributes
+
+
+def _resolved(attribute: Any, scope: Scope) -> Any:
+    """The attribute, or what the function's caller gave for it, under its name here."""
+    if not attribute.ref_attr_name:
+        return attribute
+    copy = AttributeProto()
+    copy.CopyFrom(scope.attributes[attribute.ref_attr_name])
+    copy.name = attribute.name
+    return copy
+
+
+def _attributes(node: Any, scope: Scope) -> dict[str, Any]:
+    return {a.name: _decoded(_resolved(a, scope)) for a in node.attribute if _present(a, scope)}
+
+
+def _decoded(attribute: Any) -> Any:
+    if attribute.type == AttributeProto.TENSOR:
+        return numpy_helper.to_array(attribute.t)
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if attribute.type == AttributeProto.STRINGS:
+        return [v.decode("utf-8", "replace") for v in value]
+    return value
+
+
+def _constant(node: Any, attributes: dict[str, Any]) -> Array:
+    """The array of a Constant node."""
+    types = {
+        "value_float": np.float32,
+        "value_floats": np.float32,
+        "value_int": np.int64,
+        "value_ints": np.int64,
+    }
+    for name, value in attributes.items():
+        if name == "value" and isinstance(value, np.ndarray):
+            return value
+        if name in types:
+            return np.asarray(value, types[name])
+    raise Refused(f"{node.op_type} without a value of numbers", "a tensor")

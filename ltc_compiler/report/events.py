@@ -1,0 +1,179 @@
+"""The executed instructions of one inference, and the rows that each of them touches.
+
+The simulator's trace says when an instruction issued, started and finished. Here it meets the code again: the turn of
+every loop, from that the rows read and written, and what the instruction moves in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from ltc_compiler import isa
+from ltc_compiler.bytecode import Image, Instr, Row
+from ltc_compiler.bytecode.cost import busy, latency, occupancy, slots_walked
+
+Record = tuple[
+    int, int, int, int, int, str, int
+]  # of _core.trace: index, core, issue, start, finish, stall, lost
+Turns = tuple[int, ...]  # of the enclosing loops, outermost first
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One executed instruction on one core; its cycles count from the arrival of the host's data, negative before it.
+
+    issue: the core hands it to its unit's queue; begin: the unit could start it; start: its first beat; end: the unit
+    is free again; finish: its last effect (a row readable, a row at the far end of a link, a row out).
+    busy: cycles that its beats hold the unit. hint: the stall that cost it most, as the trace has it.
+    """
+
+    index: int
+    core: int
+    issue: int
+    begin: int
+    start: int
+    end: int
+    finish: int
+    busy: int
+    hint: str
+    turns: Turns
+
+    @property
+    def waited(self) -> int:
+        """Cycles that its unit was kept waiting, before and between its beats."""
+        return self.end - self.begin - self.busy
+
+    @property
+    def felt(self) -> int:
+        """Those of them after the arrival."""
+        return max(0, self.end - max(self.begin, 0) - self.busy)
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that one execution of an instruction reads from the stores of its core and writes to its tensor store."""
+
+    read: int
+    written: int
+
+
+class Code:
+    """The instructions of a program, as the report asks about them; answers are kept."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.config = image.config
+        self._slots: dict[int, int] = {}
+        self._busy: dict[int, int] = {}
+        self._rows: dict[tuple[int, bool, Turns], tuple[int, ...]] = {}
+
+    def __getitem__(self, index: int) -> Instr:
+        return self.image.code[index]
+
+    def unit(self, index: int) -> str:
+        return self[index].row_of_table.unit
+
+    def slots(self, index: int) -> int | None:
+        """Synapse slots that a synapse instruction walks; None for every other."""
+        instr = self[index]
+        if instr.name != "synapse":
+            return None
+        if index not in self._slots:
+            core = self.image.cores[instr.core]
+            walked = slots_walked(core, instr.number("slots"), instr.number("targets"))
+            self._slots[index] = sum(walked)
+        return self._slots[index]
+
+    def busy(self, index: int) -> int:
+        """Cycles that one execution holds its unit."""
+        if index not in self._busy:
+            self._busy[index] = busy(self[index], self.config, self.slots(index))
+        return self._busy[index]
+
+    def latency(self, index: int) -> int:
+        """Cycles from the start of the last beat to the last effect."""
+        return latency(self[index], self.config)
+
+    def rows(self, index: int, turns: Turns, write: bool) -> tuple[int, ...]:
+        """Rows of its core's tensor store that an execution reads, or writes, in ascending order."""
+        instr = self[index]
+        counting = [r for r in instr.operands.values() if isinstance(r, Row) and r.level]
+        key = index, write, turns if counting else ()
+        if key not in self._rows:
+            find = self._gather_rows if instr.name == "gather" else self._access_rows
+            self._rows[key] = tuple(sorted(find(instr, turns, write)))
+        return self._rows[key]
+
+    def _access_rows(self, instr: Instr, turns: Turns, write: bool) -> set[int]:
+        found: set[int] = set()
+        for access in instr.row_of_table.format.accesses:
+            if access.write == write:
+                base = instr.row(access.field).at(turns)
+                found.update(base + offset for offset in self._offsets(instr, access.extents))
+        return found
+
+    def _gather_rows(self, instr: Instr, turns: Turns, write: bool) -> set[int]:
+        entries = self.image.cores[instr.core].entries
+        field, column = ("dst", entries.dst) if write else ("src", entries.src)
+        first, base = instr.number("entries"), instr.row(field).at(turns)
+        return {base + int(offset) for offset in column[first : first + instr.number("count")]}
+
+    def _offsets(self, instr: Instr, extents: Iterable[tuple[str, str]]) -> Iterator[int]:
+        dimensions = []
+        for count, step in extents:
+            elements = count.startswith("rows(")
+            n = instr.number(count[5:-1] if elements else count)
+            size = self.config.block_rows(n) if elements else n
+            by = int(step) if step.isdigit() else instr.number(step)
+            dimensions.append([i * by for i in range(size)])
+        return (sum(offsets) for offsets in product(*dimensions))
+
+    def traffic(self, index: int) -> Traffic:
+        """Bytes of one execution: 4 a lane of a row, 2 a weight, 18 a synapse, 2 a lane of a gather entry."""
+        instr, lanes = self[index], self.config.block_size
+        turns = (0,) * isa.MAX_LOOP_DEPTH  # the number of rows is the same on every turn
+        read = 4 * lanes * len(self.rows(index, turns, write=False))
+        match instr.row_of_table.format.pattern:
+            case "matrix":
+                blocks = instr.number("m_rows") * self.config.block_rows(instr.number("k"))
+                size = 2 if instr.name == "matmul_fp32" else 1
+                read += 2 * size * lanes**2 * blocks * instr.number("batch")
+            case "synapse":
+                read += 18 * lanes * (self.slots(index) or 0)
+            case "gather":
+                read += 2 * lanes * instr.number("count")
+        return Traffic(read, 4 * lanes * len(self.rows(index, turns, write=True)))
+
+
+def replay(code: Code, trace: Sequence[Record], arrival: int) -> list[Event]:
+    """The trace of a walk as events in program order, with the turns of the loops that each one stands in.
+
+    arrival: the cycle at which the host's data came, as the walk was told it.
+    """
+    events: list[Event] = []
+    loops: list[list[int]] = []  # turn, number of turns
+    free: dict[tuple[int, str], int] = {}
+    for index, core, issued, started, finished, stall, _ in trace:
+        issue, start, finish = issued - arrival, started - arrival, finished - arrival
+        unit, turns = code.unit(index), tuple(turn for turn, _ in loops)
+        if unit == "control":
+            events.append(Event(index, core, issue, issue, start, finish, finish, 0, stall, turns))
+            if core == code.config.cores - 1:  # a loop or an end leaves one record for every core
+                _turn(loops, code[index])
+            continue
+        begin = max(issue, free.get((core, unit), issue))
+        end = free[core, unit] = finish - code.latency(index) + occupancy(code[index], code.config)
+        events.append(Event(index, core, issue, begin, start, end, finish, code.busy(index), stall, turns))
+    return events
+
+
+def _turn(loops: list[list[int]], instr: Instr) -> None:
+    """Account for an executed loop or end."""
+    if instr.name == "loop":
+        loops.append([0, instr.number("count")])
+        return
+    loops[-1][0] += 1
+    if loops[-1][0] == loops[-1][1]:
+        loops.pop()

@@ -1,0 +1,124 @@
+"""Report: where the cycles of one inference go, as data, text, CSV, JSON, data frame and web page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ltc_compiler.bytecode import Image
+from ltc_compiler.errors import InputError, LtcError
+from ltc_compiler.report.events import Code, Event, Record, replay
+from ltc_compiler.report.flow import Flow
+from ltc_compiler.report.page import page, table_html
+from ltc_compiler.report.source import sources
+from ltc_compiler.report.table import Row, instruction_table, table, tallies, unit_table
+from ltc_compiler.report.text import report_text
+
+
+class Walk(NamedTuple):
+    """One walk of a model by the simulator's clock.
+
+    summary: of Program.cycle_summary_per_inference; trace: the records of _core.trace; complete: whether all of them.
+    """
+
+    model_index: int
+    spaced: bool
+    summary: dict[str, Any]
+    trace: Sequence[Record]
+    complete: bool
+
+
+class Report:
+    """The cycles of one inference, explained.
+
+    Cycle 0 is the arrival of the host's data, or the start of a model without inputs.
+    latency: cycles from the last input row in to the last output row out. rows: a dict for each op and place in the
+    user's source, with the keys of table.COLUMNS; lines: one a source line; instructions: one an instruction of the
+    program; units: one a core and unit at work. events, stalls, lives, delivered, path: the executed
+    instructions, what they waited for, the rows that hold values, who reads whose rows, and the critical path, as
+    events.py and flow.py describe them. complete: whether the whole inference was
+    traced; if not, everything but the latency covers its beginning alone, and every form of the report says so.
+    """
+
+    def __init__(self, image: Image, walk: Walk) -> None:
+        self.code = Code(image)
+        self.model = image.models[walk.model_index]
+        self.config = image.config
+        self.spaced = walk.spaced
+        self.latency = int(walk.summary["latency"])
+        self.arrival = int(walk.summary["arrival"]) if self.model.inputs else 0
+        self.last_out = int(walk.summary["last_out"]) - self.arrival
+        self.complete = walk.complete
+        self.events: list[Event] = replay(self.code, walk.trace, self.arrival)
+        flow = Flow(self.code, self.model, self.events)
+        self.lives, self.stalls, self.delivered = flow.lives, flow.stalls, flow.delivered
+        self.path = flow.critical_path()
+        self.sources = sources(image)
+        found = tallies(self.events, self.stalls, self.path)
+        self.rows: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i])
+        self.lines: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i].place)
+        self.instructions: list[Row] = instruction_table(self.code, found, self.sources)
+        self.units: list[Row] = unit_table(self.code, self.events, self.last_out)
+
+    @property
+    def latency_us(self) -> float:
+        """The latency in µs at the configuration's clock."""
+        return self.latency / self.config.clock_mhz
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the events, as plain values: what to_json writes."""
+        return {
+            "model": self.model.name,
+            "config": self.config.name,
+            "clock_mhz": self.config.clock_mhz,
+            "spaced": self.spaced,
+            "latency_cycles": self.latency,
+            "latency_us": self.latency_us,
+            "complete": self.complete,
+            "ops": self.rows,
+            "lines": self.lines,
+            "instructions": self.instructions,
+            "units": self.units,
+        }
+
+    def to_csv(self, path: str | Path, by: str = "op") -> None:
+        """Write one of the tables: by "op", "line", "instruction" or "unit". Raises InputError for another name."""
+        rows = self._by(by)
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def to_json(self, path: str | Path) -> None:
+        """Write all tables as one JSON object."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def to_dataframe(self, by: str = "op") -> Any:
+        """One of the tables as a pandas.DataFrame. Raises LtcError where pandas is missing, and as to_csv."""
+        rows = self._by(by)
+        try:
+            import pandas
+        except ImportError as error:
+            remedy = "install pandas, or use .rows, .to_csv or .to_json"
+            what = "a data frame needs pandas, which is not installed"
+            raise LtcError(what, where="to_dataframe", remedy=remedy) from error
+        return pandas.DataFrame(rows)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained page: the timeline, memory lifetimes, dataflow and the tables. No network needed."""
+        Path(path).write_text(page(self), encoding="utf-8")
+
+    def _by(self, by: str) -> list[Row]:
+        tables = {"op": self.rows, "line": self.lines, "instruction": self.instructions, "unit": self.units}
+        if by not in tables:
+            raise InputError(f"by is {by!r}", where="by", remedy=f"use one of {', '.join(tables)}")
+        return tables[by]
+
+    def __str__(self) -> str:
+        return report_text(self)
+
+    def _repr_html_(self) -> str:
+        return table_html(self)

@@ -1,0 +1,93 @@
+"""Torch functions that have no lowering, by name: why, and what to write instead. They make refusals useful.
+
+A name may be a prefix ending in "*". What stands nowhere here is refused with a general sentence.
+"""
+
+from __future__ import annotations
+
+_HOST = "compute it outside of the model and pass it as an input"
+
+HINTS: dict[str, tuple[str, str]] = {
+    "fft*": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
+    "stft": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
+    "conv2d": ("convolutions run over one axis", "nn.Conv1d, with the other axis among the channels"),
+    "conv3d": ("convolutions run over one axis", "nn.Conv1d, with the other axes among the channels"),
+    "conv_transpose*": ("a transposed convolution changes the rate", "repeat_interleave, then nn.Conv1d"),
+    "max_pool2d": ("pooling runs over one axis", "max_pool1d, or reshape and amax"),
+    "avg_pool2d": ("pooling runs over one axis", "avg_pool1d, or reshape and mean"),
+    "adaptive_*": (
+        "the window follows from the input's size",
+        "avg_pool1d or max_pool1d with sizes of your own",
+    ),
+    "interpolate": (
+        "resampling has no lowering",
+        "repeat_interleave for the nearest neighbour, or do it on the host",
+    ),
+    "sort": ("the machine cannot order values", "amax or amin for an extreme; order the outputs on the host"),
+    "argsort": ("the machine cannot order values", "order the outputs on the host"),
+    "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),
+    "median": ("the machine cannot order values", "mean, or choose from the outputs on the host"),
+    "argmax": (
+        "positions are integers that depend on the input",
+        "return the scores: argmax them on the host",
+    ),
+    "argmin": (
+        "positions are integers that depend on the input",
+        "return the scores: argmin them on the host",
+    ),
+    "embedding": (
+        "a table look-up by an input needs integers",
+        "look up on the host and pass the vectors as the input",
+    ),
+    "one_hot": ("it takes integers that depend on the input", "make the one-hot vectors on the host"),
+    "gather": (
+        "an index that depends on the input",
+        "multiply by a one-hot mask and sum, or index with constants",
+    ),
+    "scatter*": ("writing at indices that depend on the input", "torch.where with a mask"),
+    "take_along_dim": ("an index that depends on the input", "multiply by a one-hot mask and sum"),
+    "masked_select": ("the result's shape depends on values", "torch.where(mask, a, b) keeps the shape"),
+    "floor": ("the machine has no unit for rounding to integers", _HOST),
+    "ceil": ("the machine has no unit for rounding to integers", _HOST),
+    "round": ("the machine has no unit for rounding to integers", _HOST),
+    "remainder": ("the machine has no unit for remainders", _HOST),
+    "fmod": ("the machine has no unit for remainders", _HOST),
+    "erf": (
+        "the machine has no unit for erf",
+        "F.gelu is one operation; or tanh(1.1284 x + 0.1009 x**3), close to erf",
+    ),
+    "atan*": ("the machine has no unit for arc tangents", _HOST),
+    "acos": ("the machine has no unit for arc functions", _HOST),
+    "asin": ("the machine has no unit for arc functions", _HOST),
+    "cummax": (
+        "a running maximum has no op",
+        "ltc_torch.nn.Scan with torch.maximum and the maximum as its state",
+    ),
+    "linalg_*": (
+        "a decomposition or solve has no lowering",
+        "compute it from parameters, which is done once, or on the host",
+    ),
+    "inverse": (
+        "a decomposition or solve has no lowering",
+        "torch.linalg.inv of a parameter is folded; else do it on the host",
+    ),
+    "multi_head_attention_forward": (
+        "the functional form is not known",
+        "nn.MultiheadAttention as a module of the model",
+    ),
+    "half": (
+        "fp16 is no format of the machine",
+        "keep float32; ltc_torch.Fp32Activations and Fp8Weights set formats",
+    ),
+    "bfloat16": ("formats are the compiler's", "keep float32: what a product reads is bf16 by default"),
+    "complex": ("there are no complex numbers", "real and imaginary parts as two tensors"),
+    "lstm": ("the functional form is not known", "nn.LSTM as a module of the model"),
+}
+
+
+def hint(name: str) -> tuple[str, str]:
+    """The reason and the rewrite for a function without a lowering."""
+    for key, found in HINTS.items():
+        if name == key or (key.endswith("*") and name.startswith(key[:-1])):
+            return found
+    return "there is no lowering for this operation", "rewrite it with supported operations"

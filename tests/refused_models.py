@@ -1,0 +1,157 @@
+"""Thirty and more models that do not compile as they are written, each with a form of it that does.
+
+A case is a line of `forward(self, x)`, with x (2, 6, 4) as (batch, time, features), and the line to write instead. The
+names that the lines use stand in NAMES. docs/refusals.md is this table with the messages that the compiler gives.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import ncps.torch
+import numpy as np
+import torch
+import torchdiffeq
+from torch import nn
+from torch.nn import functional as F
+
+import ltc_torch.nn
+
+B, T, D = 2, 6, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """stage: "record" (prepare_shape), "convert" (to_nnir), "stream" (streaming_transform along time) or "fit".
+
+    equal: the rewrite computes the same as the line, on the whole sequence.
+    """
+
+    stage: str
+    line: str
+    rewrite: str
+    equal: bool = True
+
+
+def _decay(t: Any, y: Any) -> Any:
+    return -y
+
+
+class _Busy(nn.Module):
+    def forward(self, t: Any, y: Any) -> Any:
+        return -y
+
+    def callback_step(self, t: Any, y: Any, dt: Any) -> None:
+        """Called between the solver's steps."""
+
+
+torch.manual_seed(11)
+NAMES: dict[str, Any] = {
+    "B": B, "T": T, "D": D, "F": F, "np": np, "math": math, "nn": nn, "torch": torch,
+    "odeint": torchdiffeq.odeint, "Scan": ltc_torch.nn.Scan, "times": torch.linspace(0, 1, 5), "decay": _decay,
+    "busy": _Busy(), "W": torch.randn(3, T), "V": torch.randn(3, D), "position": torch.randn(T, D),
+    "step": lambda u, h: (h + u, h + u),
+}  # fmt: skip
+MODULES: dict[str, nn.Module] = {
+    "conv": nn.Conv1d(D, 3, 3), "strided": nn.Conv1d(D, 3, 3, stride=2), "conv2d": nn.Conv2d(1, 2, 3),
+    "gru": nn.GRU(D, 3, batch_first=True), "both": nn.GRU(D, 3, bidirectional=True, batch_first=True),
+    "ltc": ncps.torch.LTC(D, 3), "norm": nn.LayerNorm(D), "time_norm": nn.LayerNorm((T, D)),
+    "batch_norm": nn.BatchNorm1d(D, track_running_stats=False), "kept": nn.BatchNorm1d(D),
+    "large": nn.Linear(D, 70000), "small": nn.Linear(D, 700),
+}  # fmt: skip
+
+CASES = (
+    # the recording needs a value
+    Case("record", "x * 2 if x.sum() > 0 else x", "torch.where(x.sum() > 0, x * 2, x)"),
+    Case("record", "x * x.abs().max().item()", "x * x.abs().max()"),
+    Case("record", "x / float(x.std())", "x / x.std()"),
+    Case("record", "x[x > 0].sum()", "torch.where(x > 0, x, 0.0).sum()"),
+    Case("record", "torch.from_numpy(np.tanh(x.numpy()))", "torch.tanh(x)"),
+    Case("record", "torch.tensor([x[0, 0, 0], x[1, 0, 0]])", "torch.stack([x[0, 0, 0], x[1, 0, 0]])"),
+    Case("record", "torch.add(x, 1, out=torch.empty(B, T, D))", "torch.add(x, 1)"),
+    Case(
+        "record", "Scan(lambda u, h: (h, torch.cat([h, u])))(x, x[0])", "Scan(step)(x, x[0])[0]", equal=False
+    ),
+    # solvers and liquid networks
+    Case("record", "odeint(decay, x, times)[-1]", "odeint(decay, x, times, method='rk4')[-1]", equal=False),
+    Case(
+        "record",
+        "odeint(decay, x, times, method='implicit_adams')[-1]",
+        "odeint(decay, x, times, method='midpoint')[-1]",
+        equal=False,
+    ),
+    Case(
+        "record",
+        "odeint(decay, x, times, method='euler', event_fn=lambda t, y: y.sum() - 1)[1][-1]",
+        "odeint(decay, x, times, method='euler')[-1]",
+        equal=False,
+    ),
+    Case(
+        "record", "odeint(busy, x, times, method='euler')[-1]", "odeint(decay, x, times, method='euler')[-1]"
+    ),
+    Case(
+        "record",
+        "odeint(decay, x, times, method='rk4', options={'step_size': 0.3, 'interp': 'cubic'})[-2]",
+        "odeint(decay, x, times, method='rk4', options={'step_size': 0.25, 'interp': 'cubic'})[-2]",
+        equal=False,
+    ),
+    Case(
+        "record",
+        "self.ltc(x, timespans=x[:, :, 0].abs())[0]",
+        "self.ltc(x[:1], timespans=x[:1, :, 0].abs())[0]",
+        equal=False,
+    ),
+    # operations
+    Case("convert", "torch.sin(x)", "x - x**3 / 6 + x**5 / 120", equal=False),
+    Case("convert", "torch.fft.rfft(x, dim=1).abs()", "x.abs()", equal=False),
+    Case("convert", "x.sort(1)[0][:, -1]", "x.amax(1)"),
+    Case("convert", "x.topk(1, -1).values", "x.amax(-1, keepdim=True)"),
+    Case("convert", "x.argmax(-1).float()", "x", equal=False),
+    Case("convert", "x + torch.randn(D)", "x + torch.zeros(D)", equal=False),
+    Case("convert", "F.dropout(x, 0.5)", "F.dropout(x, 0.5, training=self.training)", equal=False),
+    Case("convert", "x.half() * 2", "x * 2", equal=False),
+    Case("convert", "torch.erf(x)", "torch.tanh(1.1284 * x + 0.1009 * x**3)", equal=False),
+    Case("convert", "self.conv2d(x.unsqueeze(1))", "self.conv(x.mT)", equal=False),
+    Case("convert", "F.interpolate(x.mT, scale_factor=2)", "x.mT.repeat_interleave(2, -1)"),
+    Case("convert", "torch.floor(x)", "x", equal=False),
+    Case(
+        "convert",
+        "F.conv_transpose1d(x.mT, torch.ones(D, 2, 2), stride=2)",
+        "x.mT.repeat_interleave(2, -1)",
+        equal=False,
+    ),
+    Case("convert", "torch.einsum('...td,ud->...tu', x, V)", "torch.einsum('btd,ud->btu', x, V)"),
+    Case("convert", "self.batch_norm(x.mT)", "self.kept(x.mT)", equal=False),
+    Case("convert", "torch.linalg.norm(x, ord=4, dim=-1)", "(x**4).sum(-1).sqrt().sqrt()"),
+    # step by step
+    Case(
+        "stream",
+        "x - x.mean(1, keepdim=True)",
+        "x - 0.1 * Scan(step)(x, x.new_zeros(B, D), 1, 1)[0]",
+        equal=False,
+    ),
+    Case("stream", "F.softmax(x, 1)", "F.softmax(x, -1)", equal=False),
+    Case("stream", "self.both(x)[0]", "self.gru(x)[0]", equal=False),
+    Case("stream", "x.flip(1)", "x", equal=False),
+    Case("stream", "self.strided(x.mT)", "self.conv(x.mT)", equal=False),
+    Case("stream", "F.linear(x.mT, W)", "F.linear(x, V)", equal=False),
+    Case("stream", "x + position", "x + position[-1]", equal=False),
+    Case(
+        "stream",
+        "F.scaled_dot_product_attention(x, x, x)",
+        "F.scaled_dot_product_attention(x, x, x, is_causal=True)",
+        equal=False,
+    ),
+    Case(
+        "stream",
+        "torch.stack([x[:, : t + 1].sum(1) for t in range(T)], 1)",
+        "Scan(step)(x, x.new_zeros(B, D), 1, 1)[0]",
+    ),
+    Case("stream", "self.time_norm(x)", "self.norm(x)", equal=False),
+    Case("stream", "x.flatten(1)", "x.flatten(2)", equal=False),
+    Case("stream", "x - x[:, -1:]", "x[:, 1:] - x[:, :-1]", equal=False),
+    # the machine
+    Case("fit", "self.large(x)", "self.small(x)", equal=False),
+)

@@ -1,0 +1,199 @@
+"""Whole models through ONNX: PyTorch's exports come in, streamed and compiled; every model of the zoo goes out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models.zoo import ZOO, Case, build
+from onnx import save
+from onnx_cases import assert_close, model_of, run_nnir, run_ort
+from test_onnx_operators import recurrent
+from torch import nn
+
+from ltc_compiler.config import Config
+from ltc_compiler.ir.graph import Array, Role
+from ltc_compiler.ir.run import evaluate
+from ltc_compiler.nnir import NNIR
+from ltc_compiler.onnx import __main__ as command
+from ltc_compiler.onnx.registry import operators_markdown
+from ltc_compiler.transforms.pipeline import run_pipeline
+from ltc_torch.fx import prepare_shape
+from ltc_torch.fx.nnir import to_nnir
+
+ROOT = Path(__file__).parents[1]
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, and what is made of its last step."""
+
+    def __init__(self, kind: str, **kwargs: Any) -> None:
+        super().__init__()
+        self.layer = getattr(nn, kind)(5, 6, batch_first=True, **kwargs)
+        self.out = nn.Linear(12 if kwargs.get("bidirectional") else 6, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y, _ = self.layer(x)
+        return y, self.out(y[:, -1])
+
+
+class Encoder(nn.Module):
+    """Attention, norms, and a depthwise convolution over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+        self.conv = nn.Conv1d(8, 8, 3, padding=1, groups=8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.encoder(x).transpose(1, 2)).mean(-1)
+
+
+def dense() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(5, 7), nn.GELU(), nn.LayerNorm(7), nn.SiLU(), nn.Linear(7, 2), nn.Softmax(-1)
+    )
+
+
+OPTIONS: list[dict[str, Any]] = [{}, {"bidirectional": True}, {"num_layers": 2}, {"bias": False}]
+TORCH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "dense": (dense, (3, 5)),
+    "encoder": (Encoder, (1, 6, 8)),
+    **{
+        f"{kind} {options}": (partial(Recurrent, kind, **options), (2, 9, 5))
+        for kind in ("LSTM", "GRU", "RNN")
+        for options in OPTIONS
+    },
+}
+
+
+def export(model: nn.Module, x: torch.Tensor, path: Path, dynamo: bool) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        version: dict[str, Any] = {"verbose": False} if dynamo else {"opset_version": 17}
+        torch.onnx.export(model, (x,), path, dynamo=dynamo, **version)
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["script", "dynamo"])
+@pytest.mark.parametrize("name", TORCH)
+def test_an_export_of_torch_is_taken(name: str, dynamo: bool, tmp_path: Path) -> None:
+    make, shape = TORCH[name]
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(shape)
+    export(model, x, tmp_path / "model.onnx", dynamo)
+    nnir = NNIR.from_onnx(tmp_path / "model.onnx")
+    given = {nnir.graph.inputs[0].name: x.numpy()}
+    with torch.no_grad():
+        expected = model(x)
+    found = run_nnir(nnir, given)
+    assert_close(found, [y.numpy() for y in (expected if isinstance(expected, tuple) else (expected,))])
+    assert_close(found, run_ort(tmp_path / "model.onnx", given))
+
+
+def test_the_exporters_places_are_kept(tmp_path: Path) -> None:
+    export(dense().eval(), torch.randn(3, 5), tmp_path / "model.onnx", dynamo=True)
+    nodes = [n for n in NNIR.from_onnx(tmp_path / "model.onnx").graph.nodes if n.op == "linear"]
+    assert all(n.source.file.endswith(".py") and n.source.line > 0 for n in nodes)
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_a_recurrent_operator_streams_and_compiles(op: str, tmp_path: Path) -> None:
+    """Whole and step by step: the machine's outputs are the same bits, near to onnxruntime's."""
+    model, given = model_of(recurrent(op, time=12, batch=1))
+    save(model, tmp_path / "model.onnx")
+    nnir = NNIR.from_onnx(tmp_path / "model.onnx")
+    assert [n.op for n in nnir.graph.nodes if n.op == "scan"] == ["scan"]
+    expected = run_ort(tmp_path / "model.onnx", given)
+    x = given["in0"]
+    whole = nnir.to_program(Config.tiny_c2b8()).to_vm().run(x)
+    step, axes = nnir.streaming_transform(0)
+    assert axes == (0, *[None] * (len(expected) - 1))
+    vm = step.to_program(Config.tiny_c2b8()).to_vm()
+    rows = [vm.run(row) for row in x]
+    np.testing.assert_array_equal(np.stack([r[0] for r in rows]), whole[0])
+    np.testing.assert_allclose(whole[0], expected[0], atol=0.03)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in ZOO.items()])
+def test_a_model_goes_out_and_comes_back(case: Case, tmp_path: Path) -> None:
+    """Before and after the passes of the compiler, which bring in synapses and scans without slices."""
+    model, inputs = build(case)
+    nnir = NNIR(to_nnir(prepare_shape(model, *inputs)[0]).graph)
+    rng = np.random.default_rng(0)
+    given = {v.name: rng.uniform(0.1, 1, v.shape).astype(np.float32) for v in nnir.graph.inputs}
+    expected = run_nnir(nnir, given)
+    for version in (nnir, NNIR(run_pipeline(nnir.graph))):
+        version.to_onnx(tmp_path / "model.onnx")
+        assert_close(run_ort(tmp_path / "model.onnx", given), expected)
+        back = NNIR.from_onnx(tmp_path / "model.onnx")
+        assert_close(run_nnir(back, given), expected)
+        assert [v.role for v in back.graph.inputs] == [v.role for v in nnir.graph.inputs]
+
+
+def test_synapses_and_elapsed_times_come_back(tmp_path: Path) -> None:
+    case = ZOO["ltc_spans"]
+    model, inputs = build(case)
+    graph = run_pipeline(to_nnir(prepare_shape(model, *inputs)[0]).graph)
+    assert "synapse" in {n.op for n in graph.walk()}
+    NNIR(graph).to_onnx(tmp_path / "model.onnx")
+    back = NNIR.from_onnx(tmp_path / "model.onnx").graph
+    assert Role.ELAPSED_TIME in {v.role for v in back.inputs}
+    again = run_pipeline(back)
+    assert [n.op for n in again.walk()].count("synapse") == [n.op for n in graph.walk()].count("synapse")
+
+
+def test_states_are_defaulted_inputs_and_outputs(tmp_path: Path) -> None:
+    model, given = model_of(recurrent("LSTM", time=6, batch=1))
+    save(model, tmp_path / "model.onnx")
+    step, _ = NNIR.from_onnx(tmp_path / "model.onnx").streaming_transform(0)
+    step.to_onnx(tmp_path / "step.onnx")
+    back = NNIR.from_onnx(tmp_path / "step.onnx")
+    assert [s.name for s in back.graph.states] == [s.name for s in step.graph.states]
+    states = back.initial_states()
+    carried: dict[str, Array] = {}
+    count = len(step.graph.outputs)
+    for row in given["in0"]:
+        expected = run_ort(tmp_path / "step.onnx", {step.graph.inputs[0].name: row, **carried})
+        carried = dict(zip(states, expected[count:], strict=True))
+        found = evaluate(back.graph, [row.astype(np.float64)], states)
+        assert_close(found, expected[:count])
+
+
+# ---------------------------------------------------------------- the command line and the documentation
+
+
+def test_the_command_compiles_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, _ = model_of(recurrent("GRU", time=6, batch=1))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "time"
+    save(model, tmp_path / "gru.onnx")
+    path, output = str(tmp_path / "gru.onnx"), str(tmp_path / "gru.ltcp")
+    arguments = [path, "--config", "tiny_c1b8", "--shape", "in0=6,1,3", "--stream", "0", "--output", output]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "configuration   tiny_c1b8" in printed
+    assert "cycles spaced" in printed
+    assert "input 0         (1, 3) " in printed
+    assert Path(output).stat().st_size > 0
+    assert command.main([path]) == 1
+    assert "not fixed: in0 (axis 0: time)" in capsys.readouterr().err
+    assert command.main([path, "--shape", "in0"]) == 1
+    assert "--shape is 'in0'" in capsys.readouterr().err
+    assert command.main([path, "--config", "no_such_board", "--shape", "in0=6,1,3"]) == 1
+    assert "no_such_board" in capsys.readouterr().err
+
+
+def test_the_table_of_operators_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--operators"]) == 0
+    table = capsys.readouterr().out
+    assert table == operators_markdown()
+    assert table in (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8"), (
+        "run `python -m ltc_compiler.onnx --operators`"
+    )

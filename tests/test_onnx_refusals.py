@@ -1,0 +1,190 @@
+"""What from_onnx and to_onnx refuse: unsupported nodes all at once, missing shapes, broken and hostile files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import parser, save
+from onnx_cases import Case, Const, ints, model_of
+from test_onnx_operators import recurrent
+
+from ltc_compiler.errors import InputError, LtcError, ModelFileError, UnsupportedError
+from ltc_compiler.nnir import NNIR
+from ltc_compiler.onnx import InputShapes
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
+
+
+def write(text: str, folder: Path, head: str = HEAD) -> Path:
+    path = folder / "model.onnx"
+    save(parser.parse_model(head + text), path)
+    return path
+
+
+def test_everything_unsupported_is_reported_at_once(tmp_path: Path) -> None:
+    path = write("""
+main (float[2,3] x) => (float[2,3] y, float[2,3] z) {
+  a = Floor (x)
+  b = Add (a, x)
+  y = Erf (b)
+  q = Sin (x)
+  z = Exp (q)
+}
+""", tmp_path)  # fmt: skip
+    with pytest.raises(UnsupportedError) as caught:
+        NNIR.from_onnx(path)
+    assert [e.node for e in caught.value.entries] == ["Floor a", "Erf y", "Sin q"]
+    message = str(caught.value)
+    assert message.startswith("3 operations cannot be lowered")
+    assert "where: y  Erf in model.onnx" in message
+    assert "remedy: Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken" in message
+
+
+REFUSED = [
+    (Case("Conv", [(1, 2, 5, 5), Const(np.ones((3, 2, 3, 3)))]), "Conv over 2 axes"),
+    (Case("Conv", [(1, 2, 5), (3, 2, 3)]), "W is computed from an input"),
+    (Case("MaxPool", [(1, 2, 5, 5)], {"kernel_shape": [2, 2]}), "MaxPool over 2 axes"),
+    (Case("MaxPool", [(1, 2, 5)], {"kernel_shape": [2]}, outputs=2), "the positions of a maximum"),
+    (Case("Dropout", [(3,), Const(0.5), Const(True, bool)]), "draws random numbers"),
+    (Case("Cast", [(3,)], {"to": 7}), "conversion to INT64"),
+    (Case("Slice", [(3,), ints(2), ints(2)]), "no elements"),
+    (Case("Pow", [(3,), Const(100.0)]), "the power 100"),
+    (Case("Pow", [Const(-2.0), (3,)]), "a power of -2"),
+    (Case("Einsum", [(3, 3)], {"equation": "ii->i"}), "einsum 'ii->i'"),
+    (
+        Case("BatchNormalization", [(2, 3), *[Const(np.ones(3))] * 4], {"training_mode": 1}, outputs=3),
+        "statistics",
+    ),
+    (recurrent("LSTM", attrs={"clip": 1.0}), "clip or input_forget"),
+    (recurrent("GRU", attrs={"activations": ["HardSigmoid", "Tanh"]}), "activations"),
+    (Case("TopK", [(3,), ints(2)], outputs=2), "sorting depends on the data"),
+    (Case("RandomNormalLike", [(3,)]), "there is no converter for this operator"),
+    (Case("Pad", [(2,), ints(1 << 40, 0)]), "elements"),
+    (Case("Tile", [Const(np.ones(1 << 10)), ints(1 << 30)]), "a constant of"),
+    (Case("ConstantOfShape", [ints(1 << 20, 1 << 20)]), "a constant of"),
+]
+
+
+@pytest.mark.parametrize(("case", "message"), REFUSED, ids=lambda x: x.id if isinstance(x, Case) else "")
+def test_a_setting_is_refused(case: Case, message: str, tmp_path: Path) -> None:
+    save(model_of(case)[0], tmp_path / "model.onnx")
+    with pytest.raises(UnsupportedError, match=message) as caught:
+        NNIR.from_onnx(tmp_path / "model.onnx")
+    assert all(e.where.endswith("in model.onnx") for e in caught.value.entries)
+
+
+def test_a_random_constant_is_refused(tmp_path: Path) -> None:
+    path = write(
+        "main (float[3] x) => (float[3] y) { r = RandomNormal <shape = [3]> () y = Add (x, r) }", tmp_path
+    )
+    with pytest.raises(UnsupportedError, match="RandomNormal r: there is no converter"):
+        NNIR.from_onnx(path)
+
+
+def test_shapes_that_do_not_fit_are_refused_at_their_node(tmp_path: Path) -> None:
+    path = write("main (float[3] x, float[4] z) => (float[3] y) { y = Add (x, z) }", tmp_path)
+    with pytest.raises(UnsupportedError, match=r"Add y: add: shapes \(3,\) and \(4,\) do not broadcast"):
+        NNIR.from_onnx(path)
+
+
+def test_operators_of_other_domains_are_refused(tmp_path: Path) -> None:
+    head = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>\n'
+    text = "main (float[3] x) => (float[3] y) { y = com.microsoft.QuickGelu (x) }"
+    with pytest.raises(UnsupportedError, match=r"QuickGelu of 'com\.microsoft' is not one of ONNX"):
+        NNIR.from_onnx(write(text, tmp_path, head))
+
+
+# ---------------------------------------------------------------- shapes
+
+DYNAMIC = "main (float[N,T,3] x, float[N,2] z) => (float[N,2] y) { y = Neg (z) u = Neg (x) }"
+
+
+def test_shapes_by_name_and_by_order(tmp_path: Path) -> None:
+    path = write(DYNAMIC, tmp_path)
+    assert NNIR.from_onnx(path, {"x": (4, 7, 3)}).input_shapes == [(4, 7, 3), (4, 2)]  # N follows
+    assert NNIR.from_onnx(path, [(4, 7, 3), (4, 2)]).input_shapes == [(4, 7, 3), (4, 2)]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (None, r"not fixed: x \(axis 0: N, axis 1: T\); z \(axis 0: N\)"),
+        ({"z": (4, 2)}, r"not fixed: x \(axis 1: T\)"),
+        ({"x": (4, 7, 5)}, r"input_shapes gives \(4, 7, 5\) and the model has \['N', 'T', 3\]"),
+        ({"x": (4, 7)}, "input_shapes gives"),
+        ({"x": (0, 7, 3)}, "input_shapes gives"),
+        ({"w": (1,)}, "names w, which are no inputs"),
+        ([(4, 7, 3)], "1 input_shapes are given for 2 inputs"),
+        ([(4, 7, 3), (5, 2)], "axis 'N' is 5 here and 4 in another input"),
+        ({"x": (1 << 20, 1 << 20, 3)}, "expected 1 to"),
+    ],
+)
+def test_shapes_that_are_missing_or_wrong(shapes: InputShapes | None, message: str, tmp_path: Path) -> None:
+    path = write(DYNAMIC, tmp_path)
+    with pytest.raises(InputError, match=message):
+        NNIR.from_onnx(path, shapes)
+
+
+def test_inputs_of_whole_numbers_are_refused(tmp_path: Path) -> None:
+    path = write("main (int64[3] x) => (int64[3] y) { y = Neg (x) }", tmp_path)
+    with pytest.raises(InputError, match="has the type INT64"):
+        NNIR.from_onnx(path)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 64, b"not a model", b"\x08\x0a\x12\xff\xff\xff\xff\x0f"])
+def test_a_file_that_is_no_model(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="no valid ONNX model") as caught:
+        NNIR.from_onnx(path)
+    assert caught.value.__suppress_context__
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        NNIR.from_onnx(tmp_path / "model.onnx")
+
+
+def test_an_old_opset(tmp_path: Path) -> None:
+    text = "main (float[3] x) => (float[3] y) { y = Neg (x) }"
+    path = write(text, tmp_path, '<ir_version: 3, opset_import: ["" : 6]>\n')
+    with pytest.raises(ModelFileError, match="uses opset 6, expected 7 to"):
+        NNIR.from_onnx(path)
+
+
+def test_a_folder_cannot_be_written(tmp_path: Path) -> None:
+    nnir = NNIR.from_onnx(write("main (float[3] x) => (float[3] y) { y = Neg (x) }", tmp_path))
+    with pytest.raises(ModelFileError, match="cannot be written"):
+        nnir.to_onnx(tmp_path)
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModelFileError, match=r"onnx is not installed(.|\n)*ltc-compiler\[onnx\]"):
+        NNIR.from_onnx(tmp_path / "model.onnx")
+
+
+def test_broken_files_raise_errors_of_ours_alone(tmp_path: Path) -> None:
+    """Bytes of a good file are changed or cut off: it is read, or refused with a typed error."""
+    save(model_of(recurrent("LSTM", starts=True))[0], tmp_path / "good.onnx")
+    good = (tmp_path / "good.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    rng = np.random.default_rng(0)
+    outcomes = set()
+    for k in range(300):
+        data = bytearray(good[: int(rng.integers(1, len(good)))] if k % 3 == 0 else good)
+        for _ in range(int(rng.integers(1, 4))):
+            data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        path.write_bytes(bytes(data))
+        try:
+            NNIR.from_onnx(path)
+            outcomes.add("read")
+        except LtcError as error:
+            outcomes.add(type(error).__name__)
+    assert {"ModelFileError", "UnsupportedError"} <= outcomes
