@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..errors import AllocationError, GraphError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
+from ..transforms.unroll import has_short_solves, unroll_solves
 from .layout import View, fresh, row_count
 from .lowering import Lowering
 from .memory import allocate
@@ -28,6 +30,9 @@ from .select import lower_graph
 from .virtual import Buffer, Kind, Op, Ref, Schedule
 
 SMALL = 4  # blocks of the largest product below which links cannot pay
+WORTH = (
+    0.99  # what needs more instructions or cores must take fewer cycles than this share of what needs less
+)
 LARGE = 2000  # blocks in all above which only the full machine is tried
 
 
@@ -62,23 +67,33 @@ class Source:
 def compile_graphs(models: Sequence[Source], config: Config, *, optimize: bool = True) -> Program:
     """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
-    Several numbers of cores and two orders of the instructions are tried, and the exact cycle count decides.
+    Loops and written out solves, several numbers of cores and two orders of the instructions are tried, and the exact
+    cycle count decides.
     optimize=False takes the first of each, for a fast answer. Raises AllocationError, UnsupportedError or GraphError.
     """
     sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
     best: Program | None = None
+    best_cycles = 0.0
     failure: AllocationError | None = None
-    for cores in core_counts(sources, config, optimize):
+    for form, cores in product(_forms(sources, optimize), core_counts(sources, config, optimize)):
         try:
-            for program in _programs(sources, config, cores, optimize):
-                if best is None or _cycles(program) < _cycles(best):
-                    best = program
+            for program in _programs(form, config, cores, optimize):
+                cycles = _cycles(program)
+                if best is None or cycles < WORTH * best_cycles:
+                    best, best_cycles = program, cycles
         except AllocationError as error:
-            failure = error
+            failure = failure or error
     if best is None:
         assert failure is not None
         raise failure
     return best
+
+
+def _forms(sources: list[Source], optimize: bool) -> list[list[Source]]:
+    """The models as they are, and with their short solves written out."""
+    if not optimize or not any(has_short_solves(m.graph) for m in sources):
+        return [sources]
+    return [sources, [replace(m, graph=unroll_solves(m.graph)) for m in sources]]
 
 
 def _cycles(program: Program) -> int:

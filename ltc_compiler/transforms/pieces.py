@@ -7,6 +7,8 @@ Every element is computed as before, so no bit changes.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from ..ir.graph import Graph, Node, Value, rewrite
 from ..ir.ops import POINTWISE, add
 
@@ -50,7 +52,7 @@ def is_piece(node: Node, value: Value) -> bool:
 def overlapping(slices: list[Node]) -> bool:
     """Whether any two different slices share an element."""
     pieces = sorted({(s.attrs["start"], s.attrs["stop"]) for s in slices})
-    return any(a[1] > b[0] for a, b in zip(pieces, pieces[1:], strict=False))
+    return any(a[1] > b[0] for a, b in pairwise(pieces))
 
 
 def _from_product(value: Value, result: Value) -> bool:
