@@ -13,7 +13,9 @@ import pytest
 from ltcasm import FileTest
 from random_programs import draw, op, values
 
+from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Model, Port
+from ltc_compiler.config import HostLink
 from ltc_compiler.errors import InputError, IsaMismatchError, ProgramError, StateError
 from ltc_compiler.program import Program
 from ltc_compiler.vm import VM
@@ -102,6 +104,19 @@ def test_cycles(program: Program) -> None:
     assert program.compute_duration_per_inference_us(clock_mhz=1) == spaced["latency"]
 
 
+def test_compute_io_and_both_are_three_figures(program: Program) -> None:
+    image = program.image
+    slow = replace(image.config, host=HostLink(latency_us=2.0, bytes_per_us=4.0))
+    assert Program(replace(image, config=slow)).io_duration_per_inference_us() == 2.0 + 12 / 4 + 2.0 + 8 / 4
+    compute, io = program.compute_duration_per_inference_us(), program.io_duration_per_inference_us()
+    assert program.end_to_end_duration_per_inference_us() == compute + io
+    assert io == pytest.approx(2 * 0.7 + 20 / 12000)
+    silent = replace(image.models[0], inputs=(), outputs=())
+    code = [op("move", dst=3, a=0)]
+    alone = replace(image, code=code, models=[replace(silent, begin=0, end=1)])
+    assert Program(alone).io_duration_per_inference_us() == 0  # nothing passes: no transfer
+
+
 def test_metrics(program: Program) -> None:
     metrics = program.metrics()
     assert metrics["instructions"] == 7
@@ -110,6 +125,10 @@ def test_metrics(program: Program) -> None:
     model = metrics["models"][0]
     assert (model["input_bytes"], model["output_bytes"], model["state_bytes"]) == (12, 8, 8)
     assert metrics["file_bytes"] == len(program.save_bytes())
+    walk = program.cycle_summary_per_inference(spaced=False)
+    (utilisation,) = model["utilisation"]
+    assert set(utilisation) == {"vector", "move", "io_in", "io_out"}
+    assert utilisation["vector"] == walk["busy"][0][isa.UNITS.index("vector")] / walk["total"]
 
 
 def test_disassembly_shows_model_and_source(program: Program) -> None:

@@ -75,11 +75,6 @@ HINTS: dict[str, tuple[str, str]] = {
         "the functional form is not known",
         "nn.MultiheadAttention as a module of the model",
     ),
-    "half": (
-        "fp16 is no format of the machine",
-        "keep float32; ltc_torch.Fp32Activations and Fp8Weights set formats",
-    ),
-    "bfloat16": ("formats are the compiler's", "keep float32: what a product reads is bf16 by default"),
     "complex": ("there are no complex numbers", "real and imaginary parts as two tensors"),
     "lstm": ("the functional form is not known", "nn.LSTM as a module of the model"),
 }

@@ -1,7 +1,7 @@
 """LSTMs in the forms that streaming needs: torch's own layer and cell, and a layer whose state goes in and comes out.
 
 A layer over a sequence becomes one step with the state inside the program. Where the host keeps the state itself (many
-sessions on one machine, say), RecurrentStateLSTM makes it an input and an output. Equations:  torch.nn.LSTM.
+streams on one machine, say), RecurrentStateLSTM makes it an input and an output. The equations are torch.nn.LSTM's.
 """
 
 from __future__ import annotations
