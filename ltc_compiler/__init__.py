@@ -4,7 +4,7 @@ Imports with NumPy alone; the PyTorch front end is the package ltc_torch.
 """
 
 from ltc_compiler.builder import ProgramBuilder
-from ltc_compiler.config import Config, Latencies
+from ltc_compiler.config import Config, HostLink, Latencies
 from ltc_compiler.errors import (
     AllocationError,
     ConfigError,
@@ -32,6 +32,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "GraphError",
+    "HostLink",
     "InputError",
     "IsaMismatchError",
     "Latencies",

@@ -24,7 +24,7 @@ Scalar = bool | int | float | str
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-def _ranged(low: float, high: float, meaning: str, default: int | None = None) -> Any:
+def _ranged(low: float, high: float, meaning: str, default: float | None = None) -> Any:
     metadata = {"low": low, "high": high, "meaning": meaning}
     if default is None:
         return field(metadata=metadata)
@@ -52,17 +52,36 @@ class Latencies:
     move: int = _cycles(3, "copy and broadcast of a row")
     gather: int = _cycles(4, "gather of lanes into a row")
     activation: int = _cycles(6, "bf16 activation, a table look-up")
-    activation_fp32: int = _cycles(45, "fp32 activation, a sequence of operations")
+    activation_fp32: int = _cycles(66, "fp32 activation, a sequence of operations")
     accumulate: int = _cycles(4, "adder of the matrix unit: beats into one accumulator are this far apart")
     matrix: int = _cycles(28, "matrix unit from the last beat on: multiplier, adder tree, write")
-    reduce: int = _cycles(30, "reduction of a row: adder tree and write")
-    synapse: int = _cycles(30, "synapse unit from the last row of synapses on")
+    reduce: int = _cycles(26, "reduction of a row: adder tree and write")
+    synapse: int = _cycles(22, "synapse unit from the last row of synapses on")
     link: int = _cycles(12, "a row from one core to another")
     io_in: int = _cycles(8, "a row from the host's side into a tensor row")
     io_out: int = _cycles(8, "a tensor row out to the host's side")
 
     def __post_init__(self) -> None:
         _check_fields(self, prefix="latency.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostLink:
+    """The way between the host's memory and the accelerator, for an estimate of the time of IO: no cycle depends on it.
+
+    The defaults are those of a PCIe 3.0 x16 card with a driver in user space (docs/machine.md). Raises ConfigError for
+    a value out of range.
+    """
+
+    latency_us: float = _ranged(0, 1e6, "µs that a transfer takes one way besides its bytes", 0.7)
+    bytes_per_us: float = _ranged(1e-3, 1e9, "bytes that pass in a µs, in each direction", 12000.0)
+
+    def __post_init__(self) -> None:
+        _check_fields(self, prefix="host.")
+
+
+# The fields of Config that are tables of fields.
+TABLES: dict[str, type[Latencies | HostLink]] = {"latency": Latencies, "host": HostLink}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +111,7 @@ class Config:
     fp8_weights: bool
     synapse_unit: bool
     latency: Latencies = field(default_factory=Latencies)
+    host: HostLink = field(default_factory=HostLink)
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -99,9 +119,11 @@ class Config:
             what = f"block_size is {self.block_size}, not a power of two"
             remedy = "use 4, 8, 16, 32, 64 or 128"
             raise ConfigError(what, where=f"block_size of {self.name!r}", remedy=remedy)
-        if not isinstance(self.latency, Latencies):
-            what = f"latency is {self.latency!r}, not a Latencies"
-            raise ConfigError(what, where=f"latency of {self.name!r}", remedy="use Latencies(...)")
+        for table, kind in TABLES.items():
+            if not isinstance(getattr(self, table), kind):
+                what = f"{table} is {getattr(self, table)!r}, not a {kind.__name__}"
+                remedy = f"use {kind.__name__}(...)"
+                raise ConfigError(what, where=f"{table} of {self.name!r}", remedy=remedy)
 
     @property
     def weight_elements(self) -> int:
@@ -113,15 +135,18 @@ class Config:
         return -(-n // self.block_size)
 
     def to_dict(self) -> dict[str, Scalar]:
-        """All fields as plain values, as declared; those of the latency table are called "latency.add"."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "latency"}
-        return plain | {f"latency.{f.name}": getattr(self.latency, f.name) for f in fields(self.latency)}
+        """All fields as plain values, as declared; those of a table are called like "latency.add"."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TABLES}
+        for table in TABLES:
+            inner = getattr(self, table)
+            plain |= {f"{table}.{f.name}": getattr(inner, f.name) for f in fields(inner)}
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object], *, where: str = "a dict") -> Self:
         """The inverse of to_dict: every field and no other, or ConfigError names `where` and the field."""
-        wanted = [f.name for f in fields(cls) if f.name != "latency"]
-        wanted += [f"latency.{f.name}" for f in fields(Latencies)]
+        wanted = [f.name for f in fields(cls) if f.name not in TABLES]
+        wanted += [f"{table}.{f.name}" for table, kind in TABLES.items() for f in fields(kind)]
         missing = [name for name in wanted if name not in values]
         unknown = [name for name in values if name not in wanted]
         if unknown:
@@ -130,21 +155,23 @@ class Config:
         if missing:
             remedy = "give every field; the presets are complete examples"
             raise ConfigError(f"missing {_listed(missing)}", where=where, remedy=remedy)
-        latency = {name: values[f"latency.{name}"] for name in (f.name for f in fields(Latencies))}
-        rest = {name: values[name] for name in wanted if not name.startswith("latency.")}
+        rest = {name: values[name] for name in wanted if "." not in name}
         try:
-            return cls(latency=Latencies(**latency), **rest)  # type: ignore[arg-type]
+            for table, kind in TABLES.items():
+                rest[table] = kind(**{f.name: values[f"{table}.{f.name}"] for f in fields(kind)})  # type: ignore[arg-type]
+            return cls(**rest)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ConfigError(error.what, where=f"{error.where} in {where}", remedy=error.remedy) from None
 
     def to_bytes(self) -> bytes:
         """The TOML text in UTF-8, equal for equal configurations: what save() writes."""
-        lines, table = [], ""
+        lines, open_table = [], ""
         for name, value in self.to_dict().items():
-            if name.startswith("latency.") and not table:
-                table = "latency."
-                lines += ["", "[latency]"]
-            lines.append(f"{name.removeprefix(table)} = {_toml(value)}")
+            table, _, key = name.rpartition(".")
+            if table != open_table:
+                open_table = table
+                lines += ["", f"[{table}]"]
+            lines.append(f"{key} = {_toml(value)}")
         return ("\n".join(lines) + "\n").encode()
 
     @classmethod
@@ -155,10 +182,14 @@ class Config:
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             remedy = "give a TOML file like those of configs/, or one that Config.save wrote"
             raise ConfigError(f"not a TOML text: {error}", where=where, remedy=remedy) from error
-        latency = document.pop("latency", {})
-        if not isinstance(latency, dict):
-            raise ConfigError(f"latency is {latency!r}, not a table", where=where, remedy="write [latency]")
-        return cls.from_dict(document | {f"latency.{name}": v for name, v in latency.items()}, where=where)
+        for table in TABLES:
+            inner = document.pop(table, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(
+                    f"{table} is {inner!r}, not a table", where=where, remedy=f"write [{table}]"
+                )
+            document |= {f"{table}.{name}": value for name, value in inner.items()}
+        return cls.from_dict(document, where=where)
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that load() reads back to an equal Config."""
@@ -271,11 +302,11 @@ def _shipped() -> Traversable:
     return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
 
 
-def _check_fields(instance: Config | Latencies, prefix: str = "") -> None:
+def _check_fields(instance: Config | Latencies | HostLink, prefix: str = "") -> None:
     """Check every declared field of a frozen instance, and make its value a plain int, float, bool or str."""
     owner = getattr(instance, "name", "")
     for f in fields(instance):
-        if f.name != "latency":
+        if f.name not in TABLES:
             where = f"{prefix}{f.name}" + (f" of {owner!r}" if owner else "")
             plain = _plain(f"{prefix}{f.name}", str(f.type), getattr(instance, f.name), f.metadata, where)
             object.__setattr__(instance, f.name, plain)

@@ -22,6 +22,7 @@ from .ir.verify import verify
 from .transforms.streaming import Axes, streaming_transform
 
 if TYPE_CHECKING:
+    from .compare import Comparison
     from .onnx import InputShapes
     from .program import Program
 
@@ -176,7 +177,36 @@ class NNIR:
         """
         from .schedule.compile import compile_graph
 
-        if not isinstance(config, Config):
-            raise ConfigError(f"config is {config!r}, not a Config", where="config",
-                              remedy="give Config.v80_c6b32(), Config.preset(name) or Config.load(path)")  # fmt: skip
+        _check_config(config)
         return compile_graph(self.graph, config, name, optimize=optimize and not quick_compile)
+
+    def compare(
+        self,
+        config: Config,
+        *inputs: Any,
+        expected: Any = None,
+        turns: int = 64,
+        what_if: int = 5,
+        factor: float = 16.0,
+        optimize: bool = True,
+    ) -> Comparison:
+        """Where precision is lost: fp64, plain fp32 and the bit-accurate machine side by side, operation by operation.
+
+        inputs: one array for each input, with a time axis more (or a list of steps) to run several steps, the states
+        carried along. expected: PyTorch's outputs, as one array or one for each output, to compare with too. turns:
+        scans of up to so many turns are looked into. what_if: so many of the worst operations are tried in FP32 alone,
+        each by compiling again. factor: an operation loses precision where the error grows by this. Print the result.
+        Raises InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
+        """
+        from .compare import compare
+
+        _check_config(config)
+        return compare(self.graph, config, inputs, expected=expected, turns=turns, what_if=what_if, factor=factor,
+                       optimize=optimize)  # fmt: skip
+
+
+def _check_config(config: object) -> None:
+    """Raises ConfigError for what is no Config."""
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is {config!r}, not a Config", where="config",
+                          remedy="give Config.v80_c6b32(), Config.preset(name) or Config.load(path)")  # fmt: skip

@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Any, Self
 
+from ltc_compiler import isa
 from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
@@ -135,15 +136,19 @@ class Program:
         """Sizes, as plain values.
 
         "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or
-        instructions; "models": for each its name, instructions, and bytes of inputs, outputs and state as
-        float32; "instructions": in all; "file_bytes": of the program with and without
+        instructions; "models": for each its name, instructions, bytes of inputs, outputs and state as
+        float32, and "utilisation": for each core and unit the part of a contiguous inference in which it is
+        busy; "instructions": in all; "file_bytes": of the program with and without
         ("file_bytes_bit_accurate") originals.
         """
         image = self._image
         uses = [store_use(image, core) for core in range(image.config.cores)]
         return {
             "cores": [{name: {"used": u, "depth": d} for name, (u, d) in use.items()} for use in uses],
-            "models": [_model_metrics(model) for model in image.models],
+            "models": [
+                _model_metrics(model) | {"utilisation": self._utilisation(index)}
+                for index, model in enumerate(image.models)
+            ],
             "instructions": len(image.code),
             "file_bytes": len(self.save_bytes()),
             "file_bytes_bit_accurate": len(self.save_bytes(shadow=False)),
@@ -171,6 +176,29 @@ class Program:
             )
         return self.cycle_count_per_inference(model_index, spaced) / clock
 
+    def io_duration_per_inference_us(self, model_index: int = 0) -> float:
+        """An estimate of the µs that inputs and outputs take between the host's memory and the accelerator.
+
+        A transfer each way with the latency and the rate of the configuration's host table; docs/machine.md says
+        where its figures come from. It is no part of compute_duration_per_inference_us.
+        """
+        model, host = self._model(model_index), self.hw_config.host
+        sides = [_bytes([port.shape for port in ports]) for ports in (model.inputs, model.outputs)]
+        return sum(host.latency_us + size / host.bytes_per_us for size in sides if size)
+
+    def end_to_end_duration_per_inference_us(self, model_index: int = 0, spaced: bool = True) -> float:
+        """Compute and IO, one after the other: the sum of the two other durations."""
+        compute = self.compute_duration_per_inference_us(model_index=model_index, spaced=spaced)
+        return compute + self.io_duration_per_inference_us(model_index)
+
+    def _utilisation(self, model_index: int) -> list[dict[str, float]]:
+        """For each core, the part of a contiguous inference in which each unit that is used is busy."""
+        walk = self.cycle_summary_per_inference(model_index, spaced=False)
+        return [
+            {unit: busy / walk["total"] for unit, busy in zip(isa.UNITS, units, strict=True) if busy}
+            for units in walk["busy"]
+        ]
+
     def cycle_summary_per_inference(self, model_index: int = 0, spaced: bool = True) -> dict[str, Any]:
         """The walk behind cycle_count_per_inference, in cycles.
 
@@ -185,7 +213,10 @@ class Program:
             arrival = int(summary["total"])
             summary = dict(cycles(self._core, model_index, arrival))
         last = summary["last_out"] if model.outputs else summary["total"]
-        return {"latency": last - summary["offered"], "arrival": arrival, **summary}
+        latency = max(
+            0, last - summary["offered"]
+        )  # outputs of state alone may be out before the input comes
+        return {"latency": latency, "arrival": arrival, **summary}
 
     def report(self, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> Report:
         """Where the cycles of one inference go, by op and by line of the user's source.
@@ -194,12 +225,16 @@ class Program:
         says so. Raises InputError for a model that is not there, or a limit below 1.
         """
         if limit < 1:
-            raise InputError(f"limit is {limit}", where="limit", remedy="give the number of instructions to look at")
+            raise InputError(
+                f"limit is {limit}", where="limit", remedy="give the number of instructions to look at"
+            )
         summary = self.cycle_summary_per_inference(model_index, spaced)
         records = trace(self._core, model_index, summary["arrival"], limit + 1)
         return Report(self._image, Walk(model_index, spaced, summary, records[:limit], len(records) <= limit))
 
-    def save_trace(self, path: str | Path, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> None:
+    def save_trace(
+        self, path: str | Path, model_index: int = 0, spaced: bool = True, limit: int = TRACED
+    ) -> None:
         """Write a trace of one inference for Perfetto, or the tracing page of Chromium: JSON, one cycle is 1 ns.
 
         limit, errors: as for report().

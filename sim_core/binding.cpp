@@ -290,8 +290,8 @@ NB_MODULE(_core, m) {
         .def(nb::init<std::shared_ptr<const ltc::Program>, bool>(), nb::arg("program"), nb::arg("bit_accurate") = true,
              nb::sig("def __init__(self, program: Program, bit_accurate: bool = True) -> None"),
              "bit_accurate=False computes in plain fp32 from the fp32 originals; ProgramError if there are none.\n\n"
-             "The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512 (generic off x86-64);\n"
-             "ConfigError if this CPU cannot run them.")
+             "The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512, avx512_bf16\n"
+             "(generic off x86-64); ConfigError if this CPU cannot run them.")
         .def("run", &PyVM::run, nb::arg("model"), nb::arg("inputs"),
              nb::sig("def run(self, model: int, inputs: typing.Any) -> list[typing.Any]"),
              "One inference: a tuple or list with one C-contiguous float32 array a port, or the one array; new arrays\n"

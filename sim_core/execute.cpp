@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "numerics.h"
+
 namespace ltc {
 namespace {
 
@@ -22,13 +24,27 @@ std::vector<Choice> choices() {  // the widest last
     const bool wider = wide && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512cd");
-    return {{sse2::kernels, true}, {avx2::kernels, wide}, {avx512::kernels, wider}};
+    return {{sse2::kernels, true}, {avx2::kernels, wide}, {avx512::kernels, wider},
+            {avx512_bf16::kernels, wider && __builtin_cpu_supports("avx512bf16")}};
 #else
     return {{generic::kernels, true}};
 #endif
 }
 
 std::uint32_t pairs_of(std::uint32_t k) { return k / 2 + k % 2; }
+// Magnitudes of x, least and span, for which fused products with weights of these magnitudes are exact by rule 7: the
+// exponents of least and least add up to -112 or more, those of largest and largest to 126 or less. None if any weight
+// is subnormal, infinite or NaN.
+std::pair<std::uint32_t, std::uint32_t> exact_range(std::uint32_t least, std::uint32_t largest) {
+    constexpr std::uint32_t none = sign_bit;
+    if (least < smallest_normal || largest >= infinity_bits) return {none, 0};
+    const auto exponent = [](std::uint32_t magnitude) { return static_cast<int>(magnitude >> 23) - 127; };
+    const int low = std::max(-126, -112 - exponent(least)), high = std::min(127, 126 - exponent(largest));
+    if (low > high) return {none, 0};
+    const std::uint32_t first = static_cast<std::uint32_t>(low + 127) << 23;
+    return {first, (static_cast<std::uint32_t>(high + 128) << 23) - 1 - first};
+}
+
 std::uint32_t padded_pairs(std::uint32_t k) { return (pairs_of(k) + 7) / 8 * 8; }
 
 }  // namespace
@@ -86,10 +102,11 @@ Executable::Executable(const Program& program, bool bit_accurate, const Kernels&
 
     fill_constants();
     for (std::uint32_t core = 0; core < program.cores.size(); ++core) {
-        pack_slots(core);
+        std::copy(program.cores[core].slots.run.begin(), program.cores[core].slots.run.end(), runs_[core]);
         pack_entries(core);
     }
-    for (const auto& [packing, words] : weights_) pack_weights(packing, words);
+    for (const auto& [packing, words] : slots_) pack_slots(packing, words);
+    for (auto& [packing, packed] : weights_) pack_weights(packing, packed);
     std::size_t n = program.models.size();
     for (const Instruction& i : program.code)
         n += i.opcode == Opcode::send ? program.cores.size() : 1;
@@ -113,22 +130,22 @@ void Executable::find_packings() {
             if (i.info().format == isa::Format::Matmul) {
                 const auto op = i.as<isa::Matmul>();
                 const Packing packing{i.core, op.weights, op.k, op.m_rows, i.opcode == Opcode::matmul_fp32};
-                if (weights_.emplace(packing, nullptr).second) words += packed_words(packing);
+                if (weights_.try_emplace(packing).second) words += packed_words(packing);
                 if (words * sizeof(std::uint32_t) > 4 * stored + limits::spare)
                     refuse_program("the weight blocks are read in too many shapes to hold them all", name_of(program_, n));
-                scratch_floats_ = std::max<std::size_t>(scratch_floats_, 2 * padded_pairs(op.k));
+                scratch_words_ = std::max<std::size_t>(scratch_words_, matmul_batch * 2 * padded_pairs(op.k));
             } else if (i.opcode == Opcode::synapse) {
-                scratch_floats_ = std::max<std::size_t>(scratch_floats_, 1 + i.as<isa::Synapse>().v_rows * B_);
+                slots_.try_emplace(synapse_packing(i));
+                scratch_words_ = std::max<std::size_t>(scratch_words_, scratch_zeros + std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
             }
         }
 }
 
 void Executable::lay_out(Allocator& allocator) {
-    rows_.clear(), slots_.clear(), runs_.clear(), entries_.clear(), fifos_.clear();
-    scratch_ = allocator.take<float>(scratch_floats_);
+    rows_.clear(), runs_.clear(), entries_.clear(), fifos_.clear();
+    scratch_ = allocator.take<std::uint32_t>(scratch_words_);
     for (const Core& core : program_.cores) {
         rows_.push_back(allocator.take<float>(core.tensor_rows * B_));
-        slots_.push_back(allocator.take<float>(core.synapse_slots * 5 * B_));
         runs_.push_back(allocator.take<std::uint32_t>(core.synapse_slots));
         entries_.push_back(allocator.take<std::int32_t>(core.gather_entries * (2 + B_)));
     }
@@ -141,7 +158,9 @@ void Executable::lay_out(Allocator& allocator) {
         float* data = allocator.take<float>(rows * B_);
         if (arena_ != nullptr) *fifos_.back() = {data, rows, 0, 0};
     }
-    for (auto& [packing, words] : weights_) words = allocator.take<std::uint32_t>(packed_words(packing));
+    for (auto& [packing, packed] : weights_) packed.words = allocator.take<std::uint32_t>(packed_words(packing));
+    for (auto& [packing, words] : slots_)
+        words = allocator.take<std::uint32_t>(program_.cores[std::get<0>(packing)].synapse_slots * slot_words(packing));
 }
 
 void Executable::fill_constants() {
@@ -169,13 +188,18 @@ float Executable::weight(const Packing& packing, std::size_t output, std::size_t
     return __builtin_bit_cast(float, std::uint32_t{stores.weights[at]} << 16 | low);
 }
 
-void Executable::pack_weights(const Packing& packing, std::uint32_t* out) const {
+void Executable::pack_weights(const Packing& packing, Packed& packed) const {
     const auto [core, weights, k, m_rows, two_blocks] = packing;
     const bool wide = two_blocks || !bit_accurate_;
     const std::size_t lanes = kernels_.lanes;
     const std::uint32_t pairs = pairs_of(k);
+    std::uint32_t* out = packed.words;
+    std::uint32_t least = infinity_bits, largest = 0;  // magnitudes that are not zero
     const auto word = [&](std::size_t output, std::size_t input) {
-        return __builtin_bit_cast(std::uint32_t, weight(packing, output, input));
+        const std::uint32_t u = bits(weight(packing, output, input)), magnitude = u & magnitude_bits;
+        if (magnitude != 0) least = std::min(least, magnitude);
+        largest = std::max(largest, magnitude);
+        return u;
     };
     for (std::size_t o = 0; o < m_rows * B_; o += lanes)
         for (std::uint32_t chunk = 0; chunk < 64; chunk += 8)
@@ -190,24 +214,45 @@ void Executable::pack_weights(const Packing& packing, std::uint32_t* out) const 
                         }
                     out += wide ? 2 * lanes : lanes;
                 }
+    std::tie(packed.x_low, packed.x_span) = exact_range(least, largest);
 }
 
-void Executable::pack_slots(std::uint32_t core) {
+// Narrow where rule 11 is in bf16, all parameters are, and the presynaptic values have indices of 15 bits.
+Executable::SynapsePacking Executable::synapse_packing(const Instruction& i) const {
+    const auto op = i.as<isa::Synapse>();
+    const SlotStore& s = program_.cores[i.core].slots;
+    const auto all_bf16 = [](const std::vector<float>& values) {
+        return std::all_of(values.begin(), values.end(), [](float x) { return (bits(x) & 0xFFFFu) == 0; });
+    };
+    return {i.core, precision(static_cast<std::uint32_t>(op.precision)) == isa::Precision::bf16 &&
+                        op.v_rows * B_ < 0x7000 && all_bf16(s.mu) && all_bf16(s.sigma) && all_bf16(s.w) && all_bf16(s.we)};
+}
+
+std::size_t Executable::slot_words(const SynapsePacking& packing) const { return (std::get<1>(packing) ? 3 : 5) * B_; }
+
+void Executable::pack_slots(const SynapsePacking& packing, std::uint32_t* out) const {
+    const auto [core, narrow] = packing;
     const Core& stores = program_.cores[core];
     const SlotStore& s = stores.slots;
-    float* out = slots_[core];
+    const auto word = [](float x) { return x == x ? bits(x) : nan_bits; };
     for (std::size_t slot = 0; slot < stores.synapse_slots; ++slot) {
-        runs_[core][slot] = s.run[slot];
-        const float* parameters[] = {&s.mu[slot * B_], &s.sigma[slot * B_], &s.w[slot * B_], &s.we[slot * B_]};
+        const float* p[] = {&s.mu[slot * B_], &s.sigma[slot * B_], &s.w[slot * B_], &s.we[slot * B_]};
         if (!bit_accurate_)
-            for (std::size_t n = 0; n < 4; ++n) parameters[n] = &stores.shadow_slots[(slot * 4 + n) * B_];
-        for (std::size_t l = 0; l < B_; l += W_, out += 5 * W_)
-            for (std::size_t n = 0; n < W_; ++n) {
-                const std::uint16_t src = s.src[slot * B_ + l + n];
-                if (src == isa::absent) continue;  // index and parameters stay 0
-                out[n] = __builtin_bit_cast(float, std::int32_t{src} + 1);
-                for (std::size_t p = 0; p < 4; ++p) out[(p + 1) * W_ + n] = parameters[p][l + n];
+            for (std::size_t n = 0; n < 4; ++n) p[n] = &stores.shadow_slots[(slot * 4 + n) * B_];
+        for (std::size_t l = 0; l < B_; ++l) {
+            std::uint32_t* to = out + l / W_ * W_ * (narrow ? 3 : 5) + l % W_;
+            const std::uint32_t src = s.src[slot * B_ + l];
+            const bool there = src != isa::absent;
+            if (narrow) {
+                to[0] = there ? ((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0;
+                to[W_] = there ? word(p[0][l]) | word(p[1][l]) >> 16 : 0;
+                to[2 * W_] = there ? word(p[2][l]) | word(p[3][l]) >> 16 : 0;
+            } else {
+                to[0] = there ? src + scratch_zeros : 0;
+                for (std::size_t n = 0; n < 4; ++n) to[(n + 1) * W_] = there ? word(p[n][l]) : 0;
             }
+        }
+        out += slot_words(packing);
     }
 }
 
@@ -350,16 +395,21 @@ GridStep Executable::grid(const Instruction& i) const {
 MatmulStep Executable::matmul(const Instruction& i) {
     const auto op = i.as<isa::Matmul>();
     const Packing packing{i.core, op.weights, op.k, op.m_rows, i.opcode == Opcode::matmul_fp32};
+    const Packed& packed = weights_.at(packing);
     const auto row = static_cast<std::ptrdiff_t>(B_);
+    const bool apart = std::abs(op.dst_step) >= static_cast<std::int64_t>(op.m_rows);
     return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row,
-            weights_.at(packing), scratch_, op.k, static_cast<std::uint32_t>(op.m_rows * B_), op.batch};
+            packed.words, scratch_, op.k, static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
+            apart ? matmul_batch : 1, packed.x_low, packed.x_span};
 }
 
 SynapseStep Executable::synapse(const Instruction& i) const {
     const auto op = i.as<isa::Synapse>();
+    const SynapsePacking packing = synapse_packing(i);
     const auto lanes = static_cast<std::uint32_t>(B_);
-    return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v), slots_[i.core] + op.slots * 5 * B_,
-            runs_[i.core] + op.slots, scratch_, op.v_rows * lanes, op.targets, lanes};
+    return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v),
+            slots_.at(packing) + op.slots * slot_words(packing), runs_[i.core] + op.slots, scratch_, op.v_rows * lanes,
+            op.targets, lanes, std::get<1>(packing)};
 }
 
 LinkStep Executable::link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const {

@@ -15,8 +15,8 @@
 
 namespace ltc {
 
-// The widest kernels that this CPU runs, or those that the environment variable LTC_SIMD names: sse2, avx2, avx512
-// (generic off x86-64). Throws Refusal for a name that is unknown or that this CPU cannot run.
+// The widest kernels that this CPU runs, or those that the environment variable LTC_SIMD names: sse2, avx2, avx512,
+// avx512_bf16 (generic off x86-64). Throws Refusal for a name that is unknown or that this CPU cannot run.
 const Kernels& choose_kernels();
 
 class Executable {
@@ -40,13 +40,19 @@ private:
     };
     // What decides a packing: core, first block, k, m_rows, and whether a weight takes two blocks.
     using Packing = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, bool>;
+    using SynapsePacking = std::tuple<std::uint32_t, bool>;  // core, and whether the form is narrow: see SynapseStep
+    struct Packed {
+        std::uint32_t* words = nullptr;
+        std::uint32_t x_low = 0, x_span = 0;  // see MatmulStep
+    };
 
     void lay_out(Allocator& allocator);
     void find_packings();
     std::size_t packed_words(const Packing& packing) const;
     float weight(const Packing& packing, std::size_t output, std::size_t input) const;
-    void pack_weights(const Packing& packing, std::uint32_t* out) const;
-    void pack_slots(std::uint32_t core);
+    void pack_weights(const Packing& packing, Packed& packed) const;
+    std::size_t slot_words(const SynapsePacking& packing) const;
+    void pack_slots(const SynapsePacking& packing, std::uint32_t* out) const;
     void pack_entries(std::uint32_t core);
     void fill_constants();
 
@@ -54,6 +60,7 @@ private:
     Step step_of(const Instruction& i, const Model& model);
     GridStep grid(const Instruction& i) const;
     MatmulStep matmul(const Instruction& i);
+    SynapsePacking synapse_packing(const Instruction& i) const;
     SynapseStep synapse(const Instruction& i) const;
     PortStep port(const Instruction& i, isa::Row row, std::uint32_t index, const std::vector<Port>& ports) const;
     LinkStep link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const;
@@ -69,13 +76,13 @@ private:
     std::unique_ptr<void, Freer> arena_;
     std::size_t arena_bytes_ = 0;
     std::vector<float*> rows_;  // by core, as the next three
-    std::vector<float*> slots_;
     std::vector<std::uint32_t*> runs_;
     std::vector<std::int32_t*> entries_;
-    std::map<Packing, std::uint32_t*> weights_;
+    std::map<Packing, Packed> weights_;
+    std::map<SynapsePacking, std::uint32_t*> slots_;
     std::vector<Fifo*> fifos_;  // [source * cores + target]
-    float* scratch_ = nullptr;
-    std::size_t scratch_floats_ = 1;
+    std::uint32_t* scratch_ = nullptr;
+    std::size_t scratch_words_ = 1;
 
     std::vector<Step> steps_;
     std::vector<std::size_t> entry_;  // first step of each model

@@ -4,6 +4,7 @@
 #include "kernels.h"
 
 #include "lanes.h"
+#include "sequences.h"
 
 namespace ltc::LTC_ISA {
 namespace {
@@ -123,71 +124,101 @@ struct Semantics<Opcode::splat> {
 
 // ---- rule 7 ----------------------------------------------------------------------------------------------------------
 
-template <bool wide, int W>
-LTC_INLINE Floats<W> accumulate_pair(Floats<W> a, const std::uint32_t* w, const float* x) {
-    using V = Floats<W>;
-    if constexpr (wide) {
-        a = a + load<V>(w) * x[0];
-        return a + load<V>(w + W) * x[1];
-    } else {
-        const U<V> pair = load<U<V>>(w);
-        a = a + from_bits<V>(pair & 0xFFFF0000u) * x[0];
-        return a + from_bits<V>(pair << 16) * x[1];
-    }
-}
+// How a matmul computes: fp32 operands; bf16 operands; bf16 operands for which fused operations are exact.
+enum class Products { wide, plain, fused };
 
-// The dot products of one group of outputs; moves w past its weights.
-template <bool wide, int W>
-LTC_INLINE Floats<W> dot(const std::uint32_t*& w, const float* x, std::uint32_t pairs) {
+// The dot products of one group of outputs with N vectors; moves w past its weights. Vectors are `words` apart.
+template <Products how, int W, int N>
+LTC_INLINE void dot(const std::uint32_t*& w, const std::uint32_t* x, std::uint32_t pairs, std::size_t words, Floats<W> (&out)[N]) {
+    using V = Floats<W>;
+    constexpr bool wide = how == Products::wide;
     const std::uint32_t chunks = chunks_of(pairs);
-    Floats<W> sums[8];
+    V sums[N][8];
     for (std::uint32_t c = 0; c < chunks; ++c) {
-        Floats<W> a[8] = {};
+        V a[N][8] = {};
         for (std::uint32_t p = 8 * c; p < pairs; p += 64) {
+            const std::uint32_t* at = x + (wide ? 2 : 1) * p;
 #pragma GCC unroll 8
             for (int n = 0; n < 8; ++n) {
-                a[n] = accumulate_pair<wide, W>(a[n], w, x + 2 * (p + static_cast<std::uint32_t>(n)));
-                w += wide ? 2 * W : W;
+#pragma GCC unroll 4
+                for (int i = 0; i < N; ++i) {
+                    const std::uint32_t* xi = at + static_cast<std::size_t>(i) * words;
+                    if constexpr (wide) {
+                        a[i][n] = a[i][n] + load<V>(w + 2 * n * W) * from_bits<V>(all<V>(xi[2 * n]));
+                        a[i][n] = a[i][n] + load<V>(w + (2 * n + 1) * W) * from_bits<V>(all<V>(xi[2 * n + 1]));
+                    } else {
+                        a[i][n] = add_pair<how == Products::fused>(a[i][n], load<U<V>>(w + n * W), all<V>(xi[n]));
+                    }
+                }
             }
+            w += (wide ? 16 : 8) * W;
         }
-        sums[c] = tree_of_8(a);
+        for (int i = 0; i < N; ++i) sums[i][c] = tree_of_8(a[i]);
     }
-    return tree_of_chunks(sums, chunks);
+    for (int i = 0; i < N; ++i) out[i] = tree_of_chunks(sums[i], chunks);
 }
 
-// x as the matrix unit reads it, with zeros up to a multiple of 16.
-template <bool round, int W>
-inline void read_x(float* out, const float* x, std::uint32_t k) {
-    const std::uint32_t end = (k + 15) / 16 * 16;
-    std::uint32_t l = 0;
-    for (; l + W <= k; l += W) {
-        const Floats<W> v = load<Floats<W>>(x + l);
-        store(out + l, round ? to_bf16(v) : v);
+// x as the matrix unit reads it, with zeros from k up to a multiple of 16. Whether fused operations are exact on it.
+template <bool wide, int W>
+LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) {
+    using V = Floats<W>;
+    U<V> outside{};
+    for (std::uint32_t l = 0; l < (m.k + 15) / 16 * 16; l += W) {
+        V v = load<V>(x + l);
+        if (l + W > m.k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(m.k) - static_cast<std::int32_t>(l), v, V{});
+        if constexpr (wide) {
+            store(out + l, v);
+        } else {
+            const U<V> u = rounded_bits(v), magnitude = u & 0x7FFF0000u;
+            outside |= (U<V>)(((magnitude - m.x_low) > m.x_span) & (magnitude != 0));
+            store(out + l / 2, pack_pairs<W>(u));
+        }
     }
-    for (; l < k; ++l) out[l] = round ? to_bf16(x[l]) : x[l];
-    for (; l < end; ++l) out[l] = 0.0f;
+    return !wide && !any<V>(outside);
+}
+
+// N vectors from b on.
+template <Products how, bool bf16, int N>
+inline void multiply(const MatmulStep& m, float* dst, const float* bias, std::size_t words) {
+    constexpr int W = native;
+    using V = Floats<W>;
+    const std::uint32_t* w = m.weights;
+    const std::uint32_t pairs = (m.k + 1) / 2;
+    V y[N];
+    std::uint32_t o = 0;
+    for (; o + W <= m.outputs; o += W) {
+        dot<how, W>(w, m.scratch, pairs, words, y);
+        for (int i = 0; i < N; ++i) store(dst + i * m.dst_step + o, write<bf16>(y[i] + load<V>(bias + o)));
+    }
+    if (o == m.outputs) return;
+    dot<how, W>(w, m.scratch, pairs, words, y);
+    for (int i = 0; i < N; ++i)  // rows narrower than a vector
+        for (std::uint32_t n = 0; n < m.outputs - o; ++n) dst[i * m.dst_step + o + n] = write<bf16>(y[i][n] + bias[o + n]);
+}
+
+template <bool wide, bool bf16, int N>
+inline void multiply(const MatmulStep& m, float* dst, const float* x, const float* bias) {
+    const std::size_t words = (m.k + 15) / 16 * (wide ? 16 : 8);
+    bool exact = true;
+    for (int i = 0; i < N; ++i) exact &= read_x<wide, native>(m, m.scratch + static_cast<std::size_t>(i) * words, x + i * m.x_step);
+    if constexpr (wide)
+        multiply<Products::wide, bf16, N>(m, dst, bias, words);
+    else if (exact)
+        multiply<Products::fused, bf16, N>(m, dst, bias, words);
+    else
+        multiply<Products::plain, bf16, N>(m, dst, bias, words);
 }
 
 template <bool wide, bool bf16>
 const Step* matmul(Frame& f, const Step* step) {
-    constexpr int W = native;
     const MatmulStep& m = step->matmul;
     float* dst = resolve(f, m.dst);
     const float *x = resolve(f, m.x), *bias = resolve(f, m.bias);
-    const std::uint32_t pairs = (m.k + 1) / 2;
-    for (std::uint32_t b = 0; b < m.batch; ++b, dst += m.dst_step, x += m.x_step) {
-        read_x<!wide, W>(m.scratch, x, m.k);
-        const std::uint32_t* w = m.weights;
-        std::uint32_t o = 0;
-        for (; o + W <= m.outputs; o += W)
-            store(dst + o, write<bf16>(dot<wide, W>(w, m.scratch, pairs) + load<Floats<W>>(bias + o)));
-        if (o < m.outputs) {
-            float tail[W] = {};
-            for (std::uint32_t n = 0; n < m.outputs - o; ++n) tail[n] = bias[o + n];
-            store(tail, write<bf16>(dot<wide, W>(w, m.scratch, pairs) + load<Floats<W>>(tail)));
-            for (std::uint32_t n = 0; n < m.outputs - o; ++n) dst[o + n] = tail[n];
-        }
-    }
+    std::uint32_t b = 0;
+    if (m.together == matmul_batch)
+        for (; b + matmul_batch <= m.batch; b += matmul_batch, dst += matmul_batch * m.dst_step, x += matmul_batch * m.x_step)
+            multiply<wide, bf16, matmul_batch>(m, dst, x, bias);
+    for (; b < m.batch; ++b, dst += m.dst_step, x += m.x_step) multiply<wide, bf16, 1>(m, dst, x, bias);
     return step + 1;
 }
 
@@ -294,29 +325,85 @@ struct Semantics<Opcode::column_max> {
 
 // ---- synapses --------------------------------------------------------------------------------------------------------
 
-// Rule 11 for one vector of lanes of one slot.
-template <bool bf16, int W>
-LTC_INLINE void synapse(const float* p, const float* v, Floats<W>& num, Floats<W>& den) {
+// The presynaptic values of a step: picks those of a vector of lanes out of scratch. `registers` hold all of them, where
+// the instruction set can pick from registers; with 0 they are read from memory.
+template <int W, int registers>
+struct NarrowSources {
     using V = Floats<W>;
-    const V mu = load<V>(p + W), sigma = load<V>(p + 2 * W), w = load<V>(p + 3 * W), we = load<V>(p + 4 * W);
-    const V s = activation<Activation::sigmoid, bf16>(sigma * (pick<V>(v, load<U<V>>(p)) - mu));
-    num = num + s * we;
-    den = den + s * w;
+    static constexpr std::uint32_t words = 3 * W;
+
+    explicit NarrowSources(const std::uint32_t* scratch) : scratch_(scratch) {
+        for (int i = 0; i < registers; ++i) values_[i] = load<U<V>>(scratch + scratch_zeros + i * W);
+    }
+
+    V pick(U<V> source) const {
+        if constexpr (registers != 0)
+            return from_bits<V>(pick_halves<V, registers>(values_, source));
+        else
+            return from_bits<V>(gather<2, V>(scratch_, source & 0xFFFFu) << 16);
+    }
+
+    // Rule 11 for one vector of lanes of one slot.
+    LTC_INLINE void add(const std::uint32_t* p, V& num, V& den) const {
+        const U<V> potential = load<U<V>>(p + W), weight = load<U<V>>(p + 2 * W);
+        const V s = sigmoid_bf16(round_architectural(second<V>(potential) * (pick(load<U<V>>(p)) - first<V>(potential))));
+        num = num + s * second<V>(weight);
+        den = den + s * first<V>(weight);
+    }
+
+private:
+    const std::uint32_t* scratch_;
+    U<V> values_[registers + 1];
+};
+
+template <int W, bool bf16>
+struct WideSources {
+    using V = Floats<W>;
+    static constexpr std::uint32_t words = 5 * W;
+
+    explicit WideSources(const std::uint32_t* scratch) : scratch_(scratch) {}
+
+    LTC_INLINE void add(const std::uint32_t* p, V& num, V& den) const {
+        const V v = from_bits<V>(gather<4, V>(scratch_, load<U<V>>(p)));
+        const V x = load<V>(p + 2 * W) * (v - load<V>(p + W));
+        const V s = bf16 ? sigmoid_bf16(round_architectural(x)) : activation_fp32<Activation::sigmoid>(x);
+        num = num + s * load<V>(p + 4 * W);
+        den = den + s * load<V>(p + 3 * W);
+    }
+
+private:
+    const std::uint32_t* scratch_;
+};
+
+// Every target row, G vectors of its lanes at a time.
+template <class Sources, int W, int G>
+inline void synapse_rows(const SynapseStep& s, float* num_row, float* den_row) {
+    using V = Floats<W>;
+    const Sources sources(s.scratch);
+    const std::uint32_t *slot = s.slots, *run = s.runs, slot_words = s.lanes / W * Sources::words;
+    for (std::uint32_t t = 0; t < s.targets; ++t, num_row += s.lanes, den_row += s.lanes) {
+        const std::uint32_t n = *run;
+        for (std::uint32_t l = 0; l < s.lanes; l += W * G) {
+            V num[G] = {}, den[G] = {};
+            const std::uint32_t* p = slot + l / W * Sources::words;
+            for (std::uint32_t i = 0; i < n; ++i, p += slot_words)
+                for (std::uint32_t g = 0; g < G; ++g) sources.add(p + g * Sources::words, num[g], den[g]);
+            for (std::uint32_t g = 0; g < G; ++g) {
+                store(num_row + l + W * g, write_fp32(num[g]));
+                store(den_row + l + W * g, write_fp32(den[g]));
+            }
+        }
+        slot += std::size_t{n} * slot_words;
+        run += n;
+    }
 }
 
-// One target row, G vectors of its lanes at a time.
-template <bool bf16, int W, int G>
-inline void synapse_row(const SynapseStep& s, const float* slot, std::uint32_t run, float* num_row, float* den_row) {
-    for (std::uint32_t l = 0; l < s.lanes; l += W * G) {
-        Floats<W> num[G] = {}, den[G] = {};
-        const float* p = slot + 5 * l;
-        for (std::uint32_t n = 0; n < run; ++n, p += 5 * s.lanes)
-            for (int g = 0; g < G; ++g) synapse<bf16, W>(p + 5 * W * g, s.scratch, num[g], den[g]);
-        for (int g = 0; g < G; ++g) {
-            store(num_row + l + static_cast<std::uint32_t>(W * g), write_fp32(num[g]));
-            store(den_row + l + static_cast<std::uint32_t>(W * g), write_fp32(den[g]));
-        }
-    }
+template <class Sources, int W>
+inline void synapse_rows(const SynapseStep& s, float* num, float* den) {
+    if (s.lanes == W)
+        synapse_rows<Sources, W, 1>(s, num, den);
+    else
+        synapse_rows<Sources, W, 2>(s, num, den);
 }
 
 template <>
@@ -325,22 +412,24 @@ struct Semantics<Opcode::synapse> {
     static const Step* run(Frame& f, const Step* step) {
         const SynapseStep& s = step->synapse;
         float *num = resolve(f, s.num), *den = resolve(f, s.den);
-        const float *v = resolve(f, s.v), *slot = s.slots;
-        const std::uint32_t* run = s.runs;
+        const float* v = resolve(f, s.v);
+        std::uint32_t* values = s.scratch + scratch_zeros;
+        for (std::uint32_t l = 0; l < scratch_zeros; ++l) s.scratch[l] = 0;
+        if (bf16 && s.narrow) {
+            for (std::uint32_t l = 0; l < s.sources; l += W) store(values + l / 2, pack_pairs<W>(rounded_bits(load<Floats<W>>(v + l))));
+            if (s.sources <= halves_in_registers<W>)
+                synapse_rows<NarrowSources<W, 2>, W>(s, num, den);
+            else if (s.sources <= 2 * halves_in_registers<W>)
+                synapse_rows<NarrowSources<W, 4>, W>(s, num, den);
+            else
+                synapse_rows<NarrowSources<W, 0>, W>(s, num, den);
+            return step + 1;
+        }
         for (std::uint32_t l = 0; l < s.sources; l += W) {
             const Floats<W> x = load<Floats<W>>(v + l);
-            store(s.scratch + 1 + l, bf16 ? to_bf16(x) : x);
+            store(values + l, bf16 ? round_architectural(x) : x);
         }
-        s.scratch[0] = 0.0f;
-        for (std::uint32_t t = 0; t < s.targets; ++t, num += s.lanes, den += s.lanes) {
-            const std::uint32_t n = *run;
-            if (s.lanes == W)
-                synapse_row<bf16, W, 1>(s, slot, n, num, den);
-            else
-                synapse_row<bf16, W, 2>(s, slot, n, num, den);
-            slot += std::size_t{n} * 5 * s.lanes;
-            run += n;
-        }
+        synapse_rows<WideSources<W, bf16>, W>(s, num, den);
         return step + 1;
     }
 };

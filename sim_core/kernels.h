@@ -62,19 +62,29 @@ struct MatmulStep {
     Address dst, x, bias;
     std::ptrdiff_t dst_step, x_step;
     const std::uint32_t* weights;
-    float* scratch;  // k values of x, and zeros up to a multiple of 16
+    std::uint32_t* scratch;  // matmul_batch vectors of x, each in the form of a weight column
     std::uint32_t k, outputs, batch;
+    std::uint32_t together;  // vectors that may go through the weights at once: their results do not overlap
+    // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.
+    std::uint32_t x_low, x_span;
 };
+inline constexpr std::uint32_t matmul_batch = 2;  // most vectors that go through the weights at once
 
-// A packed slot holds five arrays for each vector of lanes: index into scratch, mu, sigma, w, we. An absent lane reads
-// index 0, where a zero stands, and has zeros for parameters: it adds +0 to sums that are never -0.
+// Synapses packed by vectors of lanes, slot behind slot. A vector of the narrow form, for bf16 parameters, is three arrays
+// of words: source, mu and sigma, w and we, the first of two in the high half; of the wide form five: source, mu, sigma, w,
+// we. Every NaN is the one NaN. An absent lane has +0 for parameters and reads +0: it adds +0 to sums that are never -0.
+// Scratch holds a line of zeros and then the presynaptic values. In the narrow form these are bf16 halves, where that of
+// source i is i ^ 1, and a source word holds two indices: in the low half the one in scratch, in the high half, with the
+// top bit set, the one behind the zeros. In the wide form they are floats, and a source word is the index in scratch.
 struct SynapseStep {
     Address num, den, v;
-    const float* slots;
+    const std::uint32_t* slots;
     const std::uint32_t* runs;  // by slot: slots up to the end of its target row
-    float* scratch;             // a zero, then the values of v
+    std::uint32_t* scratch;
     std::uint32_t sources, targets, lanes;
+    bool narrow;
 };
+inline constexpr std::uint32_t scratch_zeros = 16;  // words
 
 // A packed entry: source and destination offset in floats, then for each lane its source lane, or keep or clear.
 struct GatherStep {
@@ -135,6 +145,7 @@ struct Kernels {
 namespace sse2 { extern const Kernels kernels; }
 namespace avx2 { extern const Kernels kernels; }
 namespace avx512 { extern const Kernels kernels; }
+namespace avx512_bf16 { extern const Kernels kernels; }
 #else
 namespace generic { extern const Kernels kernels; }
 #endif

@@ -27,6 +27,8 @@ constexpr int native = 4;
 template <int W>
 struct Vector {
     typedef float type __attribute__((vector_size(4 * W)));
+    typedef std::uint64_t Pairs __attribute__((vector_size(4 * W)));
+    typedef std::uint32_t Words __attribute__((vector_size(2 * W)));
 };
 template <int W>
 using Floats = typename Vector<W>::type;
@@ -69,6 +71,109 @@ LTC_INLINE V pick(const float* from, U<V> index) {
     return from_bits<V>(gather<4, V>(from, index));
 }
 
+// Sources that two registers hold as halves, where lanes can be picked out of registers.
+#if defined(__AVX512BW__)
+template <int W>
+constexpr std::uint32_t halves_in_registers = W == 16 ? 64 : 0;
+#else
+template <int W>
+constexpr std::uint32_t halves_in_registers = 0;
+#endif
+
+// The half that `source` indexes, in the high half of every lane; 0 where its top bit is not set.
+template <class V, int registers>
+LTC_INLINE U<V> pick_halves([[maybe_unused]] const U<V> (&values)[registers + 1], U<V> source) {
+    static_assert(registers == 2 || registers == 4);
+#if defined(__AVX512BW__)
+    if constexpr (sizeof(V) == 64) {
+        const auto at = [&](int i) { return __builtin_bit_cast(__m512i, values[i]); };
+        const __m512i index = __builtin_bit_cast(__m512i, source);
+        const __mmask32 there = _mm512_movepi16_mask(index);
+        if constexpr (registers == 2) {
+            return __builtin_bit_cast(U<V>, _mm512_maskz_permutex2var_epi16(there, at(0), index, at(1)));
+        } else {
+            const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
+            const __m512i low = _mm512_maskz_permutex2var_epi16(there, at(0), index, at(1));
+            return __builtin_bit_cast(U<V>, _mm512_mask_blend_epi16(upper & there, low, _mm512_permutex2var_epi16(at(2), index, at(3))));
+        }
+    }
+#endif
+    return source;
+}
+
+// fl(w * x + a): equal to a product and a sum where the product is exact.
+template <class V>
+LTC_INLINE V fused(V w, V x, V a) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64) return __builtin_bit_cast(V, _mm512_fmadd_ps(__builtin_bit_cast(__m512, w), __builtin_bit_cast(__m512, x), __builtin_bit_cast(__m512, a)));
+#endif
+#if defined(__FMA__)
+    if constexpr (sizeof(V) == 32) return __builtin_bit_cast(V, _mm256_fmadd_ps(__builtin_bit_cast(__m256, w), __builtin_bit_cast(__m256, x), __builtin_bit_cast(__m256, a)));
+    if constexpr (sizeof(V) == 16) return __builtin_bit_cast(V, _mm_fmadd_ps(__builtin_bit_cast(__m128, w), __builtin_bit_cast(__m128, x), __builtin_bit_cast(__m128, a)));
+#endif
+    return w * x + a;
+}
+
+// Lane l holds l.
+template <class V>
+LTC_INLINE I<V> iota() {
+    I<V> lane{};
+    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) lane[i] = static_cast<std::int32_t>(i);
+    return lane;
+}
+
+// Whether a bit is set in any lane.
+template <class V>
+LTC_INLINE bool any(U<V> u) {
+    std::uint32_t set = 0;
+    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) set |= u[i];
+    return set != 0;
+}
+
+// Two bf16 values in a word, the first in its high half.
+template <class V>
+LTC_INLINE V first(U<V> pair) {
+    return from_bits<V>(pair & 0xFFFF0000u);
+}
+template <class V>
+LTC_INLINE V second(U<V> pair) {
+    return from_bits<V>(pair << 16);
+}
+
+// Rule 7: the two products of a pair on their accumulator. `exact` says that no product or partial sum can be subnormal
+// and no product overflows, so that fused operations give the same bits.
+template <bool exact, class V>
+LTC_INLINE V add_pair(V a, U<V> w, U<V> x) {
+#if defined(__AVX512BF16__)
+    if constexpr (exact && sizeof(V) == 64)
+        return __builtin_bit_cast(V, _mm512_dpbf16_ps(__builtin_bit_cast(__m512, a), __builtin_bit_cast(__m512bh, w), __builtin_bit_cast(__m512bh, x)));
+#endif
+    if constexpr (exact) return fused(second<V>(w), second<V>(x), fused(first<V>(w), first<V>(x), a));
+    a = a + first<V>(w) * first<V>(x);
+    return a + second<V>(w) * second<V>(x);
+}
+
+// The bits of a value of the arena rounded to bf16; below them whatever was there. It is no subnormal, and a NaN is the
+// one NaN: neither needs care.
+template <class V>
+LTC_INLINE U<V> rounded_bits(V x) {
+    const U<V> u = bits(x);
+    return u + 0x7FFFu + ((u >> 16) & 1u);
+}
+
+template <class V>
+LTC_INLINE V round_architectural(V x) {
+    return from_bits<V>(rounded_bits(x) & 0xFFFF0000u);
+}
+
+// Words of two bf16 values out of `rounded_bits` of consecutive floats.
+template <int W>
+LTC_INLINE auto pack_pairs(U<Floats<W>> rounded) {
+    using Pairs = typename Vector<W>::Pairs;
+    const Pairs p = __builtin_bit_cast(Pairs, rounded);
+    return __builtin_convertvector((p & 0xFFFF0000u) | (p >> 48), typename Vector<W>::Words);
+}
+
 // An architectural write (4), in the precision of the instruction.
 template <bool bf16, class V>
 LTC_INLINE V write(V x) {
@@ -83,14 +188,6 @@ LTC_INLINE V table(V x) {
     const U<V> rounded = u + 0x7FFFu + ((u >> 16) & 1u);
     const U<V> index = ((u & magnitude_bits) > infinity_bits ? all<V>(nan_bits) : rounded) >> 16;
     return from_bits<V>(gather<2, V>(ltc_activation_tables[static_cast<std::size_t>(which)], index) << 16);
-}
-
-template <Activation which, bool bf16, class V>
-LTC_INLINE V activation(V x) {
-    if constexpr (bf16)
-        return table<which>(x);
-    else
-        return activation_fp32<which>(x);
 }
 
 // Rule 7 takes the 64 accumulators in chunks of 8, which stay in registers. A chunk that no term reaches is +0 and

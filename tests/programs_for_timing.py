@@ -41,7 +41,9 @@ def machine(cores: int = 1, block_size: int = 8, **changes: Any) -> Config:
     names = set(LATENCY.__dataclass_fields__)
     latency = replace(LATENCY, **{k: v for k, v in changes.items() if k in names})
     rest = {k: v for k, v in changes.items() if k not in names}
-    base = replace(Config.tiny_c2b8(), name="timing", issue_queue=1, cores=cores, block_size=block_size, latency=latency)
+    base = replace(
+        Config.tiny_c2b8(), name="timing", issue_queue=1, cores=cores, block_size=block_size, latency=latency
+    )
     return replace(base, **rest)
 
 

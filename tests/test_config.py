@@ -14,6 +14,7 @@ from ltc_compiler import (
     AllocationError,
     Config,
     ConfigError,
+    HostLink,
     Latencies,
     LtcError,
     Unsupported,
@@ -46,7 +47,7 @@ def test_board_presets_have_the_boards_geometry(name: str) -> None:
     c = Config.preset(name)
     geometry = (c.cores, c.block_size, c.clock_mhz, c.weight_blocks, c.tensor_rows, c.synapse_slots)
     assert geometry == BOARDS[name]
-    assert c.latency == Latencies()
+    assert (c.latency, c.host) == (Latencies(), HostLink())
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -112,6 +113,13 @@ def test_latency_must_be_a_table_of_latencies() -> None:
         replace(Config.tiny_c1b8(), latency={"add": 1})  # type: ignore[arg-type]
 
 
+def test_host_must_be_a_host_link() -> None:
+    with pytest.raises(ConfigError, match="not a HostLink"):
+        replace(Config.tiny_c1b8(), host=Latencies())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"host\.bytes_per_us is 0, not a number from"):
+        HostLink(bytes_per_us=0)
+
+
 def test_numpy_numbers_become_plain() -> None:
     config = replace(Config.tiny_c1b8(), cores=np.int64(3), clock_mhz=np.float32(250))  # type: ignore[arg-type]
     assert type(config.cores) is int
@@ -152,7 +160,8 @@ def configs(draw: st.DrawFn) -> Config:
     values["name"] = draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True))
     values |= {name: draw(st.booleans()) for name in ("fp32_matmul", "fp8_weights", "synapse_unit")}
     latency = Latencies(**{f.name: draw(st.integers(1, 1000)) for f in fields(Latencies)})
-    return Config(latency=latency, **values)  # type: ignore[arg-type]
+    host = HostLink(latency_us=draw(st.floats(0, 1e6)), bytes_per_us=draw(st.floats(1e-3, 1e9)))
+    return Config(latency=latency, host=host, **values)  # type: ignore[arg-type]
 
 
 @given(configs())
@@ -195,6 +204,8 @@ def _edited(path: Path, old: str, new: str) -> Path:
         ),
         ("cores = 1", "cores = ", r"not a TOML text: "),
         ("[latency]", "[[latency]]", r"latency is .*, not a table"),
+        ("[host]", "[[host]]", r"host is .*, not a table"),
+        ("latency_us = 0.7\n", "", r"missing field host\.latency_us\n"),
     ],
 )
 def test_a_bad_file_is_refused_with_file_and_field(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -67,7 +67,7 @@ def test_random_programs_in_plain_fp32(seed: int, size: int) -> None:
     compare(draw(seed, size), seed, bit_accurate=False)
 
 
-@pytest.mark.parametrize("simd", ["sse2", "avx2", "avx512"])
+@pytest.mark.parametrize("simd", ["sse2", "avx2", "avx512", "avx512_bf16"])
 def test_every_instruction_set(simd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTC_SIMD", simd)
     try:

@@ -218,18 +218,25 @@ def _synapse_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]
     return (s * we).sum(-2), (s * w).sum(-2)
 
 
-def _scan_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    from .run import evaluate
-
+def scan_value(
+    operands: Sequence[Array], attrs: Attrs, run_body: Callable[[Sequence[Array]], Sequence[Array]]
+) -> tuple[Array, ...]:
+    """The meaning of a scan, for a given meaning of its body."""
     carries, scanned, captured = scan_parts(list(operands), attrs)
     stacked: list[list[Array]] = [[] for _ in attrs["out_axes"]]
     for t in range(attrs["trip_count"]):
         slices = [np.take(x, t, axis) for x, axis in zip(scanned, attrs["in_axes"], strict=True)]
-        results = evaluate(attrs["body"], [*carries, *slices, *captured])
+        results = run_body([*carries, *slices, *captured])
         carries = results[: len(carries)]
         for column, y in zip(stacked, results[len(carries) :], strict=True):
             column.append(y)
     return (*carries, *(np.stack(c, axis) for c, axis in zip(stacked, attrs["out_axes"], strict=True)))
+
+
+def _scan_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    from .run import evaluate
+
+    return scan_value(operands, attrs, lambda inputs: evaluate(attrs["body"], inputs))
 
 
 def _slice_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:

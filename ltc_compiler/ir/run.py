@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .graph import Array, Graph, Value
-from .ops import OPS
+from .graph import Array, Graph, Node, Value
+from .ops import OPS, scan_value
+
+Change = Callable[[Node, Sequence[Array]], Sequence[Array]]
 
 
-def evaluate(graph: Graph, inputs: Sequence[Array], states: dict[str, Array] | None = None) -> list[Array]:
+def evaluate(
+    graph: Graph,
+    inputs: Sequence[Array],
+    states: dict[str, Array] | None = None,
+    change: Change | None = None,
+) -> list[Array]:
     """The outputs for given inputs, in the inputs' dtype (fp64 where there are none).
 
     `states` holds the states' values by name; it is read and then updated in place. A graph with states needs it.
+    `change` sees every node with its results when it is evaluated, in bodies at every turn, and gives those to go on
+    with.
     """
     dtype = np.result_type(*inputs) if inputs else np.dtype(np.float64)
     env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
@@ -23,7 +32,10 @@ def evaluate(graph: Graph, inputs: Sequence[Array], states: dict[str, Array] | N
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             operands = [env[v] for v in node.operands]
-            results = OPS[node.op].evaluate(operands, node.attrs)
+            if change is not None:
+                results = change(node, _changed(node, operands, change))
+            else:
+                results = OPS[node.op].evaluate(operands, node.attrs)
             for value, result in zip(node.results, results, strict=True):
                 env[value] = np.asarray(result).astype(dtype, copy=False)
     if states is not None:
@@ -31,6 +43,13 @@ def evaluate(graph: Graph, inputs: Sequence[Array], states: dict[str, Array] | N
             assert state.next is not None, f"state {state.name} has no next value"
             states[state.name] = env[state.next]
     return [env[v] for v in graph.outputs]
+
+
+def _changed(node: Node, operands: Sequence[Array], change: Change) -> Sequence[Array]:
+    """The results of a node in whose body `change` is at work."""
+    if node.op != "scan":
+        return OPS[node.op].evaluate(operands, node.attrs)
+    return scan_value(operands, node.attrs, lambda inputs: evaluate(node.body, inputs, change=change))
 
 
 def initial_states(graph: Graph) -> dict[str, Array]:

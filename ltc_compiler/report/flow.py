@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ltc_compiler.bytecode import Model
+from ltc_compiler.bytecode.cost import occupancy
 from ltc_compiler.report.events import Code, Event
 
 Place = tuple[int, int]  # core, row
@@ -139,9 +140,10 @@ class Flow:
         return max(felt, key=lambda c: c.cycle, default=own)
 
     def _waits(self, event: Event, unit: str, producers: Counter[int]) -> Iterator[Cause]:
-        """Waiting for rows, for a link, for the host."""
+        """Waiting for rows, for a link, for the host. A producer may still be at rows that this event does not read."""
+        last_beat = event.end - occupancy(self._code[event.index], self._code.config)
         for producer in producers:
-            yield Cause(self._events[producer].finish, "operand", producer)
+            yield Cause(min(self._events[producer].finish, last_beat), "operand", producer)
         if unit == "io_in":
             yield Cause(0, "host", None)
         for fifo in self._fifos(event):

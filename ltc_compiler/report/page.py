@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import instr_text
-from ltc_compiler.report.source import Source
-from ltc_compiler.report.table import COLUMNS
+from ltc_compiler.report.table import COLUMNS, source_of
 from ltc_compiler.report.text import CELLS, NUMBERS, headline, warning
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def page(report: Report) -> str:
 
 def page_data(report: Report) -> dict[str, Any]:
     """What the page's script draws from, as plain values. Events and lives are lists, in the order of their names."""
-    group_of = {Source(*(row[f] for f in Source._fields)): number for number, row in enumerate(report.rows)}
+    group_of = {source_of(row): number for number, row in enumerate(report.rows)}
     groups = {i: group_of[report.sources[i]] for i in {event.index for event in report.events}}
     critical: Counter[int] = Counter()
     for step in report.path:

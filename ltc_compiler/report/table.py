@@ -116,6 +116,11 @@ def _row(
     return {column: values[column] for column in COLUMNS}
 
 
+def source_of(row: Row) -> Source:
+    """The source that a row of the table by op stands for."""
+    return Source(*(row[field] for field in Source._fields))
+
+
 def unit_table(code: Code, events: Sequence[Event], cycles: int) -> list[Row]:
     """For each core and unit that is used: its executions and busy cycles, and their part of `cycles`.
 

@@ -39,9 +39,14 @@ def warning(report: Report) -> str:
 
 
 def place(row: Row) -> str:
-    """Where a row's op stands in the user's source."""
+    """Where a row's op stands in the user's source; the name of an input, output or state."""
     source = Source("", row["module"], row["file"], row["line"])
     return source.place if row["file"] or row["module"] else ""
+
+
+def label(source: Source) -> str:
+    """Op and place in a few words."""
+    return f"{source.op} {place(source._asdict())}".strip()
 
 
 def count(value: int) -> str:

@@ -71,7 +71,13 @@ def compile_graphs(models: Sequence[Source], config: Config, *, optimize: bool =
     cycle count decides.
     optimize=False takes the first of each, for a fast answer. Raises AllocationError, UnsupportedError or GraphError.
     """
-    sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
+    return schedule_graphs(
+        [replace(m, graph=run_pipeline(m.graph)) for m in models], config, optimize=optimize
+    )
+
+
+def schedule_graphs(sources: list[Source], config: Config, *, optimize: bool = True) -> Program:
+    """`compile_graphs` from where the passes end: for graphs that run_pipeline made."""
     best: Program | None = None
     best_cycles = 0.0
     failure: AllocationError | None = None

@@ -43,8 +43,8 @@ class CycleReport:
 
     @property
     def latency(self) -> int:
-        """Cycles from the last input row offered to the last output row out."""
-        return self.last_out - self.offered
+        """Cycles from the last input row offered to the last output row out; 0 if that is out before."""
+        return max(0, self.last_out - self.offered)
 
 
 def estimate(image: Image, model_index: int = 0, arrival: int = 0) -> CycleReport:

@@ -154,7 +154,8 @@ def select_synapse(low: Lowering, node: Node) -> list[View]:
     """The synapse unit, once for every vector of the batch."""
     if not low.config.synapse_unit:
         raise low.refuse(
-            "a synapse op, and this configuration has no synapse unit", "set features.synapse_unit"
+            "a synapse op, and this configuration has no synapse unit",
+            "set synapse_unit in the configuration",
         )
     mu, sigma, w, we, mask = parameters(low, node, 1)
     fp32 = node.operands[1].type.precision is Precision.FP32

@@ -29,8 +29,8 @@ class VM:
         """
         bit_accurate=False computes in plain fp32 from the fp32 originals; ProgramError if there are none.
 
-        The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512 (generic off x86-64);
-        ConfigError if this CPU cannot run them.
+        The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512, avx512_bf16
+        (generic off x86-64); ConfigError if this CPU cannot run them.
         """
 
     def run(self, model: int, inputs: Any) -> list[Any]:

@@ -91,11 +91,39 @@ FAULTS = (
         "summation: odd terms before even ones",
         ("tests/test_differential.py", "-k", "test_every_instruction and matmul"),
         (
-            Edit("sim_core/kernels.cpp", "pair & 0xFFFF0000u) * x[0]", "pair << 16) * x[1]"),
             Edit(
-                "sim_core/kernels.cpp",
-                "return a + from_bits<V>(pair << 16) * x[1]",
-                "return a + from_bits<V>(pair & 0xFFFF0000u) * x[0]",
+                "sim_core/lanes.h", "a = a + first<V>(w) * first<V>(x)", "a = a + second<V>(w) * second<V>(x)"
+            ),
+            Edit(
+                "sim_core/lanes.h",
+                "return a + second<V>(w) * second<V>(x)",
+                "return a + first<V>(w) * first<V>(x)",
+            ),
+        ),
+    ),
+    Fault(
+        "summation: fused products one exponent too far down",
+        ("tests/test_core_units.py", "-k", "exactness"),
+        (Edit("sim_core/execute.cpp", "-112 - exponent(least)", "-113 - exponent(least)"),),
+    ),
+    Fault(
+        "summation: fused products one exponent too far up",
+        ("tests/test_core_units.py", "-k", "exactness"),
+        (Edit("sim_core/execute.cpp", "126 - exponent(largest)", "127 - exponent(largest)"),),
+    ),
+    Fault(
+        "sigmoid: a coefficient off by one in the last place",
+        ("tests/test_core_units.py", "-k", "table"),
+        (Edit("sim_core/sequences.h", "0x1.62dfbcp-1f", "0x1.62dfc8p-1f"),),
+    ),
+    Fault(
+        "synapse: absent lanes read a source",
+        ("tests/test_core_units.py", "-k", "synapses"),
+        (
+            Edit(
+                "sim_core/execute.cpp",
+                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0",
+                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 1u << 31 | 32u",
             ),
         ),
     ),
@@ -105,23 +133,24 @@ FAULTS = (
         (
             Edit(
                 "sim_core/kernels.cpp",
-                "const float* x, std::uint32_t pairs) {",
-                "const float* x, std::uint32_t pairs, Floats<W> bias) {",
+                "std::size_t words, Floats<W> (&out)[N]) {",
+                "std::size_t words, Floats<W> (&out)[N], Floats<W> bias) {",
             ),
             Edit(
                 "sim_core/kernels.cpp",
-                "Floats<W> a[8] = {};\n        for (std::uint32_t p",
-                "Floats<W> a[8] = {};\n        if (c == 0) a[0] = bias;\n        for (std::uint32_t p",
+                "V a[N][8] = {};",
+                "V a[N][8] = {};\n        for (int i = 0; c == 0 && i < N; ++i) a[i][0] = bias;",
             ),
             Edit(
                 "sim_core/kernels.cpp",
-                "dot<wide, W>(w, m.scratch, pairs) + load<Floats<W>>(bias + o)",
-                "dot<wide, W>(w, m.scratch, pairs, load<Floats<W>>(bias + o))",
+                "dot<how, W>(w, m.scratch, pairs, words, y);\n        for",
+                "dot<how, W>(w, m.scratch, pairs, words, y, load<V>(bias + o));\n        for",
             ),
+            Edit("sim_core/kernels.cpp", "write<bf16>(y[i] + load<V>(bias + o))", "write<bf16>(y[i])"),
             Edit(
                 "sim_core/kernels.cpp",
-                "dot<wide, W>(w, m.scratch, pairs) + load<Floats<W>>(tail)",
-                "dot<wide, W>(w, m.scratch, pairs, load<Floats<W>>(tail))",
+                "dot<how, W>(w, m.scratch, pairs, words, y);\n    for",
+                "dot<how, W>(w, m.scratch, pairs, words, y, V{});\n    for",
             ),
         ),
     ),

@@ -1,0 +1,14 @@
+"""Comparisons: which operation loses the precision, and what it would cost to keep it (docs/compare.md).
+
+probe.py       a copy of the graph that hands out every value, and the way back
+machines.py    the runs: fp64, plain fp32, bit-accurate; and with one operation in FP32
+measure.py     errors, ulps, infinities, flushed values, NaNs of two arrays
+table.py       the rows
+comparison.py  compare and Comparison, the face; show.py prints and draws it, inputs.py checks what it is given
+"""
+
+from .comparison import Comparison, compare
+from .measure import ULP_BINS
+from .table import COLUMNS
+
+__all__ = ["COLUMNS", "ULP_BINS", "Comparison", "compare"]

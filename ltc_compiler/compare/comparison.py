@@ -1,0 +1,220 @@
+"""`compare` and its result: what every operation does to the precision of a model, from first to last."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import Config
+from ..errors import InputError, LtcError
+from ..ir.graph import Array, Graph, Node, Value
+from ..transforms.pipeline import run_pipeline
+from .inputs import expectations, sequences
+from .machines import run_disturbed, run_exact, run_machine, schedule, schedule_probes, widened
+from .measure import ULP_BINS, errors, relative
+from .probe import probe, read
+from .show import draw, table_html, table_text
+from .table import Row, Values, can_widen, locally_exact, places, table
+
+Runs = Sequence[Array]
+
+
+class Comparison:
+    """One model on the same inputs in fp64, plain fp32 and the bit-accurate machine.
+
+    rows: a dict for each value that is computed, in the order of execution, with the keys of table.COLUMNS. outputs:
+    a dict for each output: its "name", "max_error" and "relative" error of the bit-accurate machine, "fp32_max_error"
+    of plain fp32, and, where PyTorch's outputs were given, "expected_max_error" of the machine against them and
+    "reference_max_error" of fp64 against them (None if not). max_error, relative: over all outputs. first_loss: the
+    first row that loses precision, or None. cycles: of one spaced inference. steps: that were run. factor: by which
+    an error grows where precision is lost. unopened: places of the scans whose bodies have too many turns to look
+    into. ulp_bins: upper ends of the bins of the histograms.
+    """
+
+    ulp_bins = ULP_BINS
+
+    def __init__(self, name: str, config: Config, steps: int, factor: float) -> None:
+        self.name, self.config, self.steps, self.factor = name, config, steps, factor
+        self.rows: list[Row] = []
+        self.outputs: list[Row] = []
+        self.unopened: list[str] = []
+        self.max_error = self.relative = 0.0
+        self.cycles = 0
+
+    @property
+    def first_loss(self) -> Row | None:
+        return next((row for row in self.rows if row["loses"]), None)
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows; a histogram is one cell, its counts apart by spaces."""
+        with Path(path).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.rows[0]) if self.rows else [])
+            writer.writeheader()
+            for row in self.rows:
+                writer.writerow(
+                    {k: " ".join(map(str, v)) if isinstance(v, tuple) else v for k, v in row.items()}
+                )
+
+    def to_dataframe(self) -> Any:
+        """The rows as a pandas.DataFrame. Raises LtcError where pandas is missing."""
+        try:
+            import pandas
+        except ImportError as error:
+            what = "a data frame needs pandas, which is not installed"
+            raise LtcError(
+                what, where="to_dataframe", remedy="install pandas, or use .rows or .to_csv"
+            ) from error
+        return pandas.DataFrame(self.rows)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the errors over the operations with matplotlib; returns the Axes, new ones by default.
+
+        Raises LtcError where matplotlib is missing.
+        """
+        return draw(self, ax)
+
+    def __str__(self) -> str:
+        return table_text(self)
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
+
+
+def compare(
+    graph: Graph,
+    config: Config,
+    inputs: Sequence[Any],
+    *,
+    expected: Any = None,
+    turns: int = 64,
+    what_if: int = 5,
+    factor: float = 16.0,
+    optimize: bool = True,
+) -> Comparison:
+    """Run `graph` on three machines and compare every value that an operation computes.
+
+    inputs, expected: see inputs.py. turns: bodies of scans are looked into up to this many turns. what_if: how many of
+    the operations whose own errors reach the outputs most are tried in FP32, each by compiling again. factor: by which
+    an error grows where precision is lost. optimize: as for NNIR.to_program. Raises InputError for wrong arguments,
+    AllocationError where there is no room for all values, and as NNIR.to_program.
+    """
+    for name, number in (("turns", turns), ("what_if", what_if)):
+        if not isinstance(number, int) or number < 0:
+            raise InputError(f"{name} is {number!r}", where=name, remedy="give a whole number of 0 or more")
+    if not factor > 1:
+        raise InputError(f"factor is {factor!r}", where="factor", remedy="give a number above 1")
+    steps, arrays = sequences(graph, inputs)
+    wanted = expectations(graph, expected, steps) if expected is not None else None
+    passed = run_pipeline(graph)
+    program = schedule(passed, config, optimize)
+    result = Comparison(graph.name, config, steps, factor)
+    result.cycles = program.cycle_count_per_inference()
+    outputs = run_machine(program, arrays, steps, True)
+
+    probed = probe(passed, turns)
+    probing = schedule_probes(probed.graph, config)
+    exact = run_exact(probed.graph, arrays, steps)
+    plain, machine = (run_machine(probing, arrays, steps, accurate) for accurate in (False, True))
+    _check_bits(outputs, machine)
+    values = Values(*(read(passed, probed, run, steps) for run in (exact, plain, machine)))
+    found = places(passed, probed)
+    local = locally_exact(found, values.machine)
+    result.rows = table(found, probed, values, local, factor)
+    result.unopened = [str(n.source) for n in passed.walk() if n.op == "scan" and n not in probed.inside]
+    exact = exact[: len(outputs)]
+    result.outputs = _outputs(graph, exact, plain, outputs, wanted)
+    result.max_error, result.relative = _overall(outputs, exact)
+    suspects = _Suspects(result, passed, arrays, exact, [place.node for place in found])
+    suspects.disturb(values.machine, local)
+    suspects.widen(what_if, optimize)
+    return result
+
+
+def _check_bits(outputs: Runs, probed: Runs) -> None:
+    """The machine with probes must be the machine."""
+    for i, (a, b) in enumerate(zip(outputs, probed, strict=False)):
+        if a.tobytes() != b.tobytes():
+            raise LtcError(f"output {i} changes when every value is handed out", where="compare",
+                           remedy="report this as a bug of the compiler, with the model")  # fmt: skip
+
+
+def _overall(outputs: Runs, exact: Runs) -> tuple[float, float]:
+    """Largest and relative error over all outputs."""
+    if not outputs:
+        return 0.0, 0.0
+    flat, reference = (
+        np.concatenate([a.ravel().astype(np.float64) for a in side]) for side in (outputs, exact)
+    )
+    return float(errors(flat, reference).max(initial=0.0)), relative(flat, reference)
+
+
+def _outputs(
+    graph: Graph, exact: Runs, plain: Runs, machine: Runs, wanted: list[tuple[slice, Array]] | None
+) -> list[Row]:
+    rows = []
+    for i, name in enumerate(graph.output_names):
+        double = machine[i].astype(np.float64)
+        row: Row = {
+            "name": name,
+            "max_error": float(errors(double, exact[i]).max(initial=0.0)),
+            "relative": relative(double, exact[i]),
+            "fp32_max_error": float(errors(plain[i].astype(np.float64), exact[i]).max(initial=0.0)),
+            "expected_max_error": None,
+            "reference_max_error": None,
+        }
+        if wanted is not None:
+            valid, given = wanted[i]
+            row["expected_max_error"] = float(errors(double[valid], given).max(initial=0.0))
+            row["reference_max_error"] = float(errors(exact[i][valid], given).max(initial=0.0))
+        rows.append(row)
+    return rows
+
+
+@dataclass
+class _Suspects:
+    """The operations that FP32 would change; `nodes` are those of the rows, `exact` the outputs in fp64."""
+
+    result: Comparison
+    graph: Graph
+    arrays: Runs
+    exact: Runs
+    nodes: list[Node | None]
+
+    def _fill(self, target: Node, columns: Row) -> None:
+        for row, node in zip(self.result.rows, self.nodes, strict=True):
+            if node is target:
+                row.update(columns)
+
+    def disturb(self, machine: Mapping[Value, Array], local: Mapping[Value, Array]) -> None:
+        """What of their own errors, the differences of `machine` and `local`, reaches the outputs."""
+        for target in dict.fromkeys(n for n in self.nodes if n is not None and can_widen(n)):
+            with np.errstate(all="ignore"):
+                own = [machine[v] - local[v] for v in target.results]
+            errors = [np.where(np.isfinite(e), e, 0.0) for e in own]  # the same infinity or NaN is no error
+            disturbed = run_disturbed(self.graph, self.arrays, self.result.steps, target, errors)
+            self._fill(target, {"reaches_outputs": _overall(disturbed, self.exact)[1]})
+
+    def widen(self, most: int, optimize: bool) -> None:
+        """What the outputs gain with one of them in FP32, and what it costs: those that reach the outputs most."""
+        reach = {
+            node: row["reaches_outputs"]
+            for row, node in zip(self.result.rows, self.nodes, strict=True)
+            if node is not None and row["reaches_outputs"]
+        }
+        for target in sorted(reach, key=lambda n: -reach[n])[:most]:
+            try:
+                program = schedule(widened(self.graph, target), self.result.config, optimize)
+                outputs = run_machine(program, self.arrays, self.result.steps, True)
+                error, share = _overall(outputs, self.exact)
+                cycles = program.cycle_count_per_inference() - self.result.cycles
+            except LtcError as refusal:
+                self._fill(target, {"what_if_refused": " ".join(str(refusal).split())})
+            else:
+                self._fill(
+                    target, {"what_if_max_error": error, "what_if_relative": share, "what_if_cycles": cycles}
+                )

@@ -1,0 +1,203 @@
+"""The kernels' own ways to a result: sequences instead of tables, fused products, sources picked from registers.
+
+Each must give the bits of the definition on every instruction set.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from random_programs import op
+from test_core_runs import assert_bits, image, kernel_names, vm
+
+from ltc_compiler import numerics
+from ltc_compiler.bytecode import Port, Row, SlotArrays
+
+F32 = np.ndarray[Any, np.dtype[np.float32]]
+ABSENT = 0xFFFF
+every_set_of_kernels = pytest.mark.parametrize("kernels", kernel_names())
+
+
+@every_set_of_kernels
+@pytest.mark.parametrize("width", [4, 8, 16])
+@pytest.mark.parametrize("unit", ["sigmoid", "tanh"])
+def test_sequence_equals_the_table_on_every_input(
+    unit: str, width: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 65,536 bf16 inputs, and as many fp32 inputs that have to be rounded first."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rows = 2048
+    code = [
+        op("input", dst=Row(0), rows=rows, port=0),
+        op(unit, dst=Row(rows), a=Row(0), n_inner=rows, dst_inner=1, a_inner=1, precision=1),
+        op("output", src=Row(rows), rows=rows, port=0),
+    ]
+    port = (rows, width)
+    machine = vm(image(code, [Port("x", port)], [Port("y", port)], width=width, rows=2 * rows))
+    table = np.arange(65536, dtype=np.uint32) << 16
+    noise = np.random.default_rng(7).integers(0, 65536, 65536, dtype=np.uint32)
+    inputs = np.concatenate([table, table | noise, table | 0x8000]).view(np.float32)
+    for start in range(0, inputs.size, rows * width):
+        x = inputs[start : start + rows * width].reshape(port)
+        assert_bits(machine.run(0, [x])[0], numerics.activation_bf16(unit, numerics.write_fp32(x)))
+
+
+def magnitudes(rng: np.random.Generator, shape: tuple[int, ...], low: int, high: int) -> F32:
+    """bf16 values of either sign with exponents from low to high, both of them there; some zeros."""
+    exponents = rng.integers(low, high + 1, shape)
+    exponents.ravel()[:2] = low, high
+    mantissas = 1 + rng.integers(0, 128, shape) / 128
+    mantissas.ravel()[:2] = 1, 255 / 128
+    zeros = rng.random(shape) < 0.1
+    zeros.ravel()[:2] = False
+    return np.where(zeros, 0, np.ldexp(mantissas * rng.choice([-1.0, 1.0], shape), exponents)).astype(
+        np.float32
+    )
+
+
+@every_set_of_kernels
+@pytest.mark.parametrize("above", [-3, -1, 0, 1, 20])
+def test_products_at_the_edge_of_exactness(above: int, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exponents that add up to just more, just as much or just less than fused products need (rule 7)."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rng = np.random.default_rng(above + 100)
+    width, k, batch = 16, 144, 3
+    for low, high in ((-112 + above, -60), (60, 126 - above), (-112 + above, 126 - above)):
+        w = magnitudes(rng, (width, k), low // 2, high // 2)
+        x = magnitudes(rng, (batch, k), low - low // 2, high - high // 2)
+        blocks = numerics.bf16_bits(w.reshape(width, k // width, width).transpose(1, 0, 2))
+        rows = k // width
+        code = [
+            op("input", dst=Row(0), rows=batch * rows, port=0),
+            op(
+                "matmul",
+                dst=Row(40),
+                dst_step=1,
+                x=Row(0),
+                x_step=rows,
+                bias=Row(50),
+                k=k,
+                m_rows=1,
+                batch=batch,
+            ),
+            op("output", src=Row(40), rows=batch, port=0),
+        ]
+        program = image(
+            code,
+            [Port("x", (batch, k))],
+            [Port("y", (batch, width))],
+            width=width,
+            weights=np.ascontiguousarray(blocks),
+        )
+        (found,) = vm(program).run(0, [x])
+        bias = np.zeros(width, np.float32)
+        expected = np.stack([numerics.dot(w, row, bias, fp32=True) for row in x])
+        assert_bits(found, numerics.write_fp32(expected))
+
+
+@every_set_of_kernels
+def test_products_just_past_exactness(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums through a subnormal (exponents that add up to -113) and past an overflow (127), on one accumulator."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    width, k = 16, 144
+    small = 2.0**-60 * np.array([1 + 2.0**-7, -(1 + 2.0**-6), 1.0])
+    large = 2.0**63 * np.array([-1.5, 1.75, 0.0])
+    factors = (2.0**-53 * np.array([1 + 2.0**-7, 1.0, 1.0]), 2.0**64 * np.array([1.25, 1.5, 0.0]))
+    for values, others in zip((small, large), factors, strict=True):
+        w, x = np.zeros((width, k), np.float32), np.zeros((1, k), np.float32)
+        w[:, [0, 1, 128]], x[0, [0, 1, 128]] = values, others
+        blocks = numerics.bf16_bits(
+            np.ascontiguousarray(w.reshape(width, k // width, width).transpose(1, 0, 2))
+        )
+        code = [
+            op("input", dst=Row(0), rows=k // width, port=0),
+            op("matmul", dst=Row(40), x=Row(0), bias=Row(50), k=k, m_rows=1),
+            op("output", src=Row(40), rows=1, port=0),
+        ]
+        program = image(code, [Port("x", (k,))], [Port("y", (width,))], width=width, weights=blocks)
+        expected = numerics.dot(w, x[0], np.zeros(width, np.float32), fp32=True)
+        assert_bits(vm(program).run(0, [x[0]])[0], numerics.write_fp32(expected))
+
+
+@every_set_of_kernels
+def test_results_of_a_batch_that_overlap_are_written_in_order(
+    kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each vector's two rows of results start where the second row of the one before stands."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    width, batch = 16, 4
+    w = numerics.to_bf16(np.random.default_rng(3).standard_normal((2, width, width)).astype(np.float32))
+    x = numerics.to_bf16(np.random.default_rng(4).standard_normal((batch, width)).astype(np.float32))
+    code = [
+        op("input", dst=Row(0), rows=batch, port=0),
+        op(
+            "matmul",
+            dst=Row(10),
+            dst_step=1,
+            x=Row(0),
+            x_step=1,
+            bias=Row(40),
+            k=width,
+            m_rows=2,
+            batch=batch,
+        ),
+        op("output", src=Row(10), rows=batch + 1, port=0),
+    ]
+    program = image(
+        code,
+        [Port("x", (batch, width))],
+        [Port("y", (batch + 1, width))],
+        width=width,
+        weights=numerics.bf16_bits(w),
+    )
+    (found,) = vm(program).run(0, [x])
+    bias = np.zeros(width, np.float32)
+    expected = [numerics.dot(w[0], row, bias, fp32=True) for row in x] + [
+        numerics.dot(w[1], x[-1], bias, fp32=True)
+    ]
+    assert_bits(found, np.stack(expected))
+
+
+def synapse_sums(v: F32, slots: SlotArrays) -> tuple[F32, F32]:
+    """num and den of one target row, by rule 11 in NumPy."""
+    num = den = np.zeros(slots.src.shape[1], np.float32)
+    for src, mu, sigma, w, we in zip(slots.src, slots.mu, slots.sigma, slots.w, slots.we, strict=True):
+        there = src != ABSENT
+        x = numerics.mul(sigma, numerics.sub(numerics.to_bf16(v)[np.where(there, src, 0)], mu))
+        s = numerics.activation_bf16("sigmoid", x)
+        num = np.where(there, numerics.add(num, numerics.mul(s, we)), num)
+        den = np.where(there, numerics.add(den, numerics.mul(s, w)), den)
+    return numerics.write_fp32(num), numerics.write_fp32(den)
+
+
+@every_set_of_kernels
+@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("sources", [32, 64, 96, 128, 160])
+def test_synapses_read_every_source(
+    sources: int, width: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many sources as fill two registers, four, and more; absent lanes beside a source that is NaN."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rng = np.random.default_rng(sources)
+    shape = (24, width)
+    src = rng.integers(0, sources, shape).astype(np.uint16)
+    src[rng.random(shape) < 0.3] = ABSENT
+    src.ravel()[:2] = 0, sources - 1
+    mu, sigma, w, we = (numerics.to_bf16(rng.standard_normal(shape).astype(np.float32)) for _ in range(4))
+    last = np.zeros(24, np.bool_)
+    last[-1] = True
+    slots = SlotArrays(src, mu, sigma, w, we, last)
+    rows = sources // width
+    code = [
+        op("input", dst=Row(0), rows=rows, port=0),
+        op("synapse", num=Row(40), den=Row(41), v=Row(0), v_rows=rows, slots=0, targets=1, precision=1),
+        op("output", src=Row(40), rows=2, port=0),
+    ]
+    program = image(code, [Port("v", (sources,))], [Port("y", (2, width))], width=width, slots=slots)
+    v = rng.standard_normal(sources).astype(np.float32)
+    machine = vm(program)
+    for special in (0.0, np.inf, np.nan):
+        v[0] = special
+        assert_bits(machine.run(0, [v])[0], np.stack(synapse_sums(v, slots)))

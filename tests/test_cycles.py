@@ -1,0 +1,169 @@
+"""The regression gate of the schedule: exact cycles of fixed models on two boards, as text that a reviewer reads.
+
+A change that makes a program faster or slower shows as a difference from tests/golden/cycles.txt. To accept it, run
+
+    LTC_REFRESH_CYCLES=1 python -m pytest tests/test_cycles.py
+
+and say in CHANGELOG.md why the figures moved. Weights are random: cycles do not depend on values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import ncps.torch
+import ncps.wirings
+import numpy as np
+import pytest
+import torch
+from models import ZOO, build
+from torch import Tensor, nn
+
+from ltc_compiler import Config
+from ltc_compiler.nnir import NNIR
+from ltc_compiler.schedule.beats import Beat
+from ltc_compiler.schedule.machine import _executed as executed
+from ltc_compiler.schedule.machine import _Walk as Walk
+from ltc_torch.fx import prepare_shape
+from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.nn import PaddedConv1d
+
+GOLDEN = Path(__file__).parent / "golden" / "cycles.txt"
+REFRESH = "LTC_REFRESH_CYCLES"
+BOARDS = ("v80_c6b32", "ia_840f_c3b64")
+
+SMALL = (
+    "mlp_sequence", "causal_convolutions", "tcn", "wavenet", "causal_attention", "transformer_block", "state_space",
+    "lstm", "lstm_two_layers", "gru", "rnn_tanh", "ltc", "ltc_mixed", "ltc_spans", "ltc_explicit", "cfc", "cfc_wired",
+    "gated_ltc", "gated_ltc_rk4", "user_scan",
+)  # fmt: skip
+
+
+class First(nn.Module):
+    """The first result of a recurrent network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.network(x)[0]
+        return y
+
+
+def mlp(*widths: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    for n, m in pairwise(widths):
+        layers += [nn.Linear(n, m), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def lstm(layers: int, width: int) -> nn.Module:
+    return First(nn.LSTM(width, width, layers, batch_first=True))
+
+
+def liquid(wiring: ncps.wirings.Wiring) -> nn.Module:
+    return First(ncps.torch.LTC(17, wiring))
+
+
+# name -> the model, the shape of its input, and the axis along which it streams
+LARGE: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int | None]] = {
+    "mlp 256-384-384-128": (lambda: mlp(256, 384, 384, 128), (1, 256), None),
+    "mlp 4x512": (lambda: mlp(*[512] * 5), (1, 512), None),
+    "slp 1024-1024": (lambda: mlp(1024, 1024), (1, 1024), None),
+    "convolution 64x8": (lambda: PaddedConv1d(64, 64, 8), (1, 64, 3), 2),
+    "lstm 1x354": (lambda: lstm(1, 354), (1, 2, 354), 1),
+    "lstm 2x128": (lambda: lstm(2, 128), (1, 2, 128), 1),
+    "lstm 4x177": (lambda: lstm(4, 177), (1, 2, 177), 1),
+    "ltc AutoNCP(32, 8)": (lambda: liquid(ncps.wirings.AutoNCP(32, 8, seed=1)), (1, 2, 17), 1),
+    "ltc FullyConnected(64)": (lambda: liquid(ncps.wirings.FullyConnected(64, 8)), (1, 2, 17), 1),
+    "cfc 64": (lambda: First(ncps.torch.CfC(17, 64)), (1, 2, 17), 1),
+}
+
+
+def small_graph(name: str) -> NNIR:
+    """One step of a model of the zoo."""
+    case = ZOO[name]
+    assert case.streaming is not None
+    model, inputs = build(case)
+    return to_nnir(prepare_shape(model, *inputs)[0]).streaming_transform(case.streaming)[0]
+
+
+def large_graph(name: str) -> NNIR:
+    """One step, or one call, of a model of LARGE."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    make, shape, axis = LARGE[name]
+    nnir = to_nnir(prepare_shape(make().eval(), torch.randn(shape))[0])
+    return nnir if axis is None else nnir.streaming_transform(axis)[0]
+
+
+def table() -> str:
+    """A line a model and board: cycles spaced and contiguous, and instructions."""
+    graphs = {name: small_graph(name) for name in SMALL} | {name: large_graph(name) for name in LARGE}
+    lines = [f"{'model':24} {'board':14} {'spaced':>7} {'contiguous':>11} {'instructions':>13}"]
+    for name, nnir in graphs.items():
+        for board in BOARDS:
+            program = nnir.to_program(Config.preset(board))
+            spaced, contiguous = (program.cycle_count_per_inference(spaced=mode) for mode in (True, False))
+            lines.append(f"{name:24} {board:14} {spaced:7} {contiguous:11} {len(program.image.code):13}")
+    return "\n".join(lines) + "\n"
+
+
+def difference(golden: str, found: str) -> str:
+    """Nothing if they are equal, else the changed lines, old above new."""
+    lines = difflib.unified_diff(golden.splitlines(), found.splitlines(), "golden", "found", lineterm="", n=0)
+    return "\n".join(lines)
+
+
+def test_cycles_are_those_that_were_accepted() -> None:
+    found = table()
+    if os.environ.get(REFRESH):
+        GOLDEN.write_text(found, encoding="utf-8")
+        pytest.skip(f"{GOLDEN.name} is written anew: read its difference, and say in CHANGELOG.md why")
+    changed = difference(GOLDEN.read_text(encoding="utf-8"), found)
+    if changed:
+        pytest.fail(f"cycles changed; to accept, {REFRESH}=1\n{changed}", pytrace=False)
+
+
+class Ports(Walk):
+    """A walk that also counts the rows that each core reads and writes in each cycle."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.reads: Counter[tuple[int, int]] = Counter()
+        self.writes: Counter[tuple[int, int]] = Counter()
+
+    def _start(self, core: int, beat: Beat, earliest: int, until_written: int) -> int:
+        start = super()._start(core, beat, earliest, until_written)
+        self.reads[core, start] += len(beat.reads)
+        self.writes[core, start + until_written] += len(beat.writes)
+        return start
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_tensor_store_gets_by_with_few_ports(name: str) -> None:
+    """What docs/machine.md says of ports: the clock does not count their conflicts, so there must be none."""
+    image = large_graph(name).to_program(Config.v80_c6b32()).image
+    walk = Ports(image, 0)
+    for instr, counters in executed(image.code):
+        walk.execute(instr, counters)
+    assert max(walk.reads.values()) <= 5
+    assert max(walk.writes.values()) <= 3
+
+
+def test_a_change_of_one_cycle_shows() -> None:
+    golden = GOLDEN.read_text(encoding="utf-8")
+    line = golden.splitlines()[-1]
+    spaced = line.split()[-3]
+    slower = line.replace(f" {spaced} ", f" {int(spaced) + 1} ", 1)
+    changed = difference(golden, golden.replace(line, slower))
+    assert f"-{line}" in changed
+    assert f"+{slower}" in changed
+    assert difference(golden, golden) == ""
