@@ -38,7 +38,7 @@ demo: $(READY)
 	$(BIN)/python examples/glucose_ncp.py --short
 
 test: $(READY)
-	$(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
 proof: $(READY)
 	$(BIN)/python -m pytest -q tests/proof
