@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -110,27 +111,40 @@ private:
     Py_buffer view_;
 };
 
-// The arrays of all ports on one side, as the VM takes them.
-struct Arrays {
-    std::vector<Array> arrays;
-    std::vector<float*> data;
+// The arrays of all ports on one side, as the VM takes them. Its memory is taken once: a call only borrows arrays.
+class Arrays {
+public:
+    explicit Arrays(std::size_t most_ports) {
+        arrays_.reserve(most_ports);
+        data_.reserve(most_ports);
+    }
 
     // values: a tuple or list with one array a port, or the one array itself.
-    Arrays(const std::vector<ltc::Port>& ports, nb::handle values, std::optional<std::size_t> steps, bool writable) {
+    void borrow(const std::vector<ltc::Port>& ports, nb::handle values, std::optional<std::size_t> steps, bool writable) {
         const bool tuple = PyTuple_Check(values.ptr()), list = !tuple && PyList_Check(values.ptr());
         const std::size_t n = tuple ? nb::borrow<nb::tuple>(values).size() : list ? nb::borrow<nb::list>(values).size() : 1;
         if (n != ports.size())
             refuse_input(std::string("the model has ") + std::to_string(ports.size()) + (writable ? " outputs, " : " inputs, ") +
                              std::to_string(n) + " arrays given", writable ? "outputs" : "inputs", "give one array a port");
-        arrays.reserve(n);
-        data.reserve(n);
         for (std::size_t i = 0; i < n; ++i) {
             const auto at = static_cast<Py_ssize_t>(i);
             PyObject* value = tuple ? PyTuple_GetItem(values.ptr(), at) : list ? PyList_GetItem(values.ptr(), at) : values.ptr();
-            arrays.emplace_back(value, ports[i].shape, steps, writable, ports[i].name);
-            data.push_back(arrays.back().data());
+            arrays_.emplace_back(value, ports[i].shape, steps, writable, ports[i].name);
+            data_.push_back(arrays_.back().data());
         }
     }
+    void give_back() {
+        arrays_.clear();
+        data_.clear();
+    }
+
+    const Array& operator[](std::size_t port) const { return arrays_[port]; }
+    std::size_t size() const { return arrays_.size(); }
+    float* const* data() const { return data_.data(); }
+
+private:
+    std::vector<Array> arrays_;
+    std::vector<float*> data_;
 };
 
 // Refuses rather than waits: two threads that share a VM would mix their states.
@@ -145,7 +159,8 @@ struct Lease : ltc::VM::Lease {
 // A VM, and what its calls would otherwise look up every time.
 class PyVM {
 public:
-    PyVM(std::shared_ptr<const ltc::Program> program, bool bit_accurate) : vm_(std::move(program), bit_accurate) {
+    PyVM(std::shared_ptr<const ltc::Program> program, bool bit_accurate)
+        : vm_(std::move(program), bit_accurate), in_(most_ports(&ltc::Model::inputs)), out_(most_ports(&ltc::Model::outputs)) {
         const nb::module_ numpy = nb::module_::import_("numpy");
         empty_ = numpy.attr("empty");
         float32_ = numpy.attr("float32");
@@ -156,13 +171,13 @@ public:
     }
 
     nb::list run(Py_ssize_t index, nb::handle inputs) {
-        const Lease lease(vm_);
+        const Call call(*this);
         const ltc::Model& model = model_at(index);
-        const Arrays in(model.inputs, inputs, std::nullopt, false);
+        in_.borrow(model.inputs, inputs, std::nullopt, false);
         nb::list made;
         for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(index)]) made.append(empty(shape));
-        const Arrays out(model.outputs, made, std::nullopt, true);
-        execute(index, std::nullopt, in, out);
+        out_.borrow(model.outputs, made, std::nullopt, true);
+        execute(index, std::nullopt);
         return made;
     }
 
@@ -204,6 +219,22 @@ public:
     }
 
 private:
+    // While it lives, this thread has the VM and its lists of arrays.
+    struct Call : Lease {
+        explicit Call(PyVM& vm) : Lease(vm.vm_), vm_(vm) {}
+        ~Call() {
+            vm_.in_.give_back();
+            vm_.out_.give_back();
+        }
+        PyVM& vm_;
+    };
+
+    std::size_t most_ports(std::vector<ltc::Port> ltc::Model::* side) const {
+        std::size_t most = 0;
+        for (const ltc::Model& model : vm_.program().models) most = std::max(most, (model.*side).size());
+        return most;
+    }
+
     const ltc::Model& model_at(Py_ssize_t index) const {
         const auto& models = vm_.program().models;
         if (index < 0 || static_cast<std::size_t>(index) >= models.size())
@@ -233,36 +264,36 @@ private:
     }
 
     void run_arrays(Py_ssize_t index, std::optional<std::size_t> steps, nb::handle inputs, nb::handle outputs) {
-        const Lease lease(vm_);
+        const Call call(*this);
         const ltc::Model& model = model_at(index);
-        const Arrays in(model.inputs, inputs, steps, false);
-        const Arrays out(model.outputs, outputs, steps, true);
-        for (std::size_t o = 0; o < out.arrays.size(); ++o) {
-            for (const Array& input : in.arrays)
-                if (out.arrays[o].overlaps(input))
+        in_.borrow(model.inputs, inputs, steps, false);
+        out_.borrow(model.outputs, outputs, steps, true);
+        for (std::size_t o = 0; o < out_.size(); ++o) {
+            for (std::size_t i = 0; i < in_.size(); ++i)
+                if (out_[o].overlaps(in_[i]))
                     refuse_input("it shares memory with an input", model.outputs[o].name, "give an array of its own");
             for (std::size_t other = 0; other < o; ++other)
-                if (out.arrays[o].overlaps(out.arrays[other]))
+                if (out_[o].overlaps(out_[other]))
                     refuse_input("it shares memory with another output", model.outputs[o].name, "give an array of its own");
         }
-        execute(index, steps, in, out);
+        execute(index, steps);
     }
 
-    void execute(Py_ssize_t index, std::optional<std::size_t> steps, const Arrays& in, const Arrays& out) {
+    void execute(Py_ssize_t index, std::optional<std::size_t> steps) {
         const auto model = static_cast<std::size_t>(index);
         ltc::Status status;
         {
             const nb::gil_scoped_release unlocked;
-            status = steps ? vm_.run_timesteps(model, *steps, in.data.data(), out.data.data())
-                           : vm_.run(model, in.data.data(), out.data.data());
+            status = steps ? vm_.run_timesteps(model, *steps, in_.data(), out_.data()) : vm_.run(model, in_.data(), out_.data());
         }
         if (status == ltc::Status::ok) return;
-        const std::size_t port = vm_.bad_elapsed_time(model, steps.value_or(1), in.data.data());
+        const std::size_t port = vm_.bad_elapsed_time(model, steps.value_or(1), in_.data());
         refuse_input("an elapsed time is NaN or negative", vm_.program().models[model].inputs[port].name,
                      "give the time since the previous step, 0 or more");
     }
 
     ltc::VM vm_;
+    Arrays in_, out_;  // of the call that holds the lease
     nb::object empty_, float32_;
     std::vector<std::vector<nb::object>> output_shapes_;  // by model
 };

@@ -133,7 +133,7 @@ void Executable::find_packings() {
                 if (weights_.try_emplace(packing).second) words += packed_words(packing);
                 if (words * sizeof(std::uint32_t) > 4 * stored + limits::spare)
                     refuse_program("the weight blocks are read in too many shapes to hold them all", name_of(program_, n));
-                scratch_words_ = std::max<std::size_t>(scratch_words_, matmul_batch * 2 * padded_pairs(op.k));
+                scratch_words_ = std::max<std::size_t>(scratch_words_, 4 * padded_pairs(op.k));
             } else if (i.opcode == Opcode::synapse) {
                 slots_.try_emplace(synapse_packing(i));
                 scratch_words_ = std::max<std::size_t>(scratch_words_, scratch_zeros + std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
@@ -400,7 +400,7 @@ MatmulStep Executable::matmul(const Instruction& i) {
     const bool apart = std::abs(op.dst_step) >= static_cast<std::int64_t>(op.m_rows);
     return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row,
             packed.words, scratch_, op.k, static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
-            apart ? matmul_batch : 1, packed.x_low, packed.x_span};
+            apart, packed.x_low, packed.x_span};
 }
 
 SynapseStep Executable::synapse(const Instruction& i) const {

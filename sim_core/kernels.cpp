@@ -89,19 +89,28 @@ LTC_INLINE Floats<W> result(const float* const* src, std::uint32_t l) {
 }
 
 template <Opcode op, bool bf16, int W>
+LTC_INLINE void elementwise_row(float* const* row, std::uint32_t lanes) {
+    for (std::uint32_t l = 0; l < lanes; l += W) store(row[0] + l, result<op, bf16, W>(row + 1, l));
+}
+
+template <Opcode op, bool bf16, int W>
 const Step* elementwise(Frame& f, const Step* step) {
-    constexpr int arity = Semantics<op>::arity;
+    constexpr int operands = 1 + Semantics<op>::arity;
     const GridStep& g = step->grid;
-    float* at[4];
-    for (int n = 0; n <= arity; ++n) at[n] = resolve(f, g.at[n]);
+    float* at[operands];
+    for (int n = 0; n < operands; ++n) at[n] = resolve(f, g.at[n]);
+    if (g.n_outer == 1 && g.n_inner == 1) {  // as most are: execute.cpp makes one long row where it can
+        elementwise_row<op, bf16, W>(at, g.lanes);
+        return step + 1;
+    }
     for (std::uint32_t o = 0; o < g.n_outer; ++o) {
-        float* row[4];
-        for (int n = 0; n <= arity; ++n) row[n] = at[n];
+        float* row[operands];
+        for (int n = 0; n < operands; ++n) row[n] = at[n];
         for (std::uint32_t i = 0; i < g.n_inner; ++i) {
-            for (std::uint32_t l = 0; l < g.lanes; l += W) store(row[0] + l, result<op, bf16, W>(row + 1, l));
-            for (int n = 0; n <= arity; ++n) row[n] += g.inner[n];
+            elementwise_row<op, bf16, W>(row, g.lanes);
+            for (int n = 0; n < operands; ++n) row[n] += g.inner[n];
         }
-        for (int n = 0; n <= arity; ++n) at[n] += g.outer[n];
+        for (int n = 0; n < operands; ++n) at[n] += g.outer[n];
     }
     return step + 1;
 }
@@ -127,36 +136,60 @@ struct Semantics<Opcode::splat> {
 // How a matmul computes: fp32 operands; bf16 operands; bf16 operands for which fused operations are exact.
 enum class Products { wide, plain, fused };
 
-// The dot products of one group of outputs with N vectors; moves w past its weights. Vectors are `words` apart.
+// A group of outputs with N vectors of x: their dot products, all accumulators of a chunk in registers.
 template <Products how, int W, int N>
-LTC_INLINE void dot(const std::uint32_t*& w, const std::uint32_t* x, std::uint32_t pairs, std::size_t words, Floats<W> (&out)[N]) {
+struct Group {
     using V = Floats<W>;
-    constexpr bool wide = how == Products::wide;
-    const std::uint32_t chunks = chunks_of(pairs);
-    V sums[N][8];
-    for (std::uint32_t c = 0; c < chunks; ++c) {
+    struct Sums {
+        V of[N];
+    };
+    static constexpr bool wide = how == Products::wide;
+    static constexpr std::size_t pair_words = wide ? 2 * W : W;
+
+    const std::uint32_t *w, *x;
+    std::size_t x_words;  // from one vector to the next
+    std::uint32_t pairs;
+
+    // The accumulators 8 * chunk to 8 * chunk + 7, summed; moves w past their weights.
+    LTC_INLINE Sums sum_chunk(std::uint32_t chunk) {
         V a[N][8] = {};
-        for (std::uint32_t p = 8 * c; p < pairs; p += 64) {
-            const std::uint32_t* at = x + (wide ? 2 : 1) * p;
+        for (std::uint32_t p = 8 * chunk; p < pairs; p += 64, w += 8 * pair_words) {
 #pragma GCC unroll 8
-            for (int n = 0; n < 8; ++n) {
-#pragma GCC unroll 4
-                for (int i = 0; i < N; ++i) {
-                    const std::uint32_t* xi = at + static_cast<std::size_t>(i) * words;
-                    if constexpr (wide) {
-                        a[i][n] = a[i][n] + load<V>(w + 2 * n * W) * from_bits<V>(all<V>(xi[2 * n]));
-                        a[i][n] = a[i][n] + load<V>(w + (2 * n + 1) * W) * from_bits<V>(all<V>(xi[2 * n + 1]));
-                    } else {
-                        a[i][n] = add_pair<how == Products::fused>(a[i][n], load<U<V>>(w + n * W), all<V>(xi[n]));
-                    }
-                }
-            }
-            w += (wide ? 16 : 8) * W;
+            for (std::size_t n = 0; n < 8; ++n)
+#pragma GCC unroll 2
+                for (std::size_t i = 0; i < N; ++i)
+                    add(a[i][n], w + n * pair_words, x + i * x_words + (wide ? 2 : 1) * (p + n));
         }
-        for (int i = 0; i < N; ++i) sums[i][c] = tree_of_8(a[i]);
+        Sums sums;
+        for (int i = 0; i < N; ++i) sums.of[i] = tree_of_8(a[i]);
+        return sums;
     }
-    for (int i = 0; i < N; ++i) out[i] = tree_of_chunks(sums[i], chunks);
-}
+
+    // The chunks from `first` on, n of them. Those that no term reaches are +0 and change nothing, as no sum is -0.
+    template <std::uint32_t first, std::uint32_t n>
+    LTC_INLINE Sums sum() {
+        if constexpr (n == 1) {
+            return sum_chunk(first);
+        } else {
+            Sums sums = sum<first, n / 2>();
+            if (8 * (first + n / 2) < pairs) {
+                const Sums more = sum<first + n / 2, n / 2>();
+                for (int i = 0; i < N; ++i) sums.of[i] = sums.of[i] + more.of[i];
+            }
+            return sums;
+        }
+    }
+
+private:
+    LTC_INLINE static void add(V& a, const std::uint32_t* w, const std::uint32_t* x) {
+        if constexpr (wide) {
+            a = a + load<V>(w) * from_bits<V>(all<V>(x[0]));
+            a = a + load<V>(w + W) * from_bits<V>(all<V>(x[1]));
+        } else {
+            a = add_pair<how == Products::fused>(a, load<U<V>>(w), all<V>(x[0]));
+        }
+    }
+};
 
 // x as the matrix unit reads it, with zeros from k up to a multiple of 16. Whether fused operations are exact on it.
 template <bool wide, int W>
@@ -177,23 +210,20 @@ LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) 
     return !wide && !any<V>(outside);
 }
 
-// N vectors from b on.
+// The results of N vectors, which are in scratch.
 template <Products how, bool bf16, int N>
-inline void multiply(const MatmulStep& m, float* dst, const float* bias, std::size_t words) {
+inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
     constexpr int W = native;
-    using V = Floats<W>;
-    const std::uint32_t* w = m.weights;
-    const std::uint32_t pairs = (m.k + 1) / 2;
-    V y[N];
+    Group<how, W, N> group{m.weights, m.scratch, (m.k + 15) / 16 * (how == Products::wide ? 16 : 8), (m.k + 1) / 2};
     std::uint32_t o = 0;
     for (; o + W <= m.outputs; o += W) {
-        dot<how, W>(w, m.scratch, pairs, words, y);
-        for (int i = 0; i < N; ++i) store(dst + i * m.dst_step + o, write<bf16>(y[i] + load<V>(bias + o)));
+        const auto y = group.template sum<0, 8>();
+        for (int i = 0; i < N; ++i) store(dst + i * m.dst_step + o, write<bf16>(y.of[i] + load<Floats<W>>(bias + o)));
     }
     if (o == m.outputs) return;
-    dot<how, W>(w, m.scratch, pairs, words, y);
+    const auto y = group.template sum<0, 8>();
     for (int i = 0; i < N; ++i)  // rows narrower than a vector
-        for (std::uint32_t n = 0; n < m.outputs - o; ++n) dst[i * m.dst_step + o + n] = write<bf16>(y[i][n] + bias[o + n]);
+        for (std::uint32_t n = 0; n < m.outputs - o; ++n) dst[i * m.dst_step + o + n] = write<bf16>(y.of[i][n] + bias[o + n]);
 }
 
 template <bool wide, bool bf16, int N>
@@ -202,11 +232,11 @@ inline void multiply(const MatmulStep& m, float* dst, const float* x, const floa
     bool exact = true;
     for (int i = 0; i < N; ++i) exact &= read_x<wide, native>(m, m.scratch + static_cast<std::size_t>(i) * words, x + i * m.x_step);
     if constexpr (wide)
-        multiply<Products::wide, bf16, N>(m, dst, bias, words);
+        multiply<Products::wide, bf16, N>(m, dst, bias);
     else if (exact)
-        multiply<Products::fused, bf16, N>(m, dst, bias, words);
+        multiply<Products::fused, bf16, N>(m, dst, bias);
     else
-        multiply<Products::plain, bf16, N>(m, dst, bias, words);
+        multiply<Products::plain, bf16, N>(m, dst, bias);
 }
 
 template <bool wide, bool bf16>
@@ -215,9 +245,8 @@ const Step* matmul(Frame& f, const Step* step) {
     float* dst = resolve(f, m.dst);
     const float *x = resolve(f, m.x), *bias = resolve(f, m.bias);
     std::uint32_t b = 0;
-    if (m.together == matmul_batch)
-        for (; b + matmul_batch <= m.batch; b += matmul_batch, dst += matmul_batch * m.dst_step, x += matmul_batch * m.x_step)
-            multiply<wide, bf16, matmul_batch>(m, dst, x, bias);
+    if (m.apart)
+        for (; b + 2 <= m.batch; b += 2, dst += 2 * m.dst_step, x += 2 * m.x_step) multiply<wide, bf16, 2>(m, dst, x, bias);
     for (; b < m.batch; ++b, dst += m.dst_step, x += m.x_step) multiply<wide, bf16, 1>(m, dst, x, bias);
     return step + 1;
 }
@@ -450,7 +479,7 @@ struct Semantics<Opcode::gather> {
                 using V = Floats<W>;
                 const I<V> lane = load<I<V>>(entry + 2 + l);
                 const V kept = choose<V>(lane == lane_keep, load<V>(to + l), V{});
-                store(to + l, choose<V>(lane < 0, kept, pick<V>(from, __builtin_bit_cast(U<V>, lane < 0 ? I<V>{} : lane))));
+                store(to + l, choose<V>(lane < 0, kept, pick<V>(from, g.lanes, __builtin_bit_cast(U<V>, lane))));
             }
         }
         return step + 1;

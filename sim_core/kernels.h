@@ -62,13 +62,12 @@ struct MatmulStep {
     Address dst, x, bias;
     std::ptrdiff_t dst_step, x_step;
     const std::uint32_t* weights;
-    std::uint32_t* scratch;  // matmul_batch vectors of x, each in the form of a weight column
+    std::uint32_t* scratch;  // two vectors of x, each in the form of a weight column
     std::uint32_t k, outputs, batch;
-    std::uint32_t together;  // vectors that may go through the weights at once: their results do not overlap
+    bool apart;  // the results of vectors do not overlap, so that two may go through the weights at once
     // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.
     std::uint32_t x_low, x_span;
 };
-inline constexpr std::uint32_t matmul_batch = 2;  // most vectors that go through the weights at once
 
 // Synapses packed by vectors of lanes, slot behind slot. A vector of the narrow form, for bf16 parameters, is three arrays
 // of words: source, mu and sigma, w and we, the first of two in the high half; of the wide form five: source, mu, sigma, w,

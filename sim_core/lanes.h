@@ -66,9 +66,16 @@ LTC_INLINE U<V> gather(const void* from, U<V> index) {
     return index;
 }
 
+// Lane index of a row of `lanes` floats in every lane; whatever it likes where the index is negative.
 template <class V>
-LTC_INLINE V pick(const float* from, U<V> index) {
-    return from_bits<V>(gather<4, V>(from, index));
+LTC_INLINE V pick(const float* row, [[maybe_unused]] std::uint32_t lanes, U<V> index) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(V) == 64)
+        if (lanes <= 32)
+            return __builtin_bit_cast(V, _mm512_permutex2var_ps(__builtin_bit_cast(__m512, load<V>(row)), __builtin_bit_cast(__m512i, index),
+                                                                __builtin_bit_cast(__m512, load<V>(row + (lanes - 16)))));
+#endif
+    return from_bits<V>(gather<4, V>(row, (I<V>)index < 0 ? U<V>{} : index));
 }
 
 // Sources that two registers hold as halves, where lanes can be picked out of registers.

@@ -123,7 +123,7 @@ FAULTS = (
             Edit(
                 "sim_core/execute.cpp",
                 "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0",
-                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 1u << 31 | 32u",
+                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0x80010021u",
             ),
         ),
     ),
@@ -133,25 +133,21 @@ FAULTS = (
         (
             Edit(
                 "sim_core/kernels.cpp",
-                "std::size_t words, Floats<W> (&out)[N]) {",
-                "std::size_t words, Floats<W> (&out)[N], Floats<W> bias) {",
+                "LTC_INLINE Sums sum_chunk(std::uint32_t chunk) {\n        V a[N][8] = {};",
+                "LTC_INLINE Sums sum_chunk(std::uint32_t chunk) {\n        V a[N][8] = {};\n"
+                "        for (int i = 0; chunk == 0 && i < N; ++i) a[i][0] = bias;",
             ),
             Edit(
                 "sim_core/kernels.cpp",
-                "V a[N][8] = {};",
-                "V a[N][8] = {};\n        for (int i = 0; c == 0 && i < N; ++i) a[i][0] = bias;",
+                "    std::uint32_t pairs;\n\n",
+                "    std::uint32_t pairs;\n    V bias{};\n\n",
             ),
             Edit(
                 "sim_core/kernels.cpp",
-                "dot<how, W>(w, m.scratch, pairs, words, y);\n        for",
-                "dot<how, W>(w, m.scratch, pairs, words, y, load<V>(bias + o));\n        for",
+                "for (; o + W <= m.outputs; o += W) {\n        const",
+                "for (; o + W <= m.outputs; o += W) {\n        group.bias = load<Floats<W>>(bias + o);\n        const",
             ),
-            Edit("sim_core/kernels.cpp", "write<bf16>(y[i] + load<V>(bias + o))", "write<bf16>(y[i])"),
-            Edit(
-                "sim_core/kernels.cpp",
-                "dot<how, W>(w, m.scratch, pairs, words, y);\n    for",
-                "dot<how, W>(w, m.scratch, pairs, words, y, V{});\n    for",
-            ),
+            Edit("sim_core/kernels.cpp", "y.of[i] + load<Floats<W>>(bias + o)", "y.of[i]"),
         ),
     ),
     Fault(
