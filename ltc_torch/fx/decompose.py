@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltc_compiler.ir.compounds import matmul
 from ltc_compiler.ir.graph import Graph, Value
 
 from .emit import Emitter
 from .layout import pad, unfold
-from .linear import contract
 from .registry import Refused, converts
 from .ring import ring_attention, window_of
 
@@ -264,7 +264,7 @@ def attention(
     window = window_of(c, length, is_causal, attn_mask)
     if window is not None and length > 1 and query.shape[:-1] == key.shape[:-1] == value.shape[:-1]:
         return ring_attention(c, query, key, value, window)
-    scores = contract(c, query, c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
+    scores = matmul(c, query, c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
     if is_causal:
         mask = np.tril(np.ones(scores.shape[-2:]))
         scores = c.add("select", mask, scores, -math.inf)
@@ -272,7 +272,7 @@ def attention(
         masked = c.is_mask(attn_mask)
         scores = c.add("select", attn_mask, scores, -math.inf) if masked else c.add("add", scores, attn_mask)
     c.target = "softmax"
-    return contract(c, softmax(c, scores, -1), value)
+    return matmul(c, softmax(c, scores, -1), value)
 
 
 # ---------------------------------------------------------------- pooling

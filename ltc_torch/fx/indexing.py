@@ -23,24 +23,6 @@ def constant_index(index: Any) -> Array:
     return array.astype(np.int64)
 
 
-def gather(c: Emitter, x: Value, axis: int, index: Array) -> Value:
-    """Constant positions of an axis: slices of the runs with an even step, joined."""
-    axis %= len(x.shape)
-    index = np.where(index < 0, index + x.shape[axis], index)
-    if index.size == 0 or (index < 0).any() or (index >= x.shape[axis]).any():
-        raise Refused(f"an index is empty or out of range for axis {axis} of {x.shape}")
-    parts = []
-    k = 0
-    while k < len(index):
-        step = int(index[k + 1] - index[k]) if k + 1 < len(index) else 1
-        end = k + 1
-        while step > 0 and end < len(index) and index[end] - index[end - 1] == step:
-            end += 1
-        parts.append(c.slice(x, axis, int(index[k]), int(index[end - 1]) + 1, max(step, 1)))
-        k = end
-    return c.concat(parts, axis)
-
-
 @converts("getitem", "__getitem__")
 def index(c: Emitter, input: Any, key: Any) -> Any:
     if not isinstance(input, Value):
@@ -90,7 +72,7 @@ def _index_one(c: Emitter, x: Value, axis: int, item: Any) -> tuple[Value, int]:
             raise Refused(
                 "indexing by a mask of several axes, or by a tensor that depends on the input", "torch.where"
             )
-        rows = gather(c, x, axis, constant.reshape(-1).astype(np.int64))
+        rows = c.gather(x, axis, constant.reshape(-1).astype(np.int64))
         shape = (*x.shape[:axis], *constant.shape, *x.shape[axis + 1 :])
         return c.reshape(rows, shape if constant.ndim != 1 else rows.shape), axis + constant.ndim
     return c.select(x, axis, int(_whole(item))), axis

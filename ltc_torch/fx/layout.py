@@ -12,7 +12,7 @@ import numpy as np
 from ltc_compiler.ir.graph import Value
 
 from .emit import Emitter
-from .indexing import constant_index, gather
+from .indexing import constant_index
 from .registry import Refused, converts
 
 
@@ -196,7 +196,7 @@ def flip(c: Emitter, input: Value, *dims: Any, **kwargs: Any) -> Value:
     axes = {"flipud": (0,), "fliplr": (1,)}.get(c.target) or flat_ints(dims or (kwargs["dims"],))
     x = input
     for axis in axes:
-        x = gather(c, x, axis, np.arange(x.shape[axis])[::-1])
+        x = c.gather(x, axis, np.arange(x.shape[axis])[::-1])
     return x
 
 
@@ -206,7 +206,7 @@ def roll(c: Emitter, input: Value, shifts: Any, dims: Any = None) -> Value:
         return c.reshape(roll(c, c.reshape(input, (input.type.size,)), shifts, 0), input.shape)
     x = input
     for shift, axis in zip(np.atleast_1d(shifts), np.atleast_1d(dims), strict=True):
-        x = gather(c, x, int(axis), np.roll(np.arange(x.shape[axis]), int(shift)))
+        x = c.gather(x, int(axis), np.roll(np.arange(x.shape[axis]), int(shift)))
     return x
 
 
@@ -227,7 +227,7 @@ def pad(
             x = c.concat([p for p in (fill[0], x, fill[1]) if p is not None], axis)
         else:
             np_mode: Any = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
-            x = gather(c, x, axis, np.pad(np.arange(size), (before, after), mode=np_mode))
+            x = c.gather(x, axis, np.pad(np.arange(size), (before, after), mode=np_mode))
     return x
 
 
@@ -273,7 +273,7 @@ def split(c: Emitter, input: Value, sizes: Any = None, dim: int = 0, **kwargs: A
 
 @converts("index_select")
 def index_select(c: Emitter, input: Value, dim: int, index: Value) -> Value:
-    return gather(c, input, dim, constant_index(index))
+    return c.gather(input, dim, constant_index(index))
 
 
 @converts("unfold")

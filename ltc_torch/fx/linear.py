@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ltc_compiler.ir.compounds import matmul
 from ltc_compiler.ir.graph import Array, Value
 
 from .emit import Emitter
@@ -24,7 +25,7 @@ def linear(c: Emitter, input: Value, weight: Value, bias: Value | None = None) -
     offset = None if bias is None else bias.constant()
     if constant is not None and constant.ndim == 2 and (bias is None or offset is not None):
         return c.linear(input, constant, offset)
-    y = contract(c, input, c.permute(weight, (1, 0)) if len(weight.shape) == 2 else weight)
+    y = matmul(c, input, c.permute(weight, (1, 0)) if len(weight.shape) == 2 else weight)
     return y if bias is None else c.add("add", y, bias)
 
 
@@ -36,41 +37,22 @@ def bilinear(c: Emitter, input1: Value, input2: Value, weight: Value, bias: Valu
 
 
 @converts("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "__matmul__")
-def matmul(c: Emitter, input: Value, other: Value) -> Value:
-    return contract(c, input, other)
+def product(c: Emitter, input: Value, other: Value) -> Value:
+    return matmul(c, input, other)
 
 
 @converts("__rmatmul__")
-def rmatmul(c: Emitter, input: Value, other: Value) -> Value:
-    return contract(c, other, input)
+def reversed_product(c: Emitter, input: Value, other: Value) -> Value:
+    return matmul(c, other, input)
 
 
 @converts("addmm", "baddbmm", "addmv", "addbmm")
 def addmm(c: Emitter, input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
     if c.target == "addbmm":
         raise Refused("addbmm", "torch.bmm and sum")
-    y = contract(c, a, b)
+    y = matmul(c, a, b)
     y = y if alpha == 1 else c.add("mul", y, alpha)
     return c.add("add", input if beta == 1 else c.add("mul", input, beta), y)
-
-
-def contract(c: Emitter, a: Value, b: Value) -> Value:
-    """torch.matmul: (..., M, K) times (..., K, N), where either may have one axis."""
-    if len(a.shape) == 1:
-        y = contract(c, c.unsqueeze(a, 0), b)
-        return c.reshape(y, y.shape[:-2] + y.shape[-1:] if len(b.shape) > 1 else ())
-    if len(b.shape) == 1:
-        y = contract(c, a, c.unsqueeze(b, 1))
-        return c.reshape(y, y.shape[:-1])
-    right, left = b.constant(), a.constant()
-    if right is not None and right.ndim == 2:
-        return c.linear(a, np.ascontiguousarray(right.T))
-    if left is not None and left.ndim == 2:
-        return c.move(c.linear(c.move(b, -2, len(b.shape) - 1), left), -1, len(b.shape) - 2)
-    rows = c.unsqueeze(a, len(a.shape) - 1)  # (..., M, 1, K)
-    columns = c.unsqueeze(c.move(b, -1, len(b.shape) - 2), len(b.shape) - 2)  # (..., 1, N, K)
-    product = c.add("mul", rows, columns)
-    return c.add("sum", product, axis=len(product.shape) - 1, keepdims=False)
 
 
 @converts("einsum")
@@ -108,7 +90,7 @@ def einsum(c: Emitter, equation: str, *operands: Any) -> Value:
         heads = [sizes[x] for x in groups[0]]
         return c.reshape(value, [*heads, *(math.prod(sizes[x] for x in group) for group in groups[1:])])
 
-    y = contract(c, grouped(a, s, batch, left, k), grouped(b, t, batch, k, right))
+    y = matmul(c, grouped(a, s, batch, left, k), grouped(b, t, batch, k, right))
     names = [*batch, *left, *right]
     y = c.reshape(y, [sizes[x] for x in names])
     return c.permute(y, [names.index(x) for x in output])

@@ -175,7 +175,7 @@ class _Converter:
         operands = [*carries, *xs, *captures]
         inner = _Converter(body, self)
         known = len(self.problems)
-        fixed = [False] * len(carries) + [v in self.emitter.static for v in (*xs, *captures)]
+        fixed = [False] * len(carries) + [self.emitter.is_static(v) for v in (*xs, *captures)]
         graph = inner.convert("body", static=fixed)
         if len(self.problems) > known:
             return _FAILED

@@ -13,20 +13,13 @@ from typing import Any
 
 from torch import nn
 
+from ltc_compiler.ir.compose import Refused as Refused  # what a converter raises: a reason and a rewrite
+
 Function = Callable[..., Any]
 
 FUNCTIONS: dict[str, Function] = {}
 LEAVES: dict[str, Function] = {}
 REWRITES: dict[str, Function] = {}
-
-
-class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collected and reported with others
-    """A converter cannot lower a node: the reason, and the rewrite that works ("" if none is known)."""
-
-    def __init__(self, reason: str, rewrite: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.rewrite = rewrite
 
 
 def converts(*names: str) -> Callable[[Function], Function]:
