@@ -1,7 +1,8 @@
 """The emitter: the composer as converters of torch's functions use it.
 
-Besides what every importer needs, it carries the user's precision wish to every node that it makes, and says what torch
-alone knows of an operation: the function's name, whether it was a method, the dtype of its result, which values are masks.
+Besides what every importer needs, it carries the user's precision wish to every node that it makes, and says what
+torch alone knows of an operation: the function's name, whether it was a method, the dtype of its result, which values
+are masks.
 """
 
 from __future__ import annotations
