@@ -72,7 +72,7 @@ stubs: $(READY)
 	  tests/golden/_core.pyi
 
 docs-isa: $(READY)
-	$(BIN)/python -I ltc_compiler/isa.py --markdown docs/isa.md
+	$(BIN)/python -I ltc_compiler/isa_print.py --markdown docs/isa.md
 
 clean:
 	rm -rf $(VENV) build ltc_compiler/_core.pyi

@@ -3,58 +3,29 @@
 A row of ``INSTRUCTIONS`` says everything about an instruction that is not its arithmetic: opcode, unit, operand
 format, iteration pattern, latency class and meaning. The assembler, the disassembler, the C++ operand structs and
 decoder, the verifier's bounds checks, the VM's dispatch, the trace and ``docs/isa.md`` are loops over it.
-This file imports the standard library alone, so that the build can run it:
-
-    python ltc_compiler/isa.py --header OUT     prints the C++ header
-    python ltc_compiler/isa.py --markdown OUT   prints the reference
+This file imports the standard library alone: the build prints the C++ header from it (isa_print.py) before there is a
+package to import.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 MAX_LOOP_DEPTH = 4
 ALL_CORES = 255  # the `core` of control instructions: every core executes them
 ABSENT = 0xFFFF  # a lane of a gather entry or synapse slot that is not there
 
 UNITS = (
-    "control",
-    "matrix",
-    "vector",
-    "activation",
-    "synapse",
-    "reduce",
-    "move",
-    "link_out",
-    "link_in",
-    "io_in",
-    "io_out",
-)
+    "control", "matrix", "vector", "activation", "synapse", "reduce", "move", "link_out", "link_in", "io_in", "io_out",
+)  # fmt: skip
 
 # The keys of the configuration's latency table that a row of INSTRUCTIONS may name.
 LATENCIES = (
-    "issue",
-    "add",
-    "mul",
-    "div",
-    "sqrt",
-    "compare",
-    "move",
-    "gather",
-    "activation",
-    "activation_fp32",
-    "accumulate",
-    "matrix",
-    "reduce",
-    "synapse",
-    "link",
-    "io_in",
-    "io_out",
-)
+    "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "accumulate",
+    "matrix", "reduce", "synapse", "link", "io_in", "io_out",
+)  # fmt: skip
 
 # kind of field -> its encoding (little endian). A row address is base, stride, level:
 # the row is base + counter[level] * stride, with counter[0] = 0 outside every loop.
@@ -421,242 +392,3 @@ BY_OPCODE: dict[int, Instruction] = {i.opcode: i for i in INSTRUCTIONS}
 def isa_hash() -> bytes:
     """SHA-256 over everything that fixes the encoding and meaning of a program: 32 bytes."""
     return hashlib.sha256(repr((INSTRUCTIONS, UNITS, LATENCIES, sorted(ENCODINGS.items()))).encode()).digest()
-
-
-def _words(f: Field) -> int:
-    """32-bit words of a field in a C++ operand struct: a row address takes three, everything else one."""
-    return 3 if f.kind == "row" else 1
-
-
-def _offsets(fmt: Format) -> dict[str, int]:
-    """Field name -> its first word in the C++ operand struct."""
-    offsets: dict[str, int] = {}
-    at = 0
-    for f in fmt.fields:
-        offsets[f.name] = at
-        at += _words(f)
-    return offsets
-
-
-def _cpp_struct(fmt: Format) -> str:
-    types = {"row": "Row", "i32": "std::int32_t"}
-    members = [f"    {types.get(f.kind, 'std::uint32_t')} {f.name};" for f in fmt.fields]
-    head = f"struct {fmt.name} {{"
-    return "\n".join([head, f"    static constexpr Format format = Format::{fmt.name};", *members, "};"])
-
-
-def _cpp_access(fmt: Format, a: Access) -> str:
-    at = _offsets(fmt)
-    extents = []
-    for count, step in a.extents:
-        rows = count.startswith("rows(")
-        name = count[5:-1] if rows else count
-        word, literal = (-1, step) if step.isdigit() else (at[step], "0")
-        extents.append(f"{{{at[name]}, {str(rows).lower()}, {word}, {literal}}}")
-    write = str(a.write).lower()
-    return f'    {{"{a.field}", {at[a.field]}, {write}, {len(extents)}, {{{", ".join(extents)}}}}},'
-
-
-def _cpp_format_tables(fmt: Format) -> list[str]:
-    at = _offsets(fmt)
-    out = []
-    if fmt.fields:
-        out.append(f"inline constexpr FieldInfo fields_{fmt.name}[] = {{")
-        out += [f'    {{"{f.name}", FieldKind::{f.kind}, {at[f.name]}}},' for f in fmt.fields]
-        out.append("};")
-    if fmt.accesses:
-        out.append(f"inline constexpr AccessInfo accesses_{fmt.name}[] = {{")
-        out += [_cpp_access(fmt, a) for a in fmt.accesses]
-        out.append("};")
-    return out
-
-
-def _cpp_format_row(fmt: Format) -> str:
-    words = sum(_words(f) for f in fmt.fields)
-    fields = f"fields_{fmt.name}" if fmt.fields else "nullptr"
-    accesses = f"accesses_{fmt.name}" if fmt.accesses else "nullptr"
-    size = 2 + sum(struct.calcsize(ENCODINGS[f.kind]) for f in fmt.fields)
-    return (
-        f'    {{"{fmt.name}", Pattern::{fmt.pattern}, {size}, {words}, {fields}, {len(fmt.fields)}, '
-        f"{accesses}, {len(fmt.accesses)}}},"
-    )
-
-
-def _cpp_enum(name: str, values: list[str]) -> str:
-    return f"enum class {name} : std::uint8_t {{ {', '.join(values)} }};"
-
-
-_CPP_TYPES = """\
-// The row is base + counter[level] * stride, with counter[0] = 0 outside every loop.
-struct Row {
-    std::uint32_t base;
-    std::int32_t stride;
-    std::uint32_t level;
-};
-
-// Offsets are in 32-bit words from the start of the operand struct: a Row takes three words, every other field one.
-struct FieldInfo {
-    const char* name;
-    FieldKind kind;
-    std::uint8_t word;
-};
-
-// One dimension of an access: `count` is a field (or the rows that it fills), the step a field or, below 0, a number.
-struct ExtentInfo {
-    std::uint8_t count_word;
-    bool count_is_elements;
-    std::int8_t step_word;
-    std::int32_t step;
-};
-
-// Rows `field + sum(i_d * step_d)` for every i_d below count_d, outermost dimension first.
-struct AccessInfo {
-    const char* field;
-    std::uint8_t word;
-    bool write;
-    std::uint8_t n_extents;
-    ExtentInfo extents[2];
-};
-
-struct FormatInfo {
-    const char* name;
-    Pattern pattern;
-    std::uint8_t encoded_size;  // bytes in a program: opcode, core, fields
-    std::uint8_t words;         // 32-bit words of the operand struct
-    const FieldInfo* fields;
-    std::uint8_t n_fields;
-    const AccessInfo* accesses;
-    std::uint8_t n_accesses;
-};
-
-struct InstructionInfo {
-    const char* name;
-    Format format;
-    Unit unit;
-    Latency latency;
-};
-"""
-
-
-def header() -> str:
-    """The C++ header: enums, operand structs, descriptor tables, and LTC_INSTRUCTIONS to expand over the table."""
-    patterns = list(dict.fromkeys(f.pattern for f in FORMATS))
-    opcodes = [f"{i.name} = {i.opcode}" for i in INSTRUCTIONS]
-    digest = ", ".join(f"0x{byte:02x}" for byte in isa_hash())
-    encoded = ", ".join(str(struct.calcsize(e)) for e in ENCODINGS.values())
-    out = [
-        "// Printed by ltc_compiler/isa.py from the instruction table. Do not edit.",
-        "#pragma once",
-        "#include <cstdint>",
-        "",
-        "namespace ltc::isa {",
-        "",
-        f"inline constexpr unsigned max_loop_depth = {MAX_LOOP_DEPTH};",
-        f"inline constexpr unsigned all_cores = {ALL_CORES};  // the core of control instructions",
-        f"inline constexpr unsigned absent = 0x{ABSENT:X};  // a lane that is not there",
-        f"inline constexpr unsigned n_units = {len(UNITS)};",
-        f"inline constexpr unsigned n_latencies = {len(LATENCIES)};",
-        f"inline constexpr unsigned n_formats = {len(FORMATS)};",
-        f"inline constexpr unsigned max_opcode = {max(BY_OPCODE)};",
-        f"inline constexpr std::uint8_t hash[32] = {{{digest}}};",
-        "",
-        _cpp_enum("Opcode", opcodes),
-        _cpp_enum("Unit", list(UNITS)),
-        _cpp_enum("Latency", list(LATENCIES)),
-        _cpp_enum("Pattern", patterns),
-        _cpp_enum("Format", [f.name for f in FORMATS]),
-        _cpp_enum("FieldKind", list(ENCODINGS)),
-        _cpp_enum("Precision", list(PRECISIONS)),
-        "",
-        f"inline constexpr std::uint8_t encoded_bytes[] = {{{encoded}}};  // by FieldKind",
-        "",
-        _CPP_TYPES,
-        *(_cpp_struct(f) for f in FORMATS),
-        "",
-        *(line for f in FORMATS for line in _cpp_format_tables(f)),
-        "inline constexpr FormatInfo formats[] = {",
-        *(_cpp_format_row(f) for f in FORMATS),
-        "};",
-        "",
-        "// By opcode; a hole in the opcodes has a null name.",
-        "inline constexpr InstructionInfo instructions[] = {",
-        *(_cpp_instruction_row(BY_OPCODE.get(code)) for code in range(max(BY_OPCODE) + 1)),
-        "};",
-        "",
-        "}  // namespace ltc::isa",
-        "",
-        "// X(name, format, unit, latency) for every row of the table.",
-        "#define LTC_INSTRUCTIONS(X) \\",
-        " \\\n".join(f"    X({i.name}, {i.format.name}, {i.unit}, {i.latency})" for i in INSTRUCTIONS),
-        "// X(format) for every operand format.",
-        "#define LTC_FORMATS(X) \\",
-        " \\\n".join(f"    X({f.name})" for f in FORMATS),
-        "",
-    ]
-    return "\n".join(out)
-
-
-def _cpp_instruction_row(i: Instruction | None) -> str:
-    if i is None:
-        return "    {nullptr, Format{}, Unit{}, Latency{}},"
-    return f'    {{"{i.name}", Format::{i.format.name}, Unit::{i.unit}, Latency::{i.latency}}},'
-
-
-_MARKDOWN_HEAD = """\
-# The instruction set
-
-Printed from the table in `ltc_compiler/isa.py` by `python ltc_compiler/isa.py --markdown docs/isa.md`.
-
-An encoded instruction is its opcode (u8), its core (u8; 255 for `loop` and `end`, which every core executes), then its
-fields in order, little endian. A row address is `base` (u32), `stride` (i32) and `level` (u8): the row is
-`base + counter[level] * stride`, where level 1 is the outermost loop around the instruction and level 0 stands for no
-loop. `B` is the block size; `rows(n)` is ceil(n / B). Every row that an instruction writes is flushed and has canonical
-NaNs (docs/numerics.md, rule 4).
-"""
-
-
-def _markdown_format(fmt: Format) -> list[str]:
-    out = [f"### {fmt.name}", "", f"Iteration pattern: `{fmt.pattern}`.", ""]
-    if not fmt.fields:
-        return [*out, "No fields.", ""]
-    out += ["| field | encoding | |", "|---|---|---|"]
-    out += [f"| `{f.name}` | {f.kind} | {f.doc} |" for f in fmt.fields]
-    out.append("")
-    for a in fmt.accesses:
-        terms = "".join(f" + i{d} · {step}" for d, (_, step) in enumerate(a.extents))
-        bounds = ", ".join(f"i{d} < {count}" for d, (count, _) in enumerate(a.extents))
-        out.append(f"- {'writes' if a.write else 'reads'} rows `{a.field}{terms}` for {bounds}")
-    return [*out, ""] if fmt.accesses else out
-
-
-def markdown() -> str:
-    """The reference: every instruction, then every operand format."""
-    out = [_MARKDOWN_HEAD, "## Field encodings", "", "| kind | bytes |", "|---|---|"]
-    out += [f"| {kind} | {struct.calcsize(encoding)} |" for kind, encoding in ENCODINGS.items()]
-    out += ["", "## Instructions", "", "| opcode | name | format | unit | latency class | bytes | meaning |"]
-    out.append("|---|---|---|---|---|---|---|")
-    for i in INSTRUCTIONS:
-        meaning = i.meaning.replace("|", "\\|")
-        out.append(
-            f"| {i.opcode} | `{i.name}` | {i.format.name} | {i.unit} | {i.latency} | {i.size} | {meaning} |"
-        )
-    out += ["", "## Operand formats", ""]
-    out += [line for fmt in FORMATS for line in _markdown_format(fmt)]
-    return "\n".join(out).rstrip("\n") + "\n"
-
-
-def main() -> None:
-    """Write the C++ header or the reference."""
-    parser = argparse.ArgumentParser(description="Print the instruction table.")
-    parser.add_argument("--header", type=Path, metavar="OUT", help="the C++ header")
-    parser.add_argument("--markdown", type=Path, metavar="OUT", help="the reference in Markdown")
-    arguments = parser.parse_args()
-    if arguments.header is None and arguments.markdown is None:
-        parser.error("nothing to print: give --header OUT or --markdown OUT")
-    for path, text in ((arguments.header, header), (arguments.markdown, markdown)):
-        if path is not None:
-            path.write_text(text(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

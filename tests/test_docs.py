@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from walkthroughs import apply, hunks
 
-from ltc_compiler import _core, isa
+from ltc_compiler import _core, isa_print
 from ltc_compiler.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -105,7 +105,7 @@ def test_names_that_a_guide_finds_in_a_file_are_there(guide: Path) -> None:
 
 def test_the_reference_of_the_instruction_set_is_current() -> None:
     found = (ROOT / "docs" / "isa.md").read_text(encoding="utf-8")
-    assert found == isa.markdown(), "the table changed: run `make docs-isa`"
+    assert found == isa_print.markdown(), "the table changed: run `make docs-isa`"
 
 
 # --- the walk-throughs --------------------------------------------------------------------------------------------
