@@ -57,7 +57,12 @@ class Fp32Activations(_Region):
 
 
 class Fp8Weights(_Region):
-    """Weights of matmuls inside are stored as FP8 E4M3, with one power-of-two scale per tensor."""
+    """Weights of matmuls inside are stored as FP8 E4M3, with one power-of-two scale per tensor.
+
+    Where both regions hold, whichever is the inner one, a matmul reads weights of FP8's values and fp32 activations.
+    Such weights are rounded when the model is converted, so plain fp32 (`bit_accurate=False`) keeps that rounding too,
+    and they take the room of fp32 weights.
+    """
 
     field = "weights"
     wish = Precision.FP8_E4M3

@@ -45,8 +45,8 @@ def growing_state(x: Tensor) -> Any:
     return Scan(lambda u, h: (h, torch.cat([h, h])))(x, x[0])
 
 
-def solve(x: Tensor, **settings: Any) -> Tensor:
-    t = torch.linspace(0, 1, 3)
+def solve(x: Tensor, scale: float = 1, **settings: Any) -> Tensor:
+    t = scale * torch.linspace(0, 1, 5)
     return torchdiffeq.odeint(lambda t, y: -y, x, t, **settings)[-1]
 
 
@@ -69,10 +69,19 @@ AT_ONCE: dict[str, tuple[Callable[..., Any], str, str]] = {
     "outer write": (step_writes_outside, "writes into a tensor from outside", "return the value"),
     "growing state": (growing_state, "states of a step have the shapes", "initial states"),
     "adaptive": (solve, "'dopri5' chooses its steps by values", "euler, midpoint"),
-    "adams": (lambda x: solve(x, method="explicit_adams"), "explicit_adams", "step_size"),
+    "adams": (lambda x: solve(x, method="implicit_adams", scale=6), "do not converge", "explicit_adams"),
+    "order": (
+        lambda x: solve(x, method="explicit_adams", options={"max_order": 13}),
+        "max_order=13",
+        "at most 12",
+    ),
     "event": (lambda x: solve(x, method="euler", event_fn=lambda t, y: y.sum()), "event_fn", "fixed times"),
-    "option": (lambda x: solve(x, method="euler", options={"jump_t": 1}), "'jump_t'", "step_size"),
-    "perturb": (lambda x: solve(x, method="rk4", options={"perturb": True}), "perturb", "leave perturb out"),
+    "interp": (lambda x: solve(x, method="euler", options={"interp": "quintic"}), "'quintic'", "'cubic'"),
+    "perturb": (
+        lambda x: torchdiffeq.odeint(lambda t, y: -y, x, x[:, 0], method="rk4", options={"perturb": True}),
+        "perturb",
+        "leave perturb out",
+    ),
     "recorded grid": (
         lambda x: torchdiffeq.odeint(lambda t, y: -y, x, x[:, 0], method="euler", options={"step_size": 0.1}),
         "the number of steps follows from t",

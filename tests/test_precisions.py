@@ -94,6 +94,29 @@ def test_plain_fp32_keeps_the_weights_of_the_model() -> None:
     assert np.abs(program.to_vm().run(x.numpy()) - exact).max() > 1e-3
 
 
+@pytest.mark.parametrize("outer", [Fp8Weights, Fp32Activations])
+def test_fp8_weights_in_fp32(outer: Any) -> None:
+    """In both regions at once a product reads FP8's values in fp32, whichever region is the inner one."""
+    inner = Fp32Activations if outer is Fp8Weights else Fp8Weights
+
+    class Both(Regions):
+        def forward(self, x: Tensor) -> Tensor:
+            with outer():
+                return super().forward(x)
+
+    x = torch.randn(3, 12)
+    model, coarse = Both(inner, inner).eval(), Regions(nullcontext, nullcontext).eval()
+    with torch.no_grad():
+        for layer in (coarse.a, coarse.b):
+            layer.weight.copy_(e4m3(layer.weight))
+    program = convert(model, x).to_program(CONFIG)
+    assert {i.name for i in program.image.code if i.name.startswith("matmul")} == {"matmul_fp32"}
+    y = program.to_vm().run(x.numpy())
+    assert y.tobytes() == program.to_oracle().run(x.numpy()).tobytes()
+    assert np.abs(y - coarse(x).detach().numpy()).max() < 1e-6
+    assert np.abs(y - model(x).detach().numpy()).max() > 1e-3
+
+
 def test_regions_set_the_precision_of_each_layer() -> None:
     x = torch.randn(3, 12)
     names = {

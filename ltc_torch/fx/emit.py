@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ltc_compiler import numerics
 from ltc_compiler.ir.compose import Composer, Refused
 from ltc_compiler.ir.graph import Array, Graph, Precision, Value
 
@@ -62,7 +63,11 @@ class Emitter(Composer):
         return super().reduce(op, x, [axes] if isinstance(axes, int) else axes, keepdims)
 
     def linear(self, x: Value, weight: Array, bias: Array | None = None) -> Value:
+        """Weights wished in FP8 inside a region of FP32 activations take FP8's values and are read in FP32."""
+        both = self.precision is Precision.FP32 and self.weights is Precision.FP8_E4M3
+        if both:
+            weight = numerics.fold_fp8(weight, numerics.fp8_scale_exponent(weight)).astype(np.float64)
         result = super().linear(x, weight, bias)
-        if self.weights is not None and result.node is not None:
+        if self.weights is not None and not both and result.node is not None:
             result.node.precision = self.weights
         return result

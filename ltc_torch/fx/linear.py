@@ -1,4 +1,4 @@
-"""Converters of torch functions that contract an axis: linear maps, matmuls, einsum, convolutions.
+"""Converters of torch functions that contract an axis: linear maps, matmuls, convolutions; einsum is in einsum.py.
 
 A constant operand makes the product a `linear`. A product of two computed tensors is a multiplication and a sum.
 A convolution is a `linear` over the taps of its kernel laid side by side.
@@ -6,7 +6,6 @@ A convolution is a `linear` over the taps of its kernel laid side by side.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -53,53 +52,6 @@ def addmm(c: Emitter, input: Value, a: Value, b: Value, *, beta: float = 1, alph
     y = matmul(c, a, b)
     y = y if alpha == 1 else c.add("mul", y, alpha)
     return c.add("add", input if beta == 1 else c.add("mul", input, beta), y)
-
-
-@converts("einsum")
-def einsum(c: Emitter, equation: str, *operands: Any) -> Value:
-    """One or two operands without repeated letters or an ellipsis.
-
-    Two are brought to (batch, left, K) and (batch, K, right).
-    """
-    values = [c.value(o) for o in (operands[0] if isinstance(operands[0], (tuple, list)) else operands)]
-    inputs, _, output = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    letters = "".join(terms)
-    if "." in equation or any(len(set(t)) < len(t) for t in terms) or len(terms) > 2:
-        raise Refused(
-            f"einsum {equation!r}: letters that repeat in an operand, '...' and more than two operands are not known",
-            "matmul, sum and permute; or one or two operands without repeats and '...'",
-        )
-    output = output if "->" in equation else "".join(sorted(x for x in set(letters) if letters.count(x) == 1))
-    summed = [
-        _sum_out(c, v, t, [x for x in t if letters.count(x) == 1 and x not in output])
-        for v, t in zip(values, terms, strict=True)
-    ]
-    if len(summed) == 1:
-        value, term = summed[0]
-        return c.permute(value, [term.index(x) for x in output])
-    (a, s), (b, t) = summed
-    sizes = {x: n for term, v in ((s, a), (t, b)) for x, n in zip(term, v.shape, strict=True)}
-    batch = [x for x in s if x in t and x in output]
-    k = [x for x in s if x in t and x not in output]
-    left, right = [x for x in s if x not in t], [x for x in t if x not in s]
-
-    def grouped(value: Value, term: str, *groups: list[str]) -> Value:
-        order = [x for group in groups for x in group]
-        value = c.permute(value, [term.index(x) for x in order])
-        heads = [sizes[x] for x in groups[0]]
-        return c.reshape(value, [*heads, *(math.prod(sizes[x] for x in group) for group in groups[1:])])
-
-    y = matmul(c, grouped(a, s, batch, left, k), grouped(b, t, batch, k, right))
-    names = [*batch, *left, *right]
-    y = c.reshape(y, [sizes[x] for x in names])
-    return c.permute(y, [names.index(x) for x in output])
-
-
-def _sum_out(c: Emitter, value: Value, term: str, letters: list[str]) -> tuple[Value, str]:
-    if letters:
-        value = c.reduce("sum", value, [term.index(x) for x in letters], False)
-    return value, "".join(x for x in term if x not in letters)
 
 
 @converts("conv1d")

@@ -1,13 +1,15 @@
 """torchdiffeq in a recording: `odeint` with a fixed-step method becomes a scan over the solver's steps.
 
 While a model is recorded, `odeint` and `odeint_adjoint` are caught (catch.py). The solve is then written in torch
-operations, which the recorder sees: the ODE function is recorded once, whatever the number of steps.
+operations, which the recorder sees: the ODE function is recorded once, whatever the number of steps. Here stand the
+call and its options, the grid of steps and the states at the times asked for; the steps themselves are in steps.py and
+adams.py.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,16 +17,22 @@ from torch import Tensor
 
 from ltc_compiler.errors import InputError, LtcError
 
+from .adams import MAX_ORDER, Adams
 from .catch import caught
 from .record import current, paused
 from .sources import refuse
-from .structured import scan
-from .tableaux import TABLEAUX, Tableau
+from .steps import Func, Method, Solution, State, Times, runge_kutta, uniform_step
+from .tableaux import TABLEAUX
 
-State = tuple[Tensor, ...]
-Func = Callable[[Tensor, State], State]
+METHODS = (
+    *TABLEAUX,
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+)  # the last is implicit_adams by its old name
 
-_OPTIONS = frozenset(("step_size", "grid_constructor", "perturb", "interp", "norm"))
+_IMPLICIT = ("implicit_adams", "fixed_adams")
+_CONVERGED = 5e-4  # half of what a recording may differ from its model
 
 
 @caught("torchdiffeq._impl.odeint", "odeint")
@@ -32,7 +40,7 @@ _OPTIONS = frozenset(("step_size", "grid_constructor", "perturb", "interp", "nor
 def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
     def dispatch(func: Any, y0: Any, t: Tensor, **kwargs: Any) -> Any:
         replacement = _replacement.active
-        replaced = replacement is not None and kwargs.get("method") not in TABLEAUX
+        replaced = replacement is not None and kwargs.get("method") not in METHODS
         settings = {**kwargs, **replacement.settings} if replacement is not None and replaced else kwargs
         if current() is None:
             return original(func, y0, t, **settings)
@@ -40,6 +48,9 @@ def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
         if replacement is not None and replaced:
             with paused():
                 replacement.measure(original(func, y0, t, **kwargs), solution)
+        elif settings["method"] in _IMPLICIT:
+            with paused():
+                _check_corrections(original(func, y0, t, **settings), solution)
         return solution
 
     return dispatch
@@ -48,14 +59,14 @@ def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
 class fixed_step:  # noqa: N801 - read as a verb: with fixed_step("rk4", 0.05): ...
     """Around `prepare_shape`: solves with an adaptive method take this method and step size instead.
 
-    method: a row of TABLEAUX; step_size: in the unit of t, as in torchdiffeq's options.
+    method: one of METHODS; step_size: in the unit of t, as in torchdiffeq's options.
     `error` is, after it, the largest difference of a solution from the adaptive one on the example inputs, relative to
     that solution's largest element; None where no solve was replaced.
     """
 
     def __init__(self, method: str, step_size: float) -> None:
-        if method not in TABLEAUX or not step_size > 0:
-            allowed = f"a method of {', '.join(TABLEAUX)} and a positive step_size"
+        if method not in METHODS or not step_size > 0:
+            allowed = f"a method of {', '.join(METHODS)} and a positive step_size"
             raise InputError(
                 f"fixed_step({method!r}, {step_size!r})", where="fixed_step", remedy=f"give {allowed}"
             )
@@ -73,10 +84,7 @@ class fixed_step:  # noqa: N801 - read as a verb: with fixed_step("rk4", 0.05): 
 
     def measure(self, adaptive: Any, fixed: Any) -> None:
         """Take note of how far a replaced solution is from the adaptive one."""
-        pairs = zip(*([s] if isinstance(s, Tensor) else s for s in (adaptive, fixed)), strict=True)
-        for a, b in pairs:
-            difference = float((a - b).abs().max() / a.abs().max().clamp(min=torch.finfo(a.dtype).tiny))
-            self.error = max(difference, self.error or 0.0)
+        self.error = max(_difference(adaptive, fixed), self.error or 0.0)
 
 
 class _Replacement(threading.local):
@@ -84,6 +92,21 @@ class _Replacement(threading.local):
 
 
 _replacement = _Replacement()
+
+
+def _difference(wanted: Any, found: Any) -> float:
+    """The largest of two solutions, relative to the first one's largest element."""
+    pairs = zip(*([s] if isinstance(s, Tensor) else s for s in (wanted, found)), strict=True)
+    tiny = torch.finfo(torch.float32).tiny
+    return max(float((a - b).abs().max() / a.abs().max().clamp(min=tiny)) for a, b in pairs)
+
+
+def _check_corrections(wanted: Any, found: Any) -> None:
+    """Refuse an implicit solve whose corrections diverge: torchdiffeq's history then depends on values."""
+    difference = _difference(wanted, found)
+    if not difference <= _CONVERGED:
+        reason = f"the corrections of implicit Adams do not converge at these steps (they differ by {difference:.1g})"
+        raise _refuse(reason, "a smaller step_size, or method='explicit_adams'")
 
 
 def _refuse(reason: str, rewrite: str) -> LtcError:
@@ -103,7 +126,8 @@ def solve(
 ) -> Any:
     """`torchdiffeq.odeint` in torch operations: the states at the times `t`, stacked on a new first axis.
 
-    Fixed-step methods of TABLEAUX alone; `t` increasing or decreasing, constant or (without step_size) recorded.
+    The fixed-step METHODS alone; `t` increasing or decreasing, constant or (without step_size) recorded. Options that a
+    method does not know are passed over, as torchdiffeq does with a warning when the model itself runs.
     """
     options = dict(options or {})
     method = method or "dopri5"
@@ -112,28 +136,49 @@ def solve(
             "event_fn ends the solve at a time that depends on values",
             "solve to fixed times without event_fn",
         )
-    if method not in TABLEAUX:
-        remedy = f"method= one of {', '.join(TABLEAUX)}, with options={{'step_size': ...}}, or ltc_torch.fixed_step"
-        raise _refuse(f"method {method!r} chooses its steps by values or keeps a history of steps", remedy)
+    if method not in METHODS:
+        remedy = (
+            f"method= one of {', '.join(METHODS)}, with options={{'step_size': ...}}, or ltc_torch.fixed_step"
+        )
+        raise _refuse(f"method {method!r} chooses its steps by values", remedy)
     if hasattr(func, "callback_step"):
         raise _refuse("callback_step of the ODE function runs outside of the graph, between the solver's steps",
                       "move what it computes into the ODE function, or take the callback off")  # fmt: skip
-    if unknown := sorted(set(options) - _OPTIONS):
-        raise _refuse(
-            f"option {unknown[0]!r} is not known to fixed-step methods", f"options are {sorted(_OPTIONS)}"
-        )
-    if options.get("perturb"):
-        raise _refuse("perturb=True moves t by one ulp", "leave perturb out")
+    if options.get("interp", "linear") not in ("linear", "cubic"):
+        raise _refuse(f"interp={options['interp']!r}", "interp='linear' or 'cubic'")
     if isinstance(y0, Tensor):
-        stacked = _solution(
-            lambda s, y: (func(s, y[0]),), (y0,), t, TABLEAUX[method], options, lambda y: y[0]
-        )
-        return stacked[0]
-    return _solution(lambda s, y: tuple(func(s, y)), tuple(y0), t, TABLEAUX[method], options, lambda y: y)
+        single: Func = lambda s, y: (func(s, y[0]),)  # noqa: E731
+        return _solution(_checked(single), (y0,), t, method, options, lambda y: y[0])[0]
+    plain: Func = lambda s, y: tuple(func(s, y))  # noqa: E731
+    return _solution(_checked(plain), tuple(y0), t, method, options, lambda y: y)
+
+
+def _checked(func: Func) -> Func:
+    def checked(t: Tensor, y: State) -> State:
+        slopes = func(t, y)
+        shapes, wanted = [tuple(k.shape) for k in slopes], [tuple(v.shape) for v in y]
+        if shapes != wanted:
+            remedy = "return a derivative of the state's shape, or let y0 have that of the derivative"
+            raise _refuse(f"the ODE function returns the shapes {shapes} for states {wanted}", remedy)
+        return slopes
+
+    return checked
+
+
+def _method(name: str, options: dict[str, Any]) -> Method:
+    order = int(options.get("max_order", MAX_ORDER))
+    if name in TABLEAUX:
+        return runge_kutta(TABLEAUX[name])
+    if order > MAX_ORDER:
+        raise _refuse(f"max_order={order}", f"an order of at most {MAX_ORDER}")
+    if order < 4:  # as torchdiffeq says in a warning
+        return runge_kutta(TABLEAUX["rk4"])
+    corrections = 0 if name == "explicit_adams" else int(options.get("max_iters", 4))
+    return Adams(order, corrections)
 
 
 def _solution(
-    func: Func, y0: State, t: Tensor, tableau: Tableau, options: dict[str, Any], user: Callable[[State], Any]
+    func: Func, y0: State, t: Tensor, name: str, options: dict[str, Any], user: Callable[[State], Any]
 ) -> State:
     recorder = current()
     assert recorder is not None
@@ -146,13 +191,36 @@ def _solution(
     if recorded and (options.get("step_size") is not None or options.get("grid_constructor") is not None):
         reason = "the number of steps follows from t, which depends on the input"
         raise _refuse(reason, "leave step_size out and give t one point per step")
+    if recorded and options.get("perturb"):
+        raise _refuse(
+            "perturb=True moves each time by one ulp, and t depends on the input", "leave perturb out"
+        )
     grid = t if recorded else _grid(user, func, y0, t, options)
-    final, rows = _integrate(func, y0, grid.to(y0[0].dtype), tableau, recorded, count > 2)
+    on_grid = len(grid) == count and (recorded or bool((grid == t).all()))
+    places = [] if on_grid or count == 2 else _places(t, grid)
+    cubic = options.get("interp") == "cubic" and any(0 < f < 1 for _, f in places)
+    times = _times(grid.to(y0[0].dtype), recorded, bool(options.get("perturb")))
+    result = _method(name, options)(func, y0, times, count > 2, cubic)
     if count == 2:
-        return tuple(torch.stack([y, last]) for y, last in zip(y0, final, strict=True))
-    if len(grid) == count and (recorded or bool((grid == t).all())):
-        return tuple(torch.cat([y.unsqueeze(0), row]) for y, row in zip(y0, rows, strict=True))
-    return _interpolated(y0, rows, t, grid, options)
+        return tuple(torch.stack([y, last]) for y, last in zip(y0, result.final, strict=True))
+    if on_grid:
+        return tuple(torch.cat([y.unsqueeze(0), row]) for y, row in zip(y0, result.rows, strict=True))
+    if cubic:
+        return _cubic(func, y0, result, grid.to(y0[0].dtype), places)
+    return _linear(y0, result, places)
+
+
+def _times(grid: Tensor, recorded: bool, perturb: bool) -> Times:
+    if recorded:
+        return Times(grid[:-1], grid[1:] - grid[:-1])
+    uniform = uniform_step(grid)
+    steps = grid[1:] - grid[:-1] if uniform is None else uniform
+    if not perturb:
+        return Times(grid[:-1], steps)
+    with paused():
+        ahead = torch.nextafter(grid[:-1], grid[1:])
+        before = torch.nextafter(grid[1:], grid[:-1])
+    return Times(grid[:-1], steps, ahead, before)
 
 
 def _grid(user: Callable[[State], Any], func: Func, y0: State, t: Tensor, options: dict[str, Any]) -> Tensor:
@@ -179,86 +247,42 @@ def _grid(user: Callable[[State], Any], func: Func, y0: State, t: Tensor, option
         return grid
 
 
-def _integrate(
-    func: Func, y0: State, grid: Tensor, tableau: Tableau, recorded: bool, rows: bool
-) -> tuple[State, State]:
-    """The final state, and where `rows` asks for them the states after every step."""
-    uniform = None if recorded else _uniform_step(grid)
-    xs = [grid[:-1]] if uniform is not None else [grid[:-1], grid[1:] - grid[:-1]]
-
-    def step(states: list[Tensor], slices: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        dt = uniform if uniform is not None else slices[1]
-        new = [*_step(func, tuple(states), slices[0], dt, tableau)]
-        return new, (new if rows else [])
-
-    final, stacked = scan(step, y0, xs, length=len(grid) - 1)
-    return tuple(final), tuple(stacked)
-
-
-def _uniform_step(grid: Tensor) -> float | None:
-    """The step of a uniform grid, in fp64, or None.
-
-    A grid counts as uniform when no point is farther from its place than the rounding of the times explains.
-    """
-    with paused():
-        times = grid.double()
-        step = float(times[-1] - times[0]) / (len(grid) - 1)
-        ideal = times[0] + step * torch.arange(len(grid), dtype=torch.float64)
-        rounding = 2 * torch.finfo(grid.dtype).eps * float(times.abs().max())
-        return step if float((times - ideal).abs().max()) <= rounding else None
-
-
-def _step(func: Func, y: State, t: Tensor, dt: float | Tensor, tableau: Tableau) -> State:
-    slopes: list[State] = []
-    for c, row in zip(tableau.c, tableau.a, strict=True):
-        time = t if c == 0 else t + (dt if c == 1 else dt * c)
-        at = func(time, _moved(y, slopes, row, dt))
-        shapes = [tuple(k.shape) for k in at]
-        if shapes != [tuple(v.shape) for v in y]:
-            raise _refuse(
-                f"the ODE function returns the shapes {shapes} for states {[tuple(v.shape) for v in y]}", ""
-            )
-        slopes.append(at)
-    return _moved(y, slopes, tableau.b, dt)
-
-
-def _moved(y: State, slopes: Sequence[State], weights: Sequence[float], dt: float | Tensor) -> State:
-    """y + dt * sum of weights times slopes, in as few multiplications as the weights allow."""
-    groups: dict[
-        float, list[tuple[bool, int]]
-    ] = {}  # size of a weight -> the slopes it goes with: (negative, index)
-    for i, weight in enumerate(weights):
-        if weight != 0:
-            groups.setdefault(abs(weight), []).append((weight < 0, i))
-    new = list(y)
-    for position in range(len(y)):
-        for weight, members in groups.items():
-            (lowered, first), *others = sorted(members)  # positive ones first
-            total = slopes[first][position]
-            for negative, i in others:
-                total = total - slopes[i][position] if negative != lowered else total + slopes[i][position]
-            change = total * (dt if weight == 1 else dt * weight)
-            new[position] = new[position] - change if lowered else new[position] + change
-    return tuple(new)
-
-
-def _interpolated(y0: State, rows: State, t: Tensor, grid: Tensor, options: dict[str, Any]) -> State:
-    """States at output times that are not the grid's: torchdiffeq's linear interpolation, its weights constant."""
+def _places(t: Tensor, grid: Tensor) -> list[tuple[int, float]]:
+    """For every output time but the first, the step that reaches it, and which fraction of that step it takes."""
     with paused():
         sign = -1.0 if t[0] > t[-1] else 1.0
         upper = torch.searchsorted(sign * grid, sign * t).clamp(min=1)
-        places = [
-            (int(k), float((s - grid[k - 1]) / (grid[k] - grid[k - 1])))
-            for k, s in zip(upper, t, strict=True)
+        return [
+            (int(k) - 1, float((s - grid[k - 1]) / (grid[k] - grid[k - 1])))
+            for k, s in zip(upper[1:], t[1:], strict=True)
         ]
-    if options.get("interp", "linear") != "linear" and any(f not in (0.0, 1.0) for _, f in places[1:]):
-        raise _refuse("interp='cubic' between the solver's steps", "let step_size divide the distances of t")
-    solution = []
-    for y, row in zip(y0, rows, strict=True):
+
+
+def _linear(y0: State, solution: Solution, places: list[tuple[int, float]]) -> State:
+    """States at output times that are not the grid's: torchdiffeq's linear interpolation, its weights constant."""
+    found = []
+    for y, row in zip(y0, solution.rows, strict=True):
         states = [y]
-        for k, fraction in places[1:]:
-            high = row[k - 1]
-            low = y if k == 1 else row[k - 2]
+        for k, fraction in places:
+            high = row[k]
+            low = y if k == 0 else row[k - 1]
             states.append(high if fraction == 1 else low if fraction == 0 else low + (high - low) * fraction)
-        solution.append(torch.stack(states))
-    return tuple(solution)
+        found.append(torch.stack(states))
+    return tuple(found)
+
+
+def _cubic(func: Func, y0: State, solution: Solution, grid: Tensor, places: list[tuple[int, float]]) -> State:
+    """The same by a cubic Hermite polynomial: the slope at a step's end is that at the beginning of the next."""
+    last = func(grid[-1], solution.final)
+    found = []
+    for y, row, slope, end in zip(y0, solution.rows, solution.slopes, last, strict=True):
+        states = [y]
+        for k, h in places:
+            size = float(grid[k + 1] - grid[k])
+            low = y if k == 0 else row[k - 1]
+            after = slope[k + 1] if k + 1 < len(slope) else end
+            rising, falling = h * (1 - h) ** 2 * size, h * h * (h - 1) * size
+            ends = low * ((1 + 2 * h) * (1 - h) ** 2) + row[k] * (h * h * (3 - 2 * h))
+            states.append(row[k] if h == 1 else ends + slope[k] * rising + after * falling)
+        found.append(torch.stack(states))
+    return tuple(found)

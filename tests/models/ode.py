@@ -51,15 +51,18 @@ class Field(nn.Module):
 class Module(nn.Module):
     """The ODE function is a module, the solution is read at several times."""
 
-    def __init__(self, times: list[float], method: str, adjoint: bool = False, **options: Any) -> None:
+    def __init__(
+        self, times: list[float], method: str, adjoint: bool = False, tolerance: float = 1e-7, **options: Any
+    ) -> None:
         super().__init__()
         self.field, self.encode = Field(), nn.Linear(D, H)
-        self.times, self.method, self.options = times, method, options
+        self.times, self.method, self.options, self.tolerance = times, method, options, tolerance
         self.solve = odeint_adjoint if adjoint else torchdiffeq.odeint
 
     def forward(self, inputs: Tensor) -> Tensor:
         t = torch.tensor(self.times).to(inputs)
-        y: Tensor = self.solve(self.field, self.encode(inputs), t, method=self.method, options=self.options)
+        settings = {"rtol": self.tolerance, "atol": self.tolerance, "options": self.options}
+        y: Tensor = self.solve(self.field, self.encode(inputs), t, method=self.method, **settings)
         return y
 
 
@@ -111,6 +114,20 @@ MODELS: dict[str, tuple[Any, ...]] = {
     "ode_module": (lambda: Module([0.0, 0.5, 1.0], "rk4", step_size=0.25), x(B, D)),
     "ode_one_time": (lambda: Module([0.0, 1.0], "rk4", step_size=0.3), x(B, D)),
     "ode_interpolated": (lambda: Module([0.0, 0.35, 0.4, 1.0], "euler", step_size=0.25), x(B, D)),
+    "ode_cubic": (lambda: Module([0.0, 0.35, 0.4, 1.0], "heun2", step_size=0.25, interp="cubic"), x(B, D)),
+    "ode_perturb": (lambda: Module([1.0, 0.3, 0.0], "rk4", perturb=True), x(B, D)),
+    "ode_explicit_adams": (
+        lambda: Module([0.0, 0.5, 2.0], "explicit_adams", step_size=0.125, max_order=5),
+        x(B, D),
+    ),
+    # without a tolerance torchdiffeq corrects as often as it may; at this order it forgets nothing that is used
+    "ode_implicit_adams": (
+        lambda: Module(
+            [0.0, 0.5, 1.0], "implicit_adams", tolerance=0.0, step_size=0.1, max_order=4, max_iters=2
+        ),
+        x(B, T, D),
+        (1,),
+    ),
     "ode_uneven": (lambda: Module([0.0, 0.35, 0.4, 1.0], "midpoint"), x(B, D)),
     "ode_adjoint": (lambda: Module([0.0, 0.5, 1.0], "heun2", True), x(B, T, D), (1,)),
     "ode_backwards": (lambda: Module([1.0, 0.0], "rk4", step_size=0.3), x(B, D)),

@@ -2,7 +2,8 @@
 
 All machines must give the bits of the smallest one, whole and step by step. It prints the errors against PyTorch.
 
-    python tests/proof/test_models_full.py      measure the errors again and write tests/golden/model_errors.csv
+    python tests/proof/test_models_full.py        measure the errors again and write tests/golden/model_errors.csv
+    python tests/proof/test_models_full.py --new  the same for models alone that have none yet
 """
 
 from __future__ import annotations
@@ -52,9 +53,12 @@ def test_model_on_every_machine(case: Case, policy: str, capsys: pytest.CaptureF
     assert found <= FACTOR * known + FLOOR
 
 
-def _measure() -> None:
+def _measure(known: dict[str, dict[str, float]]) -> None:
     errors: dict[str, dict[str, float]] = {}
     for case in ZOO.values():
+        if case.name in known:
+            errors[case.name] = known[case.name]
+            continue
         errors[case.name] = {}
         for policy in POLICIES:
             recorded = record(case, policy)
@@ -68,4 +72,4 @@ def _measure() -> None:
 
 
 if __name__ == "__main__":
-    _measure()
+    _measure(measured() if "--new" in sys.argv else {})
