@@ -7,6 +7,7 @@ from ltc_compiler.builder import ProgramBuilder
 from ltc_compiler.config import Config, HostLink, Latencies
 from ltc_compiler.errors import (
     AllocationError,
+    ArithmeticMismatchError,
     ConfigError,
     GraphError,
     InputError,
@@ -29,6 +30,7 @@ __all__ = [
     "NNIR",
     "VM",
     "AllocationError",
+    "ArithmeticMismatchError",
     "Config",
     "ConfigError",
     "GraphError",

@@ -69,6 +69,10 @@ class StateError(LtcError):
     """A state cannot be read or written as asked; the state is as it was."""
 
 
+class ArithmeticMismatchError(LtcError):
+    """The simulator's arithmetic on this CPU, or in this build, is not that of the contract; nothing was run."""
+
+
 class AllocationError(LtcError):
     """A program does not fit the machine.
 

@@ -46,7 +46,7 @@ void translate(const std::exception_ptr& exception, void*) {
     try {
         std::rethrow_exception(exception);
     } catch (const Refusal& refusal) {
-        static const char* const classes[] = {"ProgramError", "IsaMismatchError", "InputError", "StateError", "ConfigError"};
+        static const char* const classes[] = {"ProgramError", "IsaMismatchError", "InputError", "StateError", "ConfigError", "ArithmeticMismatchError"};
         nb::object kind = nb::module_::import_("ltc_compiler.errors").attr(classes[static_cast<std::size_t>(refusal.kind)]);
         nb::object error = kind(refusal.fact, nb::arg("where") = refusal.where, nb::arg("remedy") = refusal.remedy);
         PyErr_SetObject(kind.ptr(), error.ptr());

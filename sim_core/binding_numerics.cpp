@@ -1,5 +1,9 @@
-// _core.numerics: the C++ half of the numeric contract on NumPy arrays. It converts and does nothing more.
+// _core.numerics: the C++ half of the numeric contract on NumPy arrays. It converts, under a FlushGuard as every entry
+// into the core is, and does nothing more.
+#include "execute.h"
+#include "numerics.h"
 #include "numerics_api.h"
+#include "self_test.h"
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -35,6 +39,7 @@ void require(bool holds, const char* message) {
 
 Result<float> apply(ltc::Unary run, const Vector<float>& x) {
     auto y = fresh<float>(x.size());
+    const ltc::FlushGuard guard;
     run(x.data(), y.data(), x.size());
     return y;
 }
@@ -42,6 +47,7 @@ Result<float> apply(ltc::Unary run, const Vector<float>& x) {
 Result<float> apply(ltc::Binary run, const Vector<float>& a, const Vector<float>& b) {
     require(a.size() == b.size(), "a and b must have one length");
     auto y = fresh<float>(a.size());
+    const ltc::FlushGuard guard;
     run(a.data(), b.data(), y.data(), a.size());
     return y;
 }
@@ -56,6 +62,7 @@ Result<float> activation(std::span<const ltc::Named<ltc::Unary>> units, const ch
 Result<float> dot(const Matrix<float>& w, const Vector<float>& x) {
     require(w.shape(1) == x.size(), "w (m, k) and x (k) must share k");
     auto y = fresh<float>(w.shape(0));
+    const ltc::FlushGuard guard;
     ltc::dot_rows(w.data(), x.data(), y.data(), w.shape(0), w.shape(1));
     return y;
 }
@@ -63,6 +70,7 @@ Result<float> dot(const Matrix<float>& w, const Vector<float>& x) {
 Result<float> select_lanes(const Vector<float>& condition, const Vector<float>& a, const Vector<float>& b) {
     require(condition.size() == a.size() && a.size() == b.size(), "the operands must have one length");
     auto y = fresh<float>(a.size());
+    const ltc::FlushGuard guard;
     ltc::select_each(condition.data(), a.data(), b.data(), y.data(), a.size());
     return y;
 }
@@ -72,6 +80,7 @@ using Rows = void (*)(const float* x, float* y, std::size_t m, std::size_t k) no
 Result<float> reduce(Rows rows, const Matrix<float>& x) {
     require(x.shape(1) > 0, "the reduced axis must not be empty");
     auto y = fresh<float>(x.shape(0));
+    const ltc::FlushGuard guard;
     rows(x.data(), y.data(), x.shape(0), x.shape(1));
     return y;
 }
@@ -89,6 +98,7 @@ nb::tuple synapse(const Vector<float>& v, const Matrix<std::int32_t>& source, co
         require(source.data()[i] < static_cast<std::int64_t>(v.size()), "a source is outside v");
     auto num = fresh<float>(targets), den = fresh<float>(targets);
     const ltc::Synapses all{source.data(), mu.data(), sigma.data(), w.data(), we.data(), slots, targets};
+    const ltc::FlushGuard guard;
     ltc::synapse_sums(v.data(), all, fp32, num.data(), den.data());
     return nb::make_tuple(num, den);
 }
@@ -99,6 +109,7 @@ Result<float> ltc_update(const Matrix<float>& columns) {
     const float* column[7];
     for (std::size_t i = 0; i < 7; ++i) column[i] = columns.data() + i * n;
     auto y = fresh<float>(n);
+    const ltc::FlushGuard guard;
     ltc::ltc_update_each(column, y.data(), n);
     return y;
 }
@@ -121,6 +132,13 @@ void bind_tables(Namespace& m) {
     }, nb::arg("name"), nb::arg("x"));
 }
 
+nb::list self_test() {
+    nb::list out;
+    for (const ltc::Proof& proof : ltc::self_test(ltc::choose_kernels()))
+        out.append(nb::make_tuple(proof.name.c_str(), proof.found, proof.expected));
+    return out;
+}
+
 }  // namespace
 
 void bind_numerics(nb::module_& parent) {
@@ -133,12 +151,14 @@ void bind_numerics(nb::module_& parent) {
     m.def_static("encode_fp8_e4m3", [](const Vector<float>& x, int exponent) {
         require_exponent(exponent);
         auto y = fresh<std::uint8_t>(x.size());
+        const ltc::FlushGuard guard;
         ltc::encode_fp8(x.data(), y.data(), x.size(), exponent);
         return y;
     }, nb::arg("x"), nb::arg("exponent"));
     m.def_static("decode_fp8_e4m3", [](const Vector<std::uint8_t>& x, int exponent) {
         require_exponent(exponent);
         auto y = fresh<float>(x.size());
+        const ltc::FlushGuard guard;
         ltc::decode_fp8(x.data(), y.data(), x.size(), exponent);
         return y;
     }, nb::arg("x"), nb::arg("exponent"));
@@ -146,4 +166,7 @@ void bind_numerics(nb::module_& parent) {
           nb::arg("we"), nb::arg("fp32"), "source < 0 marks an absent slot.");
     m.def_static("ltc_update", &ltc_update, nb::arg("columns"));
     m.def_static("flush_guard_holds", &ltc::flush_guard_holds);
+    m.def_static("self_test", &self_test, nb::sig("def self_test() -> list[tuple[str, int, int]]"),
+                 "What the kernels named by LTC_SIMD compute: for each pinned result its name, the hash found, and the hash\n"
+                 "pinned. A VM makes sure that they are equal before it is made.");
 }

@@ -58,7 +58,7 @@ inline constexpr std::uint64_t spare = 1ull << 26;   // bytes of packed weights 
 
 // A refusal, in the parts of ltc_compiler.errors.LtcError. Thrown while loading and by the host-side checks,
 // never by a run. `kind` names the class of the error.
-enum class RefusalKind : std::uint8_t { program, isa_mismatch, input, state, config };
+enum class RefusalKind : std::uint8_t { program, isa_mismatch, input, state, config, arithmetic };
 
 class Refusal : public std::exception {
 public:

@@ -7,11 +7,12 @@
 #include <utility>
 
 #include "numerics.h"
+#include "self_test.h"
 
 namespace ltc {
 
 VM::VM(std::shared_ptr<const Program> program, bool bit_accurate)
-    : program_(std::move(program)), bit_accurate_(bit_accurate), kernels_(choose_kernels()),
+    : program_(std::move(program)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
       executable_(*program_, bit_accurate, kernels_) {
     for (const Model& model : program_->models) {
         inputs_.resize(std::max(inputs_.size(), model.inputs.size()));

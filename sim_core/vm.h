@@ -19,7 +19,8 @@ enum class Status : std::uint8_t {
 
 class VM {
 public:
-    // Throws Refusal: plain fp32 without originals, or kernels that this CPU lacks (choose_kernels).
+    // Throws Refusal: plain fp32 without originals, kernels that this CPU lacks (choose_kernels), or kernels that fail the
+    // self-test.
     VM(std::shared_ptr<const Program> program, bool bit_accurate);
 
     // A VM is for one thread at a time: hold a Lease around every call below. It fails, rather than waits, if another
