@@ -3,6 +3,6 @@
 from . import fx, nn
 from .fx.solvers import fixed_step
 from .fx.structured import elapsed_time
-from .precision import Fp8Weights, Fp32Activations
+from .precision import CorePartition, Fp8Weights, Fp32Activations
 
-__all__ = ["Fp8Weights", "Fp32Activations", "elapsed_time", "fixed_step", "fx", "nn"]
+__all__ = ["CorePartition", "Fp8Weights", "Fp32Activations", "elapsed_time", "fixed_step", "fx", "nn"]

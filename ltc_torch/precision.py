@@ -1,22 +1,25 @@
-"""Precision by region: context managers that the user puts around a part of `forward`.
+"""Wishes by region: context managers that the user puts around a part of `forward`, for precision and for place.
 
-They act while a model is recorded: every operation recorded inside carries the wish, and the precision pass follows it.
+They act while a model is recorded: every operation recorded inside carries the wish, and the compiler follows it.
 Outside of a recording they do nothing. Defaults without a context: weights and what a matmul reads are bf16, state and
-pointwise mathematics fp32.
+pointwise mathematics fp32; the compiler chooses the cores. Regions nest; the innermost one counts.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from ltc_compiler.errors import ConfigError
 from ltc_compiler.ir.graph import Precision
 
 
 class _Wishes(threading.local):
     activations: Precision | None = None
     weights: Precision | None = None
+    cores: tuple[int, ...] = ()
 
 
 _wishes = _Wishes()
@@ -32,12 +35,17 @@ def weights() -> Precision | None:
     return _wishes.weights
 
 
+def cores() -> tuple[int, ...]:
+    """The cores for operations recorded now; none where the compiler may choose."""
+    return _wishes.cores
+
+
 class _Region:
     field: ClassVar[str]
-    wish: ClassVar[Precision]
+    wish: Any
 
     def __init__(self) -> None:
-        self._outer: list[Precision | None] = []
+        self._outer: list[Any] = []
 
     def __enter__(self) -> None:
         self._outer.append(getattr(_wishes, self.field))
@@ -66,3 +74,22 @@ class Fp8Weights(_Region):
 
     field = "weights"
     wish = Precision.FP8_E4M3
+
+
+class CorePartition(_Region):
+    """Operations inside run on these cores: matmuls share their rows among them, all else is done on the first one.
+
+    Cores count from 0. The numbers do not change, whatever the place. Raises ConfigError for what names no cores; a
+    configuration that lacks one refuses the model when it is compiled.
+    """
+
+    field = "cores"
+
+    def __init__(self, cores: Sequence[int] | int) -> None:
+        super().__init__()
+        listed = [cores] if isinstance(cores, int) else list(cores)
+        good = all(isinstance(c, int) and not isinstance(c, bool) and c >= 0 for c in listed)
+        if not good or not listed or len(set(listed)) != len(listed):
+            raise ConfigError(f"cores is {cores!r}", where="CorePartition",
+                              remedy="give different whole numbers from 0, at least one")  # fmt: skip
+        self.wish = tuple(listed)

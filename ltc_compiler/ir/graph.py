@@ -8,7 +8,7 @@ A pass never edits a graph in place: it builds a new one with `Graph.add` and `r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -106,6 +106,9 @@ class Node:
     results: tuple[Value, ...]
     source: Source = Source()
     precision: Precision | None = None  # the user's wish for this op; None leaves it to the precision pass
+    cores: tuple[
+        int, ...
+    ] = ()  # where the user wants it, the home of its results first; () leaves it to the compiler
 
     @property
     def body(self) -> Graph:
@@ -180,6 +183,11 @@ class Graph:
         self.outputs.append(value)
         self.output_names.append(name or f"y{len(self.outputs) - 1}")
 
+    def inherit_cores(self, node: Node, begin: int) -> None:
+        """The nodes from `begin` on, which a pass made of `node`, stay where the user wants it."""
+        for made in self.nodes[begin:]:
+            made.cores = made.cores or node.cores
+
     def uses(self) -> dict[Value, list[Node]]:
         """The readers of every value that has any; graph outputs and state updates are not listed."""
         readers: dict[Value, list[Node]] = {}
@@ -227,10 +235,12 @@ def rewrite(graph: Graph, rule: Rule, into_bodies: bool = True) -> Graph:
         operands = tuple(env[v] for v in node.operands)
         if into_bodies and "body" in node.attrs:
             attrs = {**node.attrs, "body": rewrite(node.body, rule)}
-            node = Node(node.op, node.operands, attrs, node.results, node.source, node.precision)
+            node = replace(node, attrs=attrs)
+        begin = len(new.nodes)
         results = rule(new, node, operands)
         if results is None:
             results = copy_node(new, node, operands)
+        new.inherit_cores(node, begin)
         env.update(zip(node.results, results, strict=True))
     for value, name in zip(graph.outputs, graph.output_names, strict=True):
         new.add_output(env[value], name)
@@ -242,7 +252,7 @@ def rewrite(graph: Graph, rule: Rule, into_bodies: bool = True) -> Graph:
 def copy_node(graph: Graph, node: Node, operands: Sequence[Value]) -> tuple[Value, ...]:
     """Append the same operation on other operands; names and source come along."""
     results = graph.append(node.op, operands, dict(node.attrs), [v.type for v in node.results], node.source)
-    graph.nodes[-1].precision = node.precision
+    graph.nodes[-1].precision, graph.nodes[-1].cores = node.precision, node.cores
     for new, old in zip(results, node.results, strict=True):
         new.name = old.name
     return results

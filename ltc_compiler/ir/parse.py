@@ -107,6 +107,13 @@ class _Parser:
             self.at -= 1
             raise self.error(f"expected a whole number and found {token!r}") from None
 
+    def integers(self) -> tuple[int, ...]:
+        self.expect("(")
+        items: list[int] = []
+        while self.sequence(")"):
+            items.append(self.integer())
+        return tuple(items)
+
     def precision(self) -> Precision:
         word = self.take("word")
         try:
@@ -232,11 +239,12 @@ class _Parser:
         if len(types) != len(tokens):
             raise self.error(f"{len(tokens)} results have {len(types)} types", position)
         wish = self.precision() if self.accept("wish") else None
+        cores = self.integers() if self.accept("on") else ()
         if self.accept("body"):
             attrs["body"] = self.graph()
         attrs = {key: attrs[key] for key in (*OPS[op].attrs, *attrs) if key in attrs}
         results = graph.append(op, operands, attrs, types, self.location())
-        graph.nodes[-1].precision = wish
+        graph.nodes[-1].precision, graph.nodes[-1].cores = wish, cores
         for token, value in zip(tokens, results, strict=True):
             self.define(scope, value, token, position)
 
@@ -259,11 +267,8 @@ class _Parser:
     def attribute(self, shape: tuple[int, ...]) -> Any:
         if self.peek() in ("true", "false"):
             return self.take("word") == "true"
-        if self.accept("("):
-            items: list[int] = []
-            while self.sequence(")"):
-                items.append(self.integer())
-            return tuple(items)
+        if self.peek() == "(":
+            return self.integers()
         return self.integer() if self.tokens[self.at][0] == "number" else self.array(shape)
 
     def array(self, shape: tuple[int, ...]) -> Array:

@@ -8,6 +8,7 @@
       return %y as "y0"
     }
 
+After its types an operation may say `wish bf16` (the user's precision) and `on (2, 3)` (the user's cores).
 Names are local to a graph or a body; a value without a name prints as a number. An array is dense(...) in shortest
 decimal form if it is small, splat(x) if all its elements are equal, else the base64 of its little-endian fp64 bytes.
 `//` starts a comment.
@@ -102,6 +103,8 @@ class _Printer:
         )
         if node.precision is not None:
             line += f" wish {node.precision.value}"
+        if node.cores:
+            line += f" on {self.attribute(node.cores)}"
         place = f" {_location(node.source)}" if node.source != Source() else ""
         if "body" not in node.attrs:
             return [line + place]

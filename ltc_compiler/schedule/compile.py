@@ -19,6 +19,7 @@ from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, S
 from ..config import Config
 from ..errors import AllocationError, GraphError
 from ..ir.graph import Graph, Node, Precision, Value
+from ..ir.graph import State as GraphState
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
 from ..transforms.unroll import has_short_solves, unroll_solves
@@ -26,6 +27,7 @@ from .layout import View, fresh, row_count
 from .lowering import Lowering
 from .memory import allocate
 from .order import Order, reorder
+from .partition import check_places, state_places
 from .select import lower_graph
 from .virtual import Buffer, Kind, Op, Ref, Schedule
 
@@ -78,6 +80,8 @@ def compile_graphs(models: Sequence[Source], config: Config, *, optimize: bool =
 
 def schedule_graphs(sources: list[Source], config: Config, *, optimize: bool = True) -> Program:
     """`compile_graphs` from where the passes end: for graphs that run_pipeline made."""
+    for m in sources:
+        check_places(m.graph, m.cores, config)
     best: Program | None = None
     best_cycles = 0.0
     failure: AllocationError | None = None
@@ -140,10 +144,11 @@ def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int]) -> Lower
     """Select instructions for a graph on some cores: inputs, nodes, outputs, then the states' new values."""
     low.begin_model(cores)
     _emit_inputs(low, graph.inputs)
-    states = [(s.name, s.value.shape, _state_buffer(low, s.value, s.initial)) for s in graph.states]
+    places = state_places(graph)
+    states = [(s.name, s.value.shape, _state_buffer(low, s, places[s])) for s in graph.states]
     lower_graph(low, graph)
     _emit_outputs(low, graph)
-    _emit_state_writes(low, graph, {buffer for _, _, buffer in states})
+    _emit_state_writes(low, graph, places, {buffer for _, _, buffer in states})
     streaming = {
         "inputs": list(graph.input_streaming_dims or [None] * len(graph.inputs)),
         "outputs": list(graph.output_streaming_dims or [None] * len(graph.outputs)),
@@ -168,14 +173,15 @@ def _emit_inputs(low: Lowering, inputs: list[Value]) -> None:
         low.env[value] = view
 
 
-def _state_buffer(low: Lowering, value: Value, initial: np.ndarray[Any, Any]) -> Buffer:
+def _state_buffer(low: Lowering, state: GraphState, cores: tuple[int, ...]) -> Buffer:
     """Persistent rows in the host's layout: padding lanes are +0."""
+    value, initial = state.value, state.initial
     width = value.shape[-1] if value.shape else 1
     rows = row_count(width, low.block)
     data = np.zeros((int(np.prod(value.shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
     data[:, :width] = initial.reshape(-1, width)
     data = numerics.write_fp32(data).reshape(-1, low.block)
-    buffer = Buffer(len(data), low.home, Kind.STATE, data)
+    buffer = Buffer(len(data), (cores or low.cores)[0], Kind.STATE, data)
     low.env[value] = fresh(Ref(buffer), value.shape, low.block)
     return buffer
 
@@ -187,7 +193,9 @@ def _emit_outputs(low: Lowering, graph: Graph) -> None:
         low.schedule.emit("output", low.home, src=view.ref, rows=view.total_rows, port=port)
 
 
-def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> None:
+def _emit_state_writes(
+    low: Lowering, graph: Graph, places: dict[GraphState, tuple[int, ...]], buffers: set[Buffer]
+) -> None:
     """The new values replace the old ones last; a value that lies in a state's rows is saved first."""
     writes: list[tuple[View, View]] = []
     for state in graph.states:
@@ -196,14 +204,15 @@ def _emit_state_writes(low: Lowering, graph: Graph, buffers: set[Buffer]) -> Non
                 f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
             )
         low.schedule.source, low.schedule.operation = f"state {state.name}", "state"
-        old, new = low.view(state.value), low.view(state.next)
-        if new == old:
-            continue
-        if new.ref.buffer in buffers:
-            saved = low.new(new.shape, uniform=new.uniform)
-            low.copy(new, saved)
-            new = saved
-        writes.append((old, new))
+        with low.placed(places[state]):
+            old, new = low.view(state.value), low.view(state.next)
+            if new == old:
+                continue
+            if new.ref.buffer in buffers:
+                saved = low.new(new.shape, uniform=new.uniform)
+                low.copy(new, saved)
+                new = saved
+            writes.append((old, new))
     for old, new in writes:
         low.grid("state_write", [old, new], old.shape, precision=0)
 

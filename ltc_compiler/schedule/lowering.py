@@ -7,6 +7,7 @@ what another core needs is sent there. The rules for single ops are in select.py
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ OPERAND_NAMES = ("a", "b", "c")
 
 
 class Lowering:
-    """State of one compilation. `env` maps an NNIR value to its view on the home core."""
+    """State of one compilation. `env` maps an NNIR value to its view on its home core."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -51,6 +52,15 @@ class Lowering:
         self.copies: dict[tuple[Value, int], View] = {}
         self.scattered: dict[tuple[Value, int, int, int], View] = {}
         self.uniforms: dict[View, View] = {}
+
+    @contextmanager
+    def placed(self, cores: tuple[int, ...]) -> Iterator[None]:
+        """Select on these cores, the home first, as CorePartition asks; on those of the model if none are given."""
+        before = self.cores, self.home
+        if cores:
+            self.cores, self.home = cores, cores[0]
+        yield
+        self.cores, self.home = before
 
     # ------------------------------------------------------------ buffers and views
 
@@ -83,14 +93,14 @@ class Lowering:
 
     def view(self, value: Value) -> View:
         """Where a value lies on the home core; constants are placed when first read, parts collected."""
-        if value not in self.env:
-            from .shards import everywhere
+        found = self.env.get(value)
+        if found is not None and found.ref.buffer.core == self.home:
+            return found
+        from .shards import everywhere
 
-            array = self.stored(value)
-            self.env[value] = (
-                everywhere(self, value, [self.home])[self.home] if array is None else self.constant(array)
-            )
-        return self.env[value]
+        array = self.stored(value)
+        view = everywhere(self, value, [self.home])[self.home] if array is None else self.constant(array)
+        return self.env.setdefault(value, view) if found is None else view
 
     def place(self, value: Value, where: View | Sharded) -> None:
         """Record where an op left its result."""

@@ -12,12 +12,36 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.graph import Graph, Value
+from ..config import Config
+from ..errors import ConfigError
+from ..ir.graph import Graph, State, Value
 from ..transforms.pieces import is_piece, overlapping
 from .layout import row_count
 
 Cut = tuple[int, int]
 Chunk = tuple[Cut, int, int]  # a piece, and the rows of it that a core computes
+
+
+def check_places(graph: Graph, cores: Sequence[int], config: Config) -> None:
+    """Raises ConfigError for a CorePartition with a core that the model may not use, at the user's place."""
+    for node in graph.walk():
+        missing = sorted(set(node.cores) - set(cores))
+        if missing:
+            raise ConfigError(
+                f"CorePartition names core {missing[0]}, and the model {graph.name!r} may use {list(cores)}",
+                where=str(node.source),
+                remedy=f"place it on one of these, or use more cores: {config.name} has {config.cores}",
+            )
+
+
+def state_places(graph: Graph) -> dict[State, tuple[int, ...]]:
+    """The cores of every state: those where the user placed what makes its next value, else the first that reads it."""
+    uses = graph.uses()
+    places = {}
+    for state in graph.states:
+        maker = [state.next.node] if state.next is not None and state.next.node is not None else []
+        places[state] = next((n.cores for n in (*maker, *uses.get(state.value, [])) if n.cores), ())
+    return places
 
 
 def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:

@@ -39,6 +39,8 @@ def select_pointwise(low: Lowering, node: Node) -> Sequence[Place]:
     result = node.results[0]
     precision = result.type.precision
     partition = common_partition(low, node)
+    if partition is not None and node.cores and not {core for core, _, _ in partition} <= set(node.cores):
+        partition = None
     if partition is None:
         return [low.elementwise(node.op, [low.view(v) for v in node.operands], result.shape, precision)]
     for value in node.operands:
@@ -264,6 +266,7 @@ def lower_graph(low: Lowering, graph: Graph) -> None:
             continue
         before = low.schedule.source, low.schedule.operation
         low.schedule.source, low.schedule.operation = str(node.source), node.op
-        for value, place in zip(node.results, SELECTORS[node.op](low, node), strict=False):
-            low.place(value, place)
+        with low.placed(node.cores):
+            for value, place in zip(node.results, SELECTORS[node.op](low, node), strict=False):
+                low.place(value, place)
         low.schedule.source, low.schedule.operation = before

@@ -86,22 +86,21 @@ def everywhere(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, V
     if array is not None:
         return {core: low.constant(array, core) for core in cores}
     found = {c: low.copies[value, c] for c in cores if (value, c) in low.copies}
-    if low.home in cores and value in low.env:
-        found[low.home] = low.env[value]
+    own = low.env.get(value)
+    if own is not None and own.ref.buffer.core in cores:
+        found[own.ref.buffer.core] = own
     missing = [c for c in cores if c not in found]
     if missing and value in low.shards:
         found |= gather_parts(low, low.shards[value], missing)
-        if low.home in missing:
-            low.env[value] = found[low.home]
+        if low.home in missing and own is None:
+            own = low.env[value] = found[low.home]
     elif missing:
-        view = low.view(value)
-        view = low.dense(low.uniform(view) if view.width == 1 else view)
-        copies = {c: low.new(view.shape, c, view.uniform) for c in missing if c != low.home}
+        assert own is not None, f"%{value.name} is read before it is made"
+        view = low.dense(low.uniform(own) if own.width == 1 else own)
+        copies = {c: low.new(view.shape, c, view.uniform) for c in missing}
         send(low, view, list(copies.values()))
         found |= copies
-        if low.home in missing:
-            found[low.home] = view
-    low.copies |= {(value, c): v for c, v in found.items() if c != low.home}
+    low.copies |= {(value, c): v for c, v in found.items() if v is not own}
     return found
 
 

@@ -6,6 +6,8 @@ unchanged becomes a captured value. States that no output depends on go as well.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..ir.graph import Array, Graph, Node, Value, copy_node, empty_copy, rewrite
 from .scans import Captured, Scan, live_values
 
@@ -50,7 +52,7 @@ def share_common(graph: Graph) -> Graph:
 def _key(node: Node, operands: tuple[Value, ...]) -> Key:
     attrs = tuple((k, _hashable(v)) for k, v in sorted(node.attrs.items()))
     types = tuple(v.type for v in node.results)
-    return (node.op, tuple(id(v) for v in operands), attrs, types, node.precision)
+    return (node.op, tuple(id(v) for v in operands), attrs, types, node.precision, node.cores)
 
 
 def _hashable(attribute: object) -> object:
@@ -76,7 +78,7 @@ def eliminate_dead_code(graph: Graph) -> Graph:
             continue
         if "body" in node.attrs:
             attrs = {**node.attrs, "body": eliminate_dead_code(node.body)}
-            node = Node(node.op, node.operands, attrs, node.results, node.source, node.precision)
+            node = replace(node, attrs=attrs)
         results = copy_node(new, node, [env[v] for v in node.operands])
         env.update(zip(node.results, results, strict=True))
     for value, name in zip(graph.outputs, graph.output_names, strict=True):

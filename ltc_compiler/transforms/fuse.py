@@ -8,6 +8,7 @@ synapse. `merge_linears` makes one product of several of the same input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,11 +61,13 @@ def _apply(graph: Graph, plan: Callable[[Graph], Plan]) -> Graph:
         if all(v in env for v in node.results):
             continue
         if node in emit:
+            begin = len(new.nodes)
             env.update(emit[node](new, env))
+            new.inherit_cores(node, begin)
             continue
         if "body" in node.attrs:
             attrs = {**node.attrs, "body": _apply(node.body, plan)}
-            node = Node(node.op, node.operands, attrs, node.results, node.source, node.precision)
+            node = replace(node, attrs=attrs)
         env.update(zip(node.results, copy_node(new, node, [env[v] for v in node.operands]), strict=True))
     for value, name in zip(graph.outputs, graph.output_names, strict=True):
         new.add_output(env[value], name)
@@ -188,11 +191,11 @@ def _spread_over_targets(spread: Value, shape: tuple[int, ...], targets_first: b
 
 
 def _plan_linears(graph: Graph) -> Plan:
-    groups: dict[tuple[Value, Precision | None], list[Node]] = {}
+    groups: dict[tuple[Value, Precision | None, tuple[int, ...]], list[Node]] = {}
     for node in graph.nodes:
         scaled = node.precision is Precision.FP8_E4M3  # every weight has a scale of its own
         if node.op == "linear" and not scaled and all(v.constant() is not None for v in node.operands[1:]):
-            groups.setdefault((node.operands[0], node.precision), []).append(node)
+            groups.setdefault((node.operands[0], node.precision, node.cores), []).append(node)
     plan: Plan = {}
     for group in groups.values():
         aligned = [n for n in group if n.operands[1].shape[0] % ALIGNED_ROWS == 0]

@@ -76,7 +76,7 @@ class _Sink:
             return None
         parts = [_slice(graph, v, node) for v in self.made[source]]
         value = add(graph, source.node.op, *parts, source=source.node.source)
-        graph.nodes[-1].precision = source.node.precision
+        graph.nodes[-1].precision, graph.nodes[-1].cores = source.node.precision, source.node.cores
         return (value,)
 
 

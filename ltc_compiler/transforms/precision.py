@@ -8,6 +8,8 @@ weight in eight bits, and on any other op the wish is the format of the result.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import GraphError
 from ..ir.graph import Graph, Node, Precision, Type, Value, copy_node, empty_copy
 from ..ir.verify import KEEPS_PRECISION, describe
@@ -79,10 +81,7 @@ def _scan(graph: Graph, node: Node, operands: list[Value]) -> tuple[Value, ...]:
     carries = node.attrs["carries"]
     inputs = [Precision.FP32] * carries + [v.type.precision for v in operands[carries:]]
     body = _assign(node.body, inputs)
-    copy = Node(
-        node.op, node.operands, {**node.attrs, "body": body}, node.results, node.source, node.precision
-    )
-    results = copy_node(graph, copy, operands)
+    results = copy_node(graph, replace(node, attrs={**node.attrs, "body": body}), operands)
     for i, value in enumerate(results):
         precision = Precision.FP32 if i < carries else body.outputs[i].type.precision
         value.type = Type(value.shape, precision)

@@ -85,9 +85,10 @@ class Streamer:
             if any(isinstance(k, Current) for k in kinds):
                 raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
                               "use the value of each step instead of the last one")  # fmt: skip
-            self.env.update(
-                zip(node.results, self.rules[OPS[node.op].streaming](self, node, kinds), strict=True)
-            )
+            begin = len(self.graph.nodes)
+            made = self.rules[OPS[node.op].streaming](self, node, kinds)
+            self.graph.inherit_cores(node, begin)
+            self.env.update(zip(node.results, made, strict=True))
 
     # ---- shared by the rules
 

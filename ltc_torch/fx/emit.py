@@ -24,6 +24,7 @@ class Emitter(Composer):
         super().__init__(graph)
         self.precision: Precision | None = None
         self.weights: Precision | None = None
+        self.cores: tuple[int, ...] = ()
         self.elapsed: list[Value] = []  # values that are elapsed times
         self.masks: set[Value] = set()  # values that are booleans in torch
         self.target = ""  # the name of the torch function being converted, for converters of several
@@ -34,6 +35,7 @@ class Emitter(Composer):
         """An emitter for a scan's body, at the same place of the user's code."""
         inner = Emitter(graph)
         inner.source, inner.precision, inner.weights = self.source, self.precision, self.weights
+        inner.cores = self.cores
         return inner
 
     def value(self, x: Any) -> Value:
@@ -45,7 +47,7 @@ class Emitter(Composer):
         results = super().add_many(op, operands, **attrs)
         for node in {r.node for r in results}:
             if node is not None and node.op != "constant":
-                node.precision = self.precision
+                node.precision, node.cores = self.precision, self.cores
         return results
 
     def is_mask(self, x: Any) -> bool:

@@ -128,7 +128,7 @@ class _Converter:
     def _value(self, node: fx.Node) -> Any:
         emitter = self.emitter
         emitter.source = node.meta.get("source", Source())
-        emitter.precision, emitter.weights = node.meta.get("precision", (None, None))
+        emitter.precision, emitter.weights, emitter.cores = node.meta.get("wishes", (None, None, ()))
         if node.op == "get_attr":
             if "body" in node.meta:
                 return node.meta["body"]

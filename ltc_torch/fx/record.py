@@ -175,9 +175,9 @@ class Recorder(TorchFunctionMode):
         return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
     def annotate(self, node: fx.Node, result: Any) -> None:
-        """Give a node its shape, dtype, source and precision wish."""
+        """Give a node its shape, dtype, source and the user's wishes."""
         node.meta["source"] = user_source(self.session.module)
-        node.meta["precision"] = (precision.activations(), precision.weights())
+        node.meta["wishes"] = (precision.activations(), precision.weights(), precision.cores())
         tensors = [result] if isinstance(result, Tensor) else pytree.tree_leaves(result)
         shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor)]
         dtypes = [t.dtype for t in tensors if isinstance(t, Tensor)]
