@@ -256,6 +256,55 @@ RECURRENT = [
     )
 ]
 RECURRENT += [
+    *(
+        recurrent(op, attrs={"clip": 0.4, "direction": d}, starts=True)
+        for op in ("LSTM", "GRU", "RNN")
+        for d in ("forward", "bidirectional")
+    ),
+    recurrent("GRU", attrs={"clip": 0.4, "linear_before_reset": 1}),
+    recurrent("LSTM", attrs={"clip": 0.3}, extra=3, tag="peepholes"),
+    recurrent("LSTM", attrs={"input_forget": 1}),
+    recurrent("LSTM", attrs={"input_forget": 1, "direction": "bidirectional"}, extra=3, tag="peepholes"),
+    *(
+        recurrent("RNN", attrs={"activations": [name]}, starts=True)
+        for name in (
+            "Softplus",
+            "Softsign",
+            "LeakyRelu",
+            "HardSigmoid",
+            "Elu",
+        )
+    ),
+    *(
+        recurrent("RNN", attrs={"activations": [name], "activation_alpha": [0.6], **beta}, starts=True)
+        for name, beta in (
+            ("Affine", {"activation_beta": [0.2]}),
+            ("LeakyRelu", {}),
+            ("ThresholdedRelu", {}),
+            ("Elu", {}),
+            ("ScaledTanh", {"activation_beta": [0.7]}),
+            ("HardSigmoid", {"activation_beta": [0.4]}),
+        )
+    ),
+    recurrent("LSTM", attrs={"activations": ["HardSigmoid", "Tanh", "Tanh"], "activation_alpha": [0.25]}),
+    recurrent(
+        "LSTM",
+        attrs={
+            "activations": ["HardSigmoid", "LeakyRelu", "Elu"],
+            "activation_alpha": [0.25, 0.1, 0.7],
+            "activation_beta": [0.4],
+        },
+    ),
+    recurrent(
+        "GRU",
+        attrs={
+            "activations": ["HardSigmoid", "Tanh", "Sigmoid", "Relu"],
+            "activation_alpha": [0.3],
+            "activation_beta": [0.6],
+            "direction": "bidirectional",
+        },
+    ),
+    recurrent("GRU", attrs={"activations": ["HardSigmoid", "Softsign"], "linear_before_reset": 1}),
     recurrent("GRU", attrs={"linear_before_reset": 1}),
     recurrent("GRU", attrs={"linear_before_reset": 1, "direction": "bidirectional"}),
     recurrent("RNN", attrs={"activations": ["Relu"]}),
@@ -263,10 +312,43 @@ RECURRENT += [
     recurrent("LSTM", extra=3, tag="peepholes"),
 ]
 
-CASES = [*UNARY, *BINARY, *LAYOUT, *PRODUCTS, *WINDOWS, *REDUCTIONS, *NORMS, *RECURRENT]
+POSITIONS = [
+    Case("GatherElements", [(3, 4), Const([[0, 2], [1, -1]], np.int64)], {"axis": 1}),
+    Case("GatherElements", [(3, 4), Const([[0, 2, 1, 0]], np.int64)]),
+    Case("GatherND", [(3, 4), Const([[0, 2], [2, -1]], np.int64)]),
+    Case("GatherND", [(3, 4, 2), Const([[2], [0]], np.int64)], tag="rows"),
+    Case("GatherND", [(2, 3, 4), Const([[[1]], [[2]]], np.int64)], {"batch_dims": 1}),
+    Case("GatherND", [(2, 3, 4), Const([[0, 1], [1, 0]], np.int64)], {"batch_dims": 0}),
+    Case("ScatterElements", [(3, 4), Const([[0, 2], [1, -1]], np.int64), (2, 2)], {"axis": 1}),
+    Case("ScatterElements", [(3, 4), Const([[0, 2, 1, 0]], np.int64), (1, 4)]),
+    Case("ScatterElements", [weights(3, 4), Const([[0, 2, 1, 0]], np.int64), (1, 4)], tag="into a constant"),
+    *(
+        Case("ScatterElements", [(3, 4), Const([[0, 2, 1, 0]], np.int64), (1, 4)], {"reduction": r})
+        for r in ("add", "mul", "max", "min")
+    ),
+    Case("ScatterND", [(4, 3), Const([[1], [-1]], np.int64), (2, 3)]),
+    Case("ScatterND", [(4, 3), Const([[1, 0], [0, 2], [-1, 1]], np.int64), (3,)], tag="elements"),
+    Case("ScatterND", [(2, 4, 3), Const([[[1], [0]]], np.int64), (1, 2, 4, 3)], tag="planes"),
+    Case("ScatterND", [(4, 3), Const([[2], [0]], np.int64), weights(2, 3)], tag="constant updates"),
+    Case("ScatterND", [(4, 3), Const([[2], [0]], np.int64), (2, 3)], {"reduction": "add"}),
+]
+STANDARD = [  # operators without a converter, by their definition
+    Case("MeanVarianceNormalization", [(2, 3, 4)], {"axes": [0, 2]}, opset=13),
+    Case("MeanVarianceNormalization", [(2, 3, 4)], {"axes": [1, 2]}, opset=13),
+    Case("Shrink", [(3, 4)], {"lambd": 0.4, "bias": 0.1}),
+    Case("CenterCropPad", [(4, 7), ints(6, 3)]),
+    Case("CenterCropPad", [(4, 7, 2), ints(6, 3)], {"axes": [0, 1]}, opset=18),
+    Case("Attention", [(1, 2, 5, 4), (1, 2, 6, 4), (1, 2, 6, 4)], opset=23),
+    Case("Attention", [(2, 2, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4)], {"is_causal": 1, "scale": 0.3}, opset=23),
+    Case("Attention", [(1, 5, 8), (1, 5, 8), (1, 5, 8)], {"q_num_heads": 2, "kv_num_heads": 2}, opset=23),
+    Case("Attention", [(1, 4, 5, 4), (1, 2, 5, 4), (1, 2, 5, 4)], opset=23, tag="grouped"),
+    Case("Attention", [(1, 2, 5, 4), (1, 2, 6, 4), (1, 2, 6, 4), weights(5, 6)], opset=23, tag="mask"),
+]
+
+CASES = [*UNARY, *BINARY, *LAYOUT, *PRODUCTS, *WINDOWS, *REDUCTIONS, *NORMS, *RECURRENT, *POSITIONS]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@pytest.mark.parametrize("case", [*CASES, *STANDARD], ids=lambda c: c.id)
 def test_an_operator_means_what_onnxruntime_computes(case: Case, tmp_path: Path) -> None:
     model, given = model_of(case)
     check_model(model, given, tmp_path, case.tolerance)

@@ -1,7 +1,7 @@
 """NNIR from ONNX files and to them; needs the package onnx (the extra `onnx`), which is imported when it is used.
 
-call.py and registry.py say what a converter is; pointwise, layout, products and recurrent hold them; control has the
-structured operators; importer walks a model; export writes one.
+call.py and registry.py say what a converter is; pointwise, layout, positions, products and recurrent hold them; control
+has the structured operators; importer walks a model; export writes one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..ir.graph import Graph
-from . import layout, pointwise, products, recurrent  # noqa: F401 - they fill the converter table
+from . import layout, pointwise, positions, products, recurrent  # noqa: F401 - they fill the converter table
 from .load import InputShapes, add_inputs, add_states, load_model
 
 __all__ = ["InputShapes", "export_onnx", "import_onnx"]

@@ -23,7 +23,8 @@ POINTWISE = frozenset({
     "Tanh", "Where", "Xor",
 })  # fmt: skip
 SMALLER = frozenset({
-    "ArgMax", "ArgMin", "Compress", "Concat", "CumSum", "Flatten", "Gather", "GatherElements", "MatMul", "NonZero",
+    "ArgMax", "ArgMin", "Compress", "Concat", "CumSum", "Flatten", "Gather", "GatherElements", "GatherND", "MatMul",
+    "NonZero",
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
     "ReduceSum", "ReduceSumSquare", "Reshape", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Split",
     "Squeeze", "Transpose", "Trilu", "Unsqueeze",

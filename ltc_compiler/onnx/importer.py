@@ -23,6 +23,7 @@ from .fold import FOLDABLE, fold
 from .gelu import find_gelus
 from .load import read_tensor
 from .registry import CONVERTERS, REFUSED, STRUCTURED
+from .standard import function_of
 
 NODES_LIMIT = 100_000  # nodes that one import may visit, calls of functions included
 DEPTH_LIMIT = 40  # functions and bodies within each other
@@ -170,8 +171,10 @@ class Importer:
     def _convert(self, node: Any, scope: Scope) -> Results:
         function = self.functions.get((node.domain, node.op_type, node.overload))
         found = [scope.find(name) for name in node.input]
-        if function is None:
-            self._known(node, constant=not any(isinstance(t, (Value, Refused)) for t in found))
+        opset = scope.opsets.get(node.domain, scope.opsets.get("ai.onnx" if not node.domain else "", 0))
+        constant = not any(isinstance(t, (Value, Refused)) for t in found)
+        if function is None and not self._converted(node, constant):
+            function = self._standard(node, found, opset)
         for tensor in found:
             if isinstance(tensor, Refused):
                 raise tensor
@@ -181,7 +184,6 @@ class Importer:
             return self._call(function, node, scope, inputs)
         if node.op_type == "Constant":
             return _constant(node, attributes)
-        opset = scope.opsets.get(node.domain, scope.opsets.get("ai.onnx" if not node.domain else "", 0))
         if node.op_type in FOLDABLE and all(not isinstance(t, Value) for t in inputs):
             resolved = helper.make_node(node.op_type, list(node.input), list(node.output), domain="")
             resolved.attribute.extend(_resolved(a, scope) for a in node.attribute if _present(a, scope))
@@ -191,14 +193,21 @@ class Importer:
             return control.CONVERT[node.op_type](self, scope, call)
         return CONVERTERS[node.op_type].convert(call)
 
-    def _known(self, node: Any, constant: bool) -> None:
-        """Refuses an operator that nothing here knows, even where its operands were refused before."""
+    def _converted(self, node: Any, constant: bool) -> bool:
+        """Whether something here converts the operator. Refuses those of other domains."""
         if node.domain not in ONNX_DOMAINS:
             reason = f"operator {node.op_type} of {node.domain!r} is not one of ONNX"
             raise Refused(reason, "export with ONNX operators alone")
         known = node.op_type in CONVERTERS or node.op_type in STRUCTURED
-        if not known and not (constant and node.op_type in FOLDABLE):
+        return known or (constant and node.op_type in FOLDABLE)
+
+    def _standard(self, node: Any, found: Sequence[Tensor | Refused | None], opset: int) -> Any:
+        """What ONNX defines an operator as; refuses one that nothing here knows, whatever its operands are."""
+        operands = [None if isinstance(t, Refused) else t for t in found]
+        function = None if node.op_type in REFUSED else function_of(node, operands, opset)
+        if function is None:
             raise Refused(*REFUSED.get(node.op_type, ("there is no converter for this operator", "")))
+        return function
 
     def _call(self, function: Any, node: Any, scope: Scope, inputs: Sequence[Tensor | None]) -> Results:
         """A call of one of the model's own functions: its nodes, in a scope of their own."""
@@ -213,7 +222,8 @@ class Importer:
         place = scope.c.source
         self._nodes(function.node, inner, {})
         scope.c.source = place
-        return [inner.find(name) for name in function.output]
+        wanted = zip(function.output, node.output, strict=False)
+        return [inner.find(name) if result else None for name, result in wanted]
 
     def _source(self, node: Any) -> Source:
         """The node's name, and the user's line if the exporter wrote it down."""

@@ -5,8 +5,10 @@ Shapes are (time, batch, features) and, with layout 1, (batch, time, features).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +17,51 @@ from ..ir.graph import Array, Graph, Value
 from .call import Call, Results, numbers
 from .registry import converts
 
-ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu"}
+Function = Callable[[Composer, Value], Value]
+
+
+class Activation(NamedTuple):
+    """An activation: the defaults of its parameters (None: it has none, NaN: no default), and what it computes."""
+
+    alpha: float | None
+    beta: float | None
+    compute: Callable[[Composer, Value, float, float], Value]
+
+    def bound(self, alpha: float, beta: float) -> Function:
+        return lambda c, x: self.compute(c, x, alpha, beta)
+
+
+def _hard_sigmoid(c: Composer, x: Value, alpha: float, beta: float) -> Value:
+    line = c.add("add", c.add("mul", x, alpha), beta)
+    return c.add("min", c.add("max", line, 0.0), 1.0)
+
+
+def _elu(c: Composer, x: Value, alpha: float, beta: float) -> Value:
+    low = c.add("mul", c.add("sub", c.add("exp", c.add("min", x, 0.0)), 1.0), alpha)
+    return c.add("select", c.add("gt", x, 0.0), x, low)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "Relu": Activation(None, None, lambda c, x, a, b: c.add("relu", x)),
+    "Tanh": Activation(None, None, lambda c, x, a, b: c.add("tanh", x)),
+    "Sigmoid": Activation(None, None, lambda c, x, a, b: c.add("sigmoid", x)),
+    "Softplus": Activation(None, None, lambda c, x, a, b: c.add("softplus", x)),
+    "Softsign": Activation(
+        None, None, lambda c, x, a, b: c.add("div", x, c.add("add", c.add("abs", x), 1.0))
+    ),
+    "Affine": Activation(math.nan, math.nan, lambda c, x, a, b: c.add("add", c.add("mul", x, a), b)),
+    "LeakyRelu": Activation(
+        0.01, None, lambda c, x, a, b: c.add("select", c.add("lt", x, 0.0), c.add("mul", x, a), x)
+    ),
+    "ThresholdedRelu": Activation(
+        math.nan, None, lambda c, x, a, b: c.add("select", c.add("gt", x, a), x, 0.0)
+    ),
+    "ScaledTanh": Activation(
+        math.nan, math.nan, lambda c, x, a, b: c.add("mul", c.add("tanh", c.add("mul", x, b)), a)
+    ),
+    "HardSigmoid": Activation(0.2, 0.5, _hard_sigmoid),
+    "Elu": Activation(1.0, None, _elu),
+}
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
@@ -29,7 +75,8 @@ class Cell:
     wb: Array
     rb: Array
     peepholes: Array | None
-    functions: list[str]
+    functions: list[Function]
+    coupled: bool  # LSTM: the forget gate is one minus the input gate
     reset_after: bool  # GRU: the reset gate multiplies the recurrent product and not the state
 
     @property
@@ -53,11 +100,12 @@ def _lstm(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]
     if cell.peepholes is not None:
         pi, po, pf = np.split(cell.peepholes, 3)
         i, forget = (c.add("add", s, c.add("mul", memory, p)) for s, p in ((i, pi), (forget, pf)))
-    kept = c.add("mul", c.add(f, forget), memory)
-    memory = c.add("add", kept, c.add("mul", c.add(f, i), c.add(g, new)))
+    gate = f(c, i)
+    keep = c.add("sub", 1.0, gate) if cell.coupled else f(c, forget)
+    memory = c.add("add", c.add("mul", keep, memory), c.add("mul", gate, g(c, new)))
     if cell.peepholes is not None:
         o = c.add("add", o, c.add("mul", memory, po))
-    return [c.add("mul", c.add(f, o), c.add(out, memory)), memory]
+    return [c.add("mul", f(c, o), out(c, memory)), memory]
 
 
 def _gru(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
@@ -66,28 +114,25 @@ def _gru(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
     zi, ri, ni = _parts(c, c.linear(x, cell.w, cell.wb), n)
     if cell.reset_after:
         zh, rh, nh = _parts(c, c.linear(h, cell.r, cell.rb), n)
-        reset = c.add(f, c.add("add", ri, rh))
+        reset = f(c, c.add("add", ri, rh))
         new = c.add("add", ni, c.add("mul", reset, nh))
     else:
         zh, rh = _parts(c, c.linear(h, cell.r[: 2 * n], cell.rb[: 2 * n]), n)
-        reset = c.add(f, c.add("add", ri, rh))
+        reset = f(c, c.add("add", ri, rh))
         new = c.add("add", ni, c.linear(c.add("mul", reset, h), cell.r[2 * n :], cell.rb[2 * n :]))
-    z, new = c.add(f, c.add("add", zi, zh)), c.add(g, new)
+    z, new = f(c, c.add("add", zi, zh)), g(c, new)
     return [c.add("add", new, c.add("mul", z, c.add("sub", h, new)))]
 
 
 def _rnn(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
     sums = c.add("add", c.linear(x, cell.w, cell.wb + cell.rb), c.linear(states[0], cell.r))
-    return [c.add(cell.functions[0], sums)]
+    return [cell.functions[0](c, sums)]
 
 
 STEPS: dict[str, Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
 
 
-@converts(
-    "LSTM", "GRU", "RNN", limits="sequence_lens other than the whole sequence; clip, input_forget; activations other "
-    "than Sigmoid, Tanh and Relu; computed weights"
-)  # fmt: skip
+@converts("LSTM", "GRU", "RNN", limits="sequence_lens other than the whole sequence; computed weights")
 def recurrent(call: Call) -> Results:
     c, batch_first = call.c, bool(call.attr("layout", 0))
     x = c.permute(call.x, (1, 0, 2)) if batch_first else call.x
@@ -117,11 +162,6 @@ def _cells(call: Call) -> list[Cell]:
     """The parameters of every direction. Refuses what the equations here do not have."""
     direction = call.attr("direction", "forward")
     count = 2 if direction == "bidirectional" else 1
-    if call.attr("clip") is not None or call.attr("input_forget", 0):
-        raise Refused("clip or input_forget", "leave them out")
-    names = [str(n) for n in call.attr("activations", DEFAULTS[call.op] * count)]
-    if any(n not in ACTIVATIONS for n in names) or len(names) != len(DEFAULTS[call.op]) * count:
-        raise Refused(f"activations {names}", f"{', '.join(ACTIVATIONS)}")
     w, r = call.weight(1, "W", 3), call.weight(2, "R", 3)
     hidden, gates = r.shape[2], GATES[call.op]
     bias = call.weight(3, "B", 2) if call.has(3) else np.zeros((count, 2 * gates * hidden))
@@ -134,15 +174,44 @@ def _cells(call: Call) -> list[Cell]:
     ):
         if array.shape != (count, *width):
             raise Refused(f"{name} has shape {array.shape}, expected {(count, *width)}")
-    functions = [ACTIVATIONS[n] for n in names]
+    functions = _functions(call, count)
     each = len(functions) // count
     cells = []
     for d in range(count):
         wb, rb = np.split(bias[d], 2)
         peephole = peepholes[d] if peepholes[d].any() else None
         after = bool(call.attr("linear_before_reset", 0))
-        cells.append(Cell(w[d], r[d], wb, rb, peephole, functions[d * each : (d + 1) * each], after))
+        coupled = bool(call.attr("input_forget", 0))
+        cells.append(Cell(w[d], r[d], wb, rb, peephole, functions[d * each : (d + 1) * each], coupled, after))
     return cells
+
+
+def _functions(call: Call, directions: int) -> list[Function]:
+    """The activations of all directions; those that have parameters take them from the lists in turn."""
+    names = [str(n) for n in call.attr("activations", DEFAULTS[call.op] * directions)]
+    known = {name.lower(): name for name in ACTIVATIONS}
+    if any(n.lower() not in known for n in names) or len(names) != len(DEFAULTS[call.op]) * directions:
+        raise Refused(f"activations {names}", f"{', '.join(ACTIVATIONS)}")
+    rows = [ACTIVATIONS[known[n.lower()]] for n in names]
+    alphas, betas = (iter(call.attr(f"activation_{name}", ())) for name in ("alpha", "beta"))
+    clip = call.attr("clip")
+    functions = []
+    for k, row in enumerate(rows):
+        alpha = 0.0 if row.alpha is None else float(next(alphas, row.alpha))
+        beta = 0.0 if row.beta is None else float(next(betas, row.beta))
+        if math.isnan(alpha + beta):  # runtimes disagree about what these have then
+            raise Refused(f"{names[k]} without activation_alpha or activation_beta", "give the parameters")
+        # The output activation of an LSTM, the third, reads its memory, which is not clipped.
+        gate = k % len(DEFAULTS[call.op]) < 2
+        functions.append(_clipped(row.bound(alpha, beta), clip if gate else None))
+    return functions
+
+
+def _clipped(function: Function, bound: float | None) -> Function:
+    """The function of what is cut to [-bound, bound]."""
+    if not bound:
+        return function
+    return lambda c, x: function(c, c.add("min", c.add("max", x, -bound), bound))
 
 
 def _start(call: Call, which: int, direction: int, shape: tuple[int, int]) -> Value:
