@@ -53,7 +53,9 @@ class Latencies:
     gather: int = _cycles(4, "gather of lanes into a row")
     activation: int = _cycles(6, "bf16 activation, a table look-up")
     activation_fp32: int = _cycles(66, "fp32 activation, a sequence of operations")
-    accumulate: int = _cycles(4, "adder of the matrix unit: beats into one accumulator are this far apart")
+    rsqrt: int = _cycles(37, "fp32 reciprocal square root: a square root, then a division")
+    accumulate: int = _cycles(4, "one addition to an accumulator of the matrix unit")
+    accumulate_reduce: int = _cycles(1, "one addition to an accumulator of the reduction unit")
     matrix: int = _cycles(28, "matrix unit from the last beat on: multiplier, adder tree, write")
     reduce: int = _cycles(26, "reduction of a row: adder tree and write")
     synapse: int = _cycles(22, "synapse unit from the last row of synapses on")
@@ -100,13 +102,14 @@ class Config:
     clock_mhz: float = _ranged(1, 2000, "clock in MHz")
     weight_blocks: int = _ranged(1, 65536, "blocks of the weight store, bf16")
     tensor_rows: int = _ranged(1, 65536, "rows of the tensor store")
+    read_ports: int = _ranged(3, 16, "rows that the tensor store of a core gives in a cycle")
     accumulators: int = _ranged(1, 64, "row blocks that the matrix unit can have in flight")
     synapse_slots: int = _ranged(1, 65536, "rows of the synapse store, one synapse a lane")
     gather_entries: int = _ranged(1, 65536, "rows of the gather pattern store")
     instruction_slots: int = _ranged(16, 65536, "instructions")
     link_fifo_rows: int = _ranged(1, 4096, "rows that wait at the end of a link")
     issue_queue: int = _ranged(1, 64, "instructions that a unit holds, the one at work included")
-    fp32_beats: int = _ranged(1, 64, "beats that a weight block takes with fp32 operands")
+    fp32_beats: int = _ranged(1, 64, "cycles that a beat of fp32 operands holds its unit")
     fp32_matmul: bool
     fp8_weights: bool
     synapse_unit: bool
@@ -232,6 +235,7 @@ class Config:
             clock_mhz=320.0,
             weight_blocks=1024,
             tensor_rows=8192 * 32 // rows_of,
+            read_ports=6,
             accumulators=8,
             synapse_slots=4096 * 32 // rows_of,
             gather_entries=4096,

@@ -23,8 +23,8 @@ UNITS = (
 
 # The keys of the configuration's latency table that a row of INSTRUCTIONS may name.
 LATENCIES = (
-    "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "accumulate",
-    "matrix", "reduce", "synapse", "link", "io_in", "io_out",
+    "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "rsqrt",
+    "accumulate", "accumulate_reduce", "matrix", "reduce", "synapse", "link", "io_in", "io_out",
 )  # fmt: skip
 
 # kind of field -> its encoding (little endian). A row address is base, stride, level:
@@ -258,7 +258,11 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class Instruction:
-    """One row of the table. `latency` is the class that the configuration gives in cycles."""
+    """One row of the table.
+
+    latency, latency_fp32: the classes that the configuration gives in cycles; the second one is for results in fp32,
+    and is another one in the activation unit alone.
+    """
 
     opcode: int
     name: str
@@ -266,12 +270,14 @@ class Instruction:
     unit: str
     latency: str
     meaning: str
+    latency_fp32: str
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise ValueError(f"instruction {self.name}: unit {self.unit!r} is not one of {UNITS}")
-        if self.latency not in LATENCIES:
-            raise ValueError(f"instruction {self.name}: latency {self.latency!r} is not one of {LATENCIES}")
+        for latency in (self.latency, self.latency_fp32):
+            if latency not in LATENCIES:
+                raise ValueError(f"instruction {self.name}: latency {latency!r} is not one of {LATENCIES}")
 
     @property
     def size(self) -> int:
@@ -292,6 +298,9 @@ ACTIVATION_MEANINGS = (
     ("reciprocal", "1 / a"),
     ("rsqrt", "1 / sqrt(a)"),
 )
+
+# The latency class of an fp32 activation that is no sequence of many operations.
+_SHORT_FP32 = {"reciprocal": "div", "rsqrt": "rsqrt"}
 
 
 def _table() -> tuple[Instruction, ...]:
@@ -379,9 +388,13 @@ def _table() -> tuple[Instruction, ...]:
         (name, "Unary", "activation", "activation", f"dst = {text}") for name, text in ACTIVATION_MEANINGS
     ]
     return tuple(
-        Instruction(i + 1, name, formats[fmt], unit, latency, meaning)
+        Instruction(i + 1, name, formats[fmt], unit, latency, meaning, _latency_fp32(name, unit, latency))
         for i, (name, fmt, unit, latency, meaning) in enumerate(rows)
     )
+
+
+def _latency_fp32(name: str, unit: str, latency: str) -> str:
+    return _SHORT_FP32.get(name, "activation_fp32") if unit == "activation" else latency
 
 
 INSTRUCTIONS: tuple[Instruction, ...] = _table()

@@ -132,6 +132,7 @@ struct InstructionInfo {
     Format format;
     Unit unit;
     Latency latency;
+    Latency latency_fp32;  // of results in fp32: another one in the activation unit
 };
 """
 
@@ -196,8 +197,9 @@ def header() -> str:
 
 def _cpp_instruction_row(i: isa.Instruction | None) -> str:
     if i is None:
-        return "    {nullptr, Format{}, Unit{}, Latency{}},"
-    return f'    {{"{i.name}", Format::{i.format.name}, Unit::{i.unit}, Latency::{i.latency}}},'
+        return "    {nullptr, Format{}, Unit{}, Latency{}, Latency{}},"
+    classes = f"Latency::{i.latency}, Latency::{i.latency_fp32}"
+    return f'    {{"{i.name}", Format::{i.format.name}, Unit::{i.unit}, {classes}}},'
 
 
 _MARKDOWN_HEAD = """\
@@ -235,8 +237,9 @@ def markdown() -> str:
     out.append("|---|---|---|---|---|---|---|")
     for i in isa.INSTRUCTIONS:
         meaning = i.meaning.replace("|", "\\|")
+        latency = i.latency if i.latency_fp32 == i.latency else f"{i.latency}; fp32: {i.latency_fp32}"
         out.append(
-            f"| {i.opcode} | `{i.name}` | {i.format.name} | {i.unit} | {i.latency} | {i.size} | {meaning} |"
+            f"| {i.opcode} | `{i.name}` | {i.format.name} | {i.unit} | {latency} | {i.size} | {meaning} |"
         )
     out += ["", "## Operand formats", ""]
     out += [line for fmt in isa.FORMATS for line in _markdown_format(fmt)]

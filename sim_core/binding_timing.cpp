@@ -67,6 +67,6 @@ void bind_timing(nb::module_& m) {
           "The first `limit` executed instructions of the same walk, in program order.\n\n"
           "Each is (index in the code, core, issue, start of its first beat, finish, stall, cycles lost to it):\n"
           "finish is its last effect, a row readable, a row at the far end of a link, a row out; stall is the cause\n"
-          "that cost it most: none, unit, host, link, accumulator, operand or overwrite. A loop or an end leaves one\n"
-          "record for every core. Raises as cycles().");
+          "that cost it most: none, unit, host, link, accumulator, operand, overwrite or port. A loop or an end leaves\n"
+          "one record for every core. Raises as cycles().");
 }

@@ -180,6 +180,7 @@ Machine read_machine(Reader in) {
     m.link_fifo_rows = ranged(in, "link_fifo_rows", 0, limits::fifo_rows);
     m.fp32_beats = ranged(in, "fp32_beats", 1, limits::cycles);
     m.issue_queue = ranged(in, "issue_queue", 1, limits::issue_queue);
+    m.read_ports = ranged(in, "read_ports", limits::min_read_ports, limits::max_read_ports);
     m.fp32_matmul = flag(in, "fp32_matmul");
     m.fp8_weights = flag(in, "fp8_weights");
     m.synapse_unit = flag(in, "synapse_unit");

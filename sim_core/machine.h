@@ -26,6 +26,7 @@ struct Machine {
     std::uint32_t link_fifo_rows;
     std::uint32_t fp32_beats;
     std::uint32_t issue_queue;  // instructions that a unit holds, the one at work included
+    std::uint32_t read_ports;   // rows that a tensor store gives in a cycle
     bool fp32_matmul;
     bool fp8_weights;
     bool synapse_unit;
@@ -47,6 +48,8 @@ inline constexpr std::uint32_t store = 65536;  // rows, blocks, slots, entries o
 inline constexpr std::uint32_t fifo_rows = 4096;
 inline constexpr std::uint32_t accumulators = 64;
 inline constexpr std::uint32_t issue_queue = 64;
+inline constexpr std::uint32_t min_read_ports = 3;  // a select reads three rows at once
+inline constexpr std::uint32_t max_read_ports = 16;
 inline constexpr std::uint32_t cycles = 1000;            // any latency, and fp32_beats
 inline constexpr std::uint32_t instructions = 1u << 20;  // of a program
 inline constexpr std::uint32_t rank = 8;

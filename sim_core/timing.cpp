@@ -1,10 +1,11 @@
-// The walk behind timing.h. A core is in order: an instruction issues when the one before it has issued and its unit
-// has taken the last beat of its last instruction. Then its beats follow each other, a cycle apart or later, each as
-// soon as its rows allow: a row is read once it is written, and overwritten after it was read and written before.
+// The walk behind timing.h. A core is in order: an instruction issues when the one before it has issued and the queue
+// of its unit has a place. Its beats follow those before it on its unit, a cycle apart or later, each as soon as its
+// rows and ports allow: a row is read once it is written, and overwritten after it was read and written before.
 #include "timing.h"
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -95,7 +96,10 @@ public:
           links_(std::size_t{machine_.cores} * machine_.cores), accumulator_(accumulator_slots()) {
         for (std::uint32_t c = 0; c < machine_.cores; ++c) {
             cores_[c].rows.resize(program.cores[c].tensor_rows);
-            for (UnitClock& unit : cores_[c].units) unit.freed.resize(machine_.issue_queue);
+            for (UnitClock& unit : cores_[c].units) {
+                unit.freed.resize(machine_.issue_queue);
+                unit.landings.resize(std::bit_ceil(longest_way()));
+            }
         }
         for (LinkClock& link : links_) link.places.resize(machine_.link_fifo_rows);
         report_.busy.assign(std::size_t{machine_.cores} * isa::n_units, 0);
@@ -133,6 +137,11 @@ private:
     std::size_t accumulator_slots() const { return std::size_t{machine_.accumulators} * period(); }
     std::uint32_t period() const { return std::max(1u, 128 / machine_.block_size); }
 
+    // Cycles from the start of a beat to the landing of its result, and one more.
+    std::size_t longest_way() const {
+        return *std::max_element(machine_.latencies.begin(), machine_.latencies.end()) + machine_.fp32_beats;
+    }
+
     // Executes a loop or an end on every core; returns the index of the next instruction.
     std::uint32_t control(const Instruction& in, std::uint32_t at) {
         const std::uint64_t cost = machine_.latency(isa::Latency::issue);
@@ -158,8 +167,7 @@ private:
         const std::uint64_t issue = std::max(core_->next_issue, queue.freed[queue.oldest]);
         const std::uint64_t begin = std::max(issue, queue.free);
         const std::uint64_t waited = begin - core_->next_issue;
-        core_->next_issue = issue + machine_.latency(isa::Latency::issue);
-        Beats<traced> beats(core_->rows.data(), begin, delay(in));
+        Beats<traced> beats(*core_, queue, machine_.read_ports, begin, machine_.latency(latency(in)), hold(in));
         finish_ = 0;
         switch (in.info().format) {
 #define LTC_CASE(name) \
@@ -167,6 +175,7 @@ private:
             LTC_FORMATS(LTC_CASE)
 #undef LTC_CASE
         }
+        core_->next_issue = issue + machine_.latency(isa::Latency::issue);
         queue.leave(beats.next());
         report_.busy[in.core * isa::n_units + unit] += beats.busy;
         last_ready_ = std::max(last_ready_, beats.last_ready);
@@ -180,12 +189,18 @@ private:
         trace.push_back({at_, in.core, issue, beats.first, std::max(finish_, beats.last_ready), *worst, stall});
     }
 
-    // Cycles from a beat's last cycle to its row being readable.
-    std::uint64_t delay(const Instruction& in) const {
+    // The class of the cycles from a beat's last cycle to its row being readable.
+    static isa::Latency latency(const Instruction& in) {
         const isa::InstructionInfo& info = in.info();
-        if (info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision))
-            return machine_.latency(isa::Latency::activation_fp32);
-        return machine_.latency(info.latency);
+        const bool wide = info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision);
+        return wide ? info.latency_fp32 : info.latency;
+    }
+
+    // Cycles that a beat of fp32 operands holds the units that take it in several steps; 1 for every other.
+    std::uint64_t hold(const Instruction& in) const {
+        const bool wide = in.opcode == isa::Opcode::matmul_fp32 || latency(in) == isa::Latency::activation_fp32 ||
+                          (in.opcode == isa::Opcode::synapse && fp32(in.as<isa::Synapse>().precision));
+        return wide ? machine_.fp32_beats : 1;
     }
 
     static bool fp32(std::uint32_t precision) { return precision == static_cast<std::uint32_t>(isa::Precision::fp32); }
@@ -226,25 +241,39 @@ private:
     void walk(const Instruction&, const isa::RowReduce& op, Beats<traced>& beats) {
         const Lattice src{address(op.src), op.src_step, 1}, dst{address(op.dst), op.dst_step, 0};
         const std::uint64_t last = machine_.rows(op.k) - 1;
+        const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t g = 0; g < op.groups; ++g) {
-            for (std::uint64_t j = 0; j < last; ++j) beats.beat(Rows{src.at(g, j)}, no_rows);
-            beats.beat(Rows{src.at(g, last)}, Rows{dst.at(g, 0)});
+            std::array<std::uint64_t, 128 / limits::min_block_size> free{};  // by phase, as in the matrix unit
+            for (std::uint64_t j = 0; j <= last; ++j) {
+                std::uint64_t& accumulators = free[j % period()];
+                beats.await(accumulators, Stall::accumulator);
+                const Rows row{src.at(g, j)};
+                const std::uint64_t start =
+                    j < last ? beats.beat(row, no_rows) : beats.beat(row, Rows{dst.at(g, 0)});
+                accumulators = start + spacing;
+            }
         }
     }
 
     void walk(const Instruction&, const isa::ColumnReduce& op, Beats<traced>& beats) {
         const Lattice src{address(op.src), op.k_step, 1};
         const std::uint64_t dst = first_row(op.dst);
+        const std::uint64_t spacing = machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t i = 0; i < op.n_inner; ++i) {
-            for (std::uint32_t k = 0; k + 1 < op.k; ++k) beats.beat(Rows{src.at(k, i)}, no_rows);
-            beats.beat(Rows{src.at(op.k - 1, i)}, Rows{dst + i});
+            std::array<std::uint64_t, 64> free{};  // of each accumulator, which two elements in a row add to
+            for (std::uint32_t k = 0; k < op.k; ++k) {
+                std::uint64_t& accumulator = free[k / 2 % free.size()];
+                beats.await(accumulator, Stall::accumulator);
+                const Rows row{src.at(k, i)};
+                const std::uint64_t start = k + 1 < op.k ? beats.beat(row, no_rows) : beats.beat(row, Rows{dst + i});
+                accumulator = start + spacing;
+            }
         }
     }
 
-    void walk(const Instruction& in, const isa::Matmul& op, Beats<traced>& beats) {
+    void walk(const Instruction&, const isa::Matmul& op, Beats<traced>& beats) {
         const Lattice x{address(op.x), op.x_step, 1}, dst{address(op.dst), op.dst_step, 1};
         const std::uint64_t bias = first_row(op.bias), last = machine_.rows(op.k) - 1;
-        const std::uint64_t hold = in.opcode == isa::Opcode::matmul_fp32 ? machine_.fp32_beats : 1;
         const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate);
         for (std::uint32_t b = 0; b < op.batch; ++b) {
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
@@ -257,8 +286,8 @@ private:
                         beats.await(accumulator_[at], Stall::accumulator);
                         const std::uint64_t row = first + o;
                         const std::uint64_t start =
-                            i < last ? beats.beat(Rows{x.at(b, i)}, no_rows, hold)
-                                     : beats.beat(std::array{x.at(b, i), bias + row}, Rows{dst.at(b, row)}, hold);
+                            i < last ? beats.beat(Rows{x.at(b, i)}, no_rows)
+                                     : beats.beat(std::array{x.at(b, i), bias + row}, Rows{dst.at(b, row)});
                         accumulator_[at++] = start + spacing;
                     }
                     if (at == std::size_t{group} * period()) at = 0;
@@ -269,13 +298,12 @@ private:
 
     void walk(const Instruction& in, const isa::Synapse& op, Beats<traced>& beats) {
         const std::uint64_t v = first_row(op.v), num = first_row(op.num), den = first_row(op.den);
-        const std::uint64_t hold = fp32(op.precision) ? machine_.fp32_beats : 1;
         const std::vector<std::uint32_t>& run = program_.cores[in.core].slots.run;
-        for (std::uint32_t j = 0; j < op.v_rows; ++j) beats.beat(Rows{v + j}, no_rows);
+        for (std::uint32_t j = 0; j < op.v_rows; ++j) beats.beat(Rows{v + j}, no_rows, 1);
         std::size_t slot = op.slots;
         for (std::uint32_t t = 0; t < op.targets; ++t) {
-            for (std::uint32_t j = 1; j < run[slot]; ++j) beats.beat(no_rows, no_rows, hold);
-            beats.beat(no_rows, std::array{num + t, den + t}, hold);
+            for (std::uint32_t j = 1; j < run[slot]; ++j) beats.beat(no_rows, no_rows);
+            beats.beat(no_rows, std::array{num + t, den + t});
             slot += run[slot];
         }
     }

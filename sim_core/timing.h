@@ -33,8 +33,9 @@ enum class Stall : std::uint8_t {
     accumulator,  // the adder was still at the accumulator
     operand,      // a row to read was not written yet
     overwrite,    // a row to write was still to be read, or to be written by an earlier instruction
+    port,         // all read ports were taken by earlier instructions, or the unit's write port by an earlier beat
 };
-inline constexpr const char* stall_names[] = {"none", "unit", "host", "link", "accumulator", "operand", "overwrite"};
+inline constexpr const char* stall_names[] = {"none", "unit", "host", "link", "accumulator", "operand", "overwrite", "port"};
 
 // One executed instruction on one core; loop and end leave one record for every core.
 struct TraceRecord {

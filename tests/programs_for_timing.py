@@ -30,7 +30,7 @@ from ltc_compiler.schedule.machine import CycleReport, estimate
 # All different, so that a wrong class shows.
 LATENCY = Latencies(
     issue=1, add=6, mul=5, div=20, sqrt=19, compare=3, move=4, gather=9, activation=7, activation_fp32=45,
-    accumulate=4, matrix=28, reduce=30, synapse=31, link=12, io_in=8, io_out=10,
+    rsqrt=35, accumulate=4, accumulate_reduce=1, matrix=28, reduce=30, synapse=31, link=12, io_in=8, io_out=10,
 )  # fmt: skip
 ROWS = 512  # of a test core's tensor store
 IN, OUT = 3, 2  # rows of the ports of a random model
@@ -205,7 +205,8 @@ def programs(draw: st.DrawFn) -> Drawn:
     latency = {name: draw(st.integers(1, 9)) for name in LATENCY.__dataclass_fields__}
     config = machine(
         cores=draw(st.integers(1, 3)),
-        block_size=draw(st.sampled_from((8, 16, 64))),
+        block_size=draw(st.sampled_from((4, 8, 16, 64, 128))),
+        read_ports=draw(st.sampled_from((3, 4, 16))),
         accumulators=draw(st.integers(1, 3)),
         link_fifo_rows=draw(st.integers(1, 4)),
         issue_queue=draw(st.integers(1, 4)),

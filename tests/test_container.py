@@ -69,12 +69,12 @@ def test_layout_of_the_file() -> None:
     assert all(offset % 64 == 0 for _, offset, _ in section_table(data))
     assert json.loads(found["CONF"]) == Config.tiny_c1b8().to_dict()
     config = Config.tiny_c1b8()
-    assert struct.unpack_from("<11I", found["MACH"]) == (
+    assert struct.unpack_from("<12I", found["MACH"]) == (
         1, 8, config.weight_blocks, config.tensor_rows, config.accumulators, config.synapse_slots,
         config.gather_entries, config.instruction_slots, config.link_fifo_rows, config.fp32_beats,
-        config.issue_queue,
+        config.issue_queue, config.read_ports,
     )  # fmt: skip
-    assert len(found["MACH"]) == 44 + 4 + 4 * len(isa.LATENCIES)
+    assert len(found["MACH"]) == 48 + 4 + 4 * len(isa.LATENCIES)
     assert found["CODE"] == struct.pack("<I", 2) + encode(image().code)
     assert found["CORE"] == struct.pack("<I5I", 1, 4, 0, 0, 0, 0)
     assert found["MODL"] == struct.pack("<IH1s5I", 1, 1, b"m", 0, 2, 0, 0, 0)

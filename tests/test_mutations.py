@@ -185,7 +185,7 @@ def timed(seed: int) -> tuple[Image, dict[str, Any]]:
     """A random program on a machine on which every figure matters, and the simulator's count."""
     image = draw(seed, 60)
     latency = replace(image.config.latency, **{n: 2 + i for i, n in enumerate(isa.LATENCIES)})
-    sizes = {"accumulators": 2, "fp32_beats": 3, "issue_queue": 2}
+    sizes = {"accumulators": 2, "fp32_beats": 3, "issue_queue": 2, "read_ports": 3}
     image = replace(image, config=replace(image.config, latency=latency, **sizes))  # type: ignore[arg-type]
     return image, _core.cycles(_core.Program.parse(image.to_bytes()), 0, 0)
 
@@ -214,7 +214,9 @@ def test_a_fault_in_a_latency_is_noticed(name: str) -> None:
     assert noticed(lambda: clocks_agree(slower))
 
 
-@pytest.mark.parametrize("name", ["accumulators", "fp32_beats", "issue_queue", "link_fifo_rows"])
+@pytest.mark.parametrize(
+    "name", ["accumulators", "fp32_beats", "issue_queue", "link_fifo_rows", "read_ports"]
+)
 def test_a_fault_in_a_size_that_time_depends_on_is_noticed(name: str) -> None:
     def larger(config: Config) -> Config:
         return replace(config, **{name: getattr(config, name) + 1})
@@ -225,24 +227,38 @@ def test_a_fault_in_a_size_that_time_depends_on_is_noticed(name: str) -> None:
 START = machine._Walk._start
 
 
-def rows_forget_reads(walk: Any, core: int, beat: beats.Beat, earliest: int, until_written: int) -> int:
+Place = tuple[int, str]
+
+
+def rows_forget_reads(walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int) -> int:
     """Rows are overwritten while they are still to be read."""
-    walk._last_read[core].clear()
-    return START(walk, core, beat, earliest, until_written)
+    walk._last_read[place[0]].clear()
+    return START(walk, place, beat, earliest, until_written)
 
 
-def rows_are_always_ready(walk: Any, core: int, beat: beats.Beat, earliest: int, until_written: int) -> int:
-    return START(walk, core, beat._replace(reads=()), earliest, until_written)
+def rows_are_always_ready(
+    walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int
+) -> int:
+    return START(walk, place, beat._replace(reads=()), earliest, until_written)
 
 
-def beats_do_not_wait(walk: Any, core: int, beat: beats.Beat, earliest: int, until_written: int) -> int:
+def results_land_together(
+    walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int
+) -> int:
+    """A unit has as many write ports as it wants."""
+    walk._landings[place[0]][place[1]].clear()
+    return START(walk, place, beat, earliest, until_written)
+
+
+def beats_do_not_wait(walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int) -> int:
     """Neither for an accumulator, nor for a link, nor for the host."""
-    return START(walk, core, beat._replace(after=0), earliest, until_written)
+    return START(walk, place, beat._replace(after=0), earliest, until_written)
 
 
 CLOCK: dict[str, Plant] = {
     "rows forget who reads them": attribute(machine._Walk, "_start", rows_forget_reads),
     "rows are always ready": attribute(machine._Walk, "_start", rows_are_always_ready),
+    "results land together": attribute(machine._Walk, "_start", results_land_together),
     "beats do not wait": attribute(machine._Walk, "_start", beats_do_not_wait),
     "fp32 costs nothing": attribute(beats, "occupancy", lambda instr, config: 1),
     "a target row has one slot": attribute(beats, "slots_walked", lambda core, first, targets: [1] * targets),

@@ -1,8 +1,8 @@
 """The rules of the clock, each on a tiny program with its arithmetic beside it.
 
 Every count is that of the simulator and of the compiler's estimate. Latencies: add 6, mul 5, div 20, sqrt 19,
-compare 3, move 4, gather 9, activation 7 or 45, accumulate 4, matrix 28, reduce 30, synapse 31, link 12, io_in 8,
-io_out 10, issue 1; a beat of fp32 operands takes 9 cycles.
+compare 3, move 4, gather 9, activation 7 (fp32: 45, rsqrt 35), accumulate 4, matrix 28, reduce 30, synapse 31,
+link 12, io_in 8, io_out 10, issue 1; a beat of fp32 operands takes 9 cycles; there are 6 read ports.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def test_a_row_is_read_when_it_is_ready() -> None:
 
 def test_an_instruction_waits_for_the_last_beat_of_its_unit() -> None:
     # beats 0 to 4, then the vector unit is free at 5; the move unit is free all along, but issues after it, at 6
-    code = [op("add", dst=100, a=0, b=10, n_inner=5), op("relu", dst=110, a=0), op("move", dst=111, a=0)]
-    assert total(*code[:2]) == max(4 + 6, 5 + 3)
+    code = [op("add", dst=100, a=0, b=10, n_inner=5), op("sub", dst=110, a=0), op("move", dst=111, a=0)]
+    assert total(*code[:2]) == 5 + 6
     assert total(*code[:2], op("div", dst=120, a=0, b=0)) == 6 + 20
-    assert total(*code) == max(4 + 6, 6 + 4)
-    assert total(*code, op("sigmoid", dst=130, a=0)) == 7 + 45
+    assert total(*code) == max(5 + 6, 6 + 4)
+    assert total(*code, op("sigmoid", dst=130, a=0)) == 7 + 45 + 8
 
 
 def test_issue_takes_its_cycles() -> None:
@@ -98,6 +98,57 @@ def test_elementwise_order_and_steps() -> None:
     ahead = op("move", dst=100, dst_outer=3, a=20, a_outer=10, n_outer=2, n_inner=3)
     assert total(fill, ahead) == 6 + 5 + 4
     assert total(fill, back) == 11 + 5 + 4
+
+
+# ---- ports ----
+
+
+def test_the_oldest_instruction_goes_first_to_the_read_ports() -> None:
+    # the select reads three rows at 0; the move issues at 1 beside the second beat, of four reads in all
+    select = op("select", dst=100, a=0, b=10, c=20, n_inner=4)
+    move = op("move", dst=110, a=30)
+    assert total(select, move, config=machine(read_ports=4)) == 3 + 3
+    assert out(select, move, row=110, config=machine(read_ports=4)) == 1 + 4 + 10
+    # with three ports there is none for it until the beats at 0 to 3 are over
+    assert out(select, move, row=110, config=machine(read_ports=3)) == 4 + 4 + 10
+    # an older instruction that starts later finds its port: the move at 20. The select has no beat at 20 therefore, and
+    # none at 17, since it would land with the div: 2 to 16, 18 and 19, 21 to 33
+    far = op("select", dst=100, a=200, b=240, c=280, n_inner=30)
+    late = image(machine(read_ports=3), [op("div", dst=30, a=0, b=1), op("move", dst=150, a=30), far])
+    assert both(late).total == 33 + 3
+    assert trace_of(late)[1:] == [(1, 0, 1, 20, 24, "operand", 19), (2, 0, 2, 2, 36, "port", 2)]
+
+
+@pytest.mark.parametrize("issue", [1, 1000])
+def test_ports_are_remembered_as_long_as_they_matter(issue: int) -> None:
+    """Thousands of cycles of an older instruction, and beats of the younger one that start before its next issue."""
+    older = op("select", dst=100, a=0, b=0, c=0, dst_inner=0, a_inner=0, b_inner=0, c_inner=0, n_inner=3000)
+    younger = op("move", dst=101, a=1, dst_inner=0, a_inner=0, n_inner=2)
+    # the one's beats are 1 apart; the other gets its first port when they are over
+    assert out(older, younger, row=101, config=machine(read_ports=3, issue=issue)) == 3001 + 4 + 10
+    spread = op("move", dst=101, a=1, dst_inner=0, a_inner=0, n_inner=3000)
+    assert total(older, spread, config=machine(read_ports=4, issue=issue)) == issue + 2999 + 4
+
+
+def test_a_beat_takes_its_read_ports_at_once() -> None:
+    # the move takes a port at 1 and 2; the select, at the head of its queue from 2 on, does not start with two of three
+    code = [
+        op("div", dst=100, a=0, b=1),
+        op("move", dst=110, a=0, n_inner=2),
+        op("select", dst=120, a=0, b=1, c=2),
+    ]
+    assert out(*code, row=120, config=machine(read_ports=3)) == 3 + 3 + 10
+    assert out(*code, row=120, config=machine(read_ports=4)) == 2 + 3 + 10
+
+
+def test_results_of_a_unit_land_one_a_cycle() -> None:
+    # the add lands at 6; at 3 the relu would land at 6 too
+    wait = [op("move", dst=110, a=0), op("move", dst=111, a=0)]
+    code = [op("add", dst=100, a=0, b=1), *wait, op("relu", dst=101, a=0)]
+    assert out(*code, row=101) == 4 + 3 + 10
+    assert out(*code[:2], code[3], row=101) == 2 + 3 + 10  # at 2 it lands at 5
+    # another unit has a port of its own: both land at 6
+    assert out(op("add", dst=100, a=0, b=1), wait[0], op("move", dst=112, a=0), row=112) == 2 + 4 + 10
 
 
 # ---- loops ----
@@ -156,6 +207,28 @@ def test_column_reduce_goes_over_k_within_each_row() -> None:
     # rows 20, 22, 24 at 6, 8, 10; then 21, 23, 25 at 11, 12, 13
     assert out(fill, reduce, row=100) == 10 + 30 + 10
     assert total(fill, reduce) == 13 + 30
+
+
+@pytest.mark.parametrize("block_size", [4, 8, 16, 32, 64, 128])
+def test_a_row_reduction_waits_for_its_accumulators(block_size: int) -> None:
+    """A row of B lanes adds twice to each of B/2 accumulators, which come back after 128/B rows."""
+    rows, period = 64, 128 // block_size
+    reduce = op("row_sum", dst=100, src=0, k=rows * block_size)
+    for cycles in (1, 2, 5):
+        apart = max(period, 2 * cycles)  # between the rows of one phase
+        last = (rows - 1) // period * apart + (rows - 1) % period
+        config = machine(block_size=block_size, accumulate_reduce=cycles)
+        assert total(reduce, config=config) == last + 30
+    # one cycle an addition hides behind the other rows, but for a block of 128 lanes, which takes two
+    assert total(reduce, config=machine(block_size=block_size)) == (2 if block_size == 128 else 1) * 63 + 30
+
+
+@pytest.mark.parametrize("block_size", [8, 128])
+def test_a_column_reduction_adds_two_in_a_row_to_an_accumulator(block_size: int) -> None:
+    reduce = op("column_sum", dst=100, src=0, k_step=1, k=8)
+    assert total(reduce, config=machine(block_size=block_size)) == 7 + 30
+    # pairs at (0, 3), (4, 7), (8, 11), (12, 15)
+    assert total(reduce, config=machine(block_size=block_size, accumulate_reduce=3)) == 15 + 30
 
 
 # ---- the matrix unit ----

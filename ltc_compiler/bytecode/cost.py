@@ -17,7 +17,7 @@ from ltc_compiler.config import Config
 def occupancy(instr: Instr, config: Config) -> int:
     """Cycles that a computing beat of `instr` holds its unit: more than 1 where fp32 operands take several."""
     wide = instr.name == "matmul_fp32" or (instr.name == "synapse" and not _is_bf16(instr))
-    return config.fp32_beats if wide else 1
+    return config.fp32_beats if wide or _latency_class(instr) == "activation_fp32" else 1
 
 
 def latency(instr: Instr, config: Config) -> int:
@@ -26,9 +26,7 @@ def latency(instr: Instr, config: Config) -> int:
     For a send: until the row can be received. For an output: until the row is out. For control: until the next
     issue.
     """
-    row = instr.row_of_table
-    fp32_activation = row.unit == "activation" and not _is_bf16(instr)
-    cycles: int = getattr(config.latency, "activation_fp32" if fp32_activation else row.latency)
+    cycles: int = getattr(config.latency, _latency_class(instr))
     return cycles + occupancy(instr, config) - 1
 
 
@@ -84,6 +82,11 @@ def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
         at += 1
         counts.append(at - begin)
     return counts
+
+
+def _latency_class(instr: Instr) -> str:
+    row = instr.row_of_table
+    return row.latency_fp32 if row.unit == "activation" and not _is_bf16(instr) else row.latency
 
 
 def _is_bf16(instr: Instr) -> bool:

@@ -18,7 +18,7 @@ from ltc_compiler.errors import ProgramError
 
 _MACHINE_COUNTS = (
     "cores", "block_size", "weight_blocks", "tensor_rows", "accumulators", "synapse_slots", "gather_entries",
-    "instruction_slots", "link_fifo_rows", "fp32_beats", "issue_queue",
+    "instruction_slots", "link_fifo_rows", "fp32_beats", "issue_queue", "read_ports",
 )  # fmt: skip
 _MACHINE_FEATURES = ("fp32_matmul", "fp8_weights", "synapse_unit")
 _CORE = "<5I"

@@ -69,29 +69,36 @@ class Context(NamedTuple):
 
 
 def _elementwise(c: Context) -> Beats:
+    hold = occupancy(c.instr, c.config)
     names = [a.field for a in c.instr.row_of_table.format.accesses]  # dst first
     grids = [(c.row(f), c.n(f"{f}_outer"), c.n(f"{f}_inner")) for f in names]
     for o in range(c.n("n_outer")):
         for i in range(c.n("n_inner")):
             dst, *sources = (base + o * outer + i * inner for base, outer, inner in grids)
-            yield Beat(tuple(sources), (dst,))
+            yield Beat(tuple(sources), (dst,), hold=hold)
 
 
 def _row_reduce(c: Context) -> Beats:
     rows = c.config.block_rows(c.n("k"))
+    period = max(1, 128 // c.config.block_size)  # rows after which the same accumulators are used again
+    spacing = 2 * c.config.latency.accumulate_reduce  # a row adds to each of its accumulators twice
     for g in range(c.n("groups")):
-        src = c.row("src") + g * c.n("src_step")
-        for j in range(rows - 1):
-            yield Beat((src + j,))
-        yield Beat((src + rows - 1,), (c.row("dst") + g * c.n("dst_step"),))
+        src, dst = c.row("src") + g * c.n("src_step"), c.row("dst") + g * c.n("dst_step")
+        started: list[int] = []
+        for j in range(rows):
+            after = started[j - period] + spacing if j >= period else 0
+            started.append((yield Beat((src + j,), (dst,) if j == rows - 1 else (), after)))
 
 
 def _column_reduce(c: Context) -> Beats:
+    spacing = c.config.latency.accumulate_reduce
     for i in range(c.n("n_inner")):
-        column = [c.row("src") + kk * c.n("k_step") + i for kk in range(c.n("k"))]
-        for row in column[:-1]:
-            yield Beat((row,))
-        yield Beat((column[-1],), (c.row("dst") + i,))
+        started: list[int] = []
+        for kk in range(c.n("k")):
+            before = kk - (1 if kk % 2 else 127)  # the element that was added to the same accumulator last
+            after = started[before] + spacing if before >= 0 else 0
+            row = c.row("src") + kk * c.n("k_step") + i
+            started.append((yield Beat((row,), (c.row("dst") + i,) if kk == c.n("k") - 1 else (), after)))
 
 
 def _matrix(c: Context) -> Beats:

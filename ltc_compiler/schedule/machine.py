@@ -127,6 +127,9 @@ class _Walk:
         self._busy = [dict.fromkeys(isa.UNITS, 0) for _ in range(cores)]
         self._ready: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
         self._last_read: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
+        # by cycle: rows that each core reads, and the results that land from each unit
+        self._reads: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
+        self._landings: list[dict[str, set[int]]] = [{u: set() for u in isa.UNITS} for _ in range(cores)]
 
     def execute(self, instr: Instr, counters: list[int]) -> None:
         """Advance the clock by one instruction."""
@@ -143,19 +146,29 @@ class _Walk:
         try:
             beat = next(sequence)
             while True:
-                start = self._start(instr.core, beat, earliest, until_written)
+                start = self._start((instr.core, row.unit), beat, earliest, until_written)
                 self._busy[instr.core][row.unit] += beat.hold
                 earliest = start + beat.hold
                 beat = sequence.send(start)
         except StopIteration:
             left.append(earliest)
 
-    def _start(self, core: int, beat: Beat, earliest: int, until_written: int) -> int:
-        """The cycle at which `beat` starts, and what it does to its rows."""
+    def _start(self, place: tuple[int, str], beat: Beat, earliest: int, until_written: int) -> int:
+        """The cycle at which `beat` starts on a core and unit, and what it does to its rows and ports."""
+        core, unit = place
         ready, last_read = self._ready[core], self._last_read[core]
         start = max([earliest, beat.after, *(ready[r] for r in beat.reads)])
         for r in beat.writes:  # strictly after the last read began, and after the last write landed
             start = max(start, max(last_read[r], ready[r]) + 1 - until_written)
+        # The ports that instructions before this one in the program left: the oldest goes first.
+        reads, landings = self._reads[core], self._landings[core][unit]
+        while reads[start] + len(beat.reads) > self._config.read_ports or (
+            beat.writes and start + until_written in landings
+        ):
+            start += 1
+        reads[start] += len(beat.reads)
+        if beat.writes:
+            landings.add(start + until_written)
         for r in beat.reads:
             last_read[r] = max(last_read[r], start)
         for r in beat.writes:

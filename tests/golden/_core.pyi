@@ -84,6 +84,6 @@ def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int =
 
     Each is (index in the code, core, issue, start of its first beat, finish, stall, cycles lost to it):
     finish is its last effect, a row readable, a row at the far end of a link, a row out; stall is the cause
-    that cost it most: none, unit, host, link, accumulator, operand or overwrite. A loop or an end leaves one
-    record for every core. Raises as cycles().
+    that cost it most: none, unit, host, link, accumulator, operand, overwrite or port. A loop or an end leaves
+    one record for every core. Raises as cycles().
     """
