@@ -24,6 +24,7 @@ from ltc_compiler.report import Report, Walk, chrome_trace, draw_timeline
 from ltc_compiler.vm import VM
 
 TRACED = 100_000  # executed instructions, over all cores, that a report takes in
+SETTLED = 8  # inferences in a row after which the distance of two is that of all that follow
 
 
 class Program:
@@ -158,9 +159,23 @@ class Program:
         """Cycles from the last input row in to the last output row out, by walking the program.
 
         spaced=True: the accelerator was idle before, and what depends on state alone was done ahead;
-        spaced=False: the input arrives the moment the previous inference ends.
+        spaced=False: the input arrives the moment the previous inference ends. A latency: how often an inference can
+        be made is cycle_interval_per_inference.
         """
         return int(self.cycle_summary_per_inference(model_index, spaced)["latency"])
+
+    def cycle_interval_per_inference(self, model_index: int = 0) -> float:
+        """Cycles from one inference to the next when they follow each other without a pause: the throughput.
+
+        The next inference issues as soon as the one before it has issued, and its input is there: what overlaps are the
+        ends and beginnings of neighbours. The mean over some inferences, after as many before them.
+        """
+        model = self._model(model_index)
+        first, last = (
+            summary["last_out"] if model.outputs else summary["total"]
+            for summary in (cycles(self._core, model_index, 0, n) for n in (SETTLED, 2 * SETTLED))
+        )
+        return int(last - first) / SETTLED
 
     def compute_duration_per_inference_us(
         self, clock_mhz: float | None = None, model_index: int = 0, spaced: bool = True

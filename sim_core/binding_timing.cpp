@@ -11,11 +11,11 @@ namespace nb = nanobind;
 
 namespace {
 
-nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t arrival) {
+nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences) {
     ltc::CycleReport report;
     {
         nb::gil_scoped_release unlocked;
-        report = ltc::count_cycles(program, model, arrival);
+        report = ltc::count_cycles(program, model, arrival, inferences);
     }
     nb::list busy;
     for (std::size_t core = 0; core < program.machine.cores; ++core) {
@@ -52,14 +52,16 @@ nb::list trace(const ltc::Program& program, std::size_t model, std::uint64_t arr
 
 void bind_timing(nb::module_& m) {
     m.def("cycles", &cycles, nb::arg("program"), nb::arg("model_index") = 0, nb::arg("arrival") = 0,
-          nb::sig("def cycles(program: Program, model_index: int = 0, arrival: int = 0) -> dict[str, typing.Any]"),
-          "Cycles of one inference, from the issue of its first instruction at 0.\n\n"
+          nb::arg("inferences") = 1,
+          nb::sig("def cycles(program: Program, model_index: int = 0, arrival: int = 0, inferences: int = 1) -> "
+                  "dict[str, typing.Any]"),
+          "Cycles of one inference, from the issue of its first instruction at 0; or of some that follow each other.\n\n"
           "arrival: the cycle at which the host's data is there. Keys: total (every row written, every output out),\n"
           "offered (the host has its last input row ready, one a cycle from arrival on; 0 without inputs),\n"
           "last_in (start of the last beat that took a row from the host; 0 without one), last_out (the last output\n"
           "row is out; total without one), instructions (executed, over all cores), busy ([core][unit of isa.UNITS]:\n"
-          "cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there or an\n"
-          "arrival from 2**62 on, ProgramError beyond 2**33 executed instructions or beats.");
+          "cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there, an\n"
+          "arrival from 2**62 on or no inferences, ProgramError beyond 2**33 executed instructions or beats.");
     m.def("trace", &trace, nb::arg("program"), nb::arg("model_index") = 0, nb::arg("arrival") = 0,
           nb::arg("limit") = 10000,
           nb::sig("def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> "

@@ -66,9 +66,9 @@ std::uint64_t count_beats(const Program& program, const Instruction& in) {
     return 0;
 }
 
-// Executed instructions of a model. Throws Refusal if they or their beats are more than max_work.
-std::uint64_t check_work(const Program& program, const Model& model) {
-    std::array<std::uint64_t, isa::max_loop_depth + 1> turns{1};
+// Executed instructions of some inferences of a model. Throws Refusal if they or their beats are more than max_work.
+std::uint64_t check_work(const Program& program, const Model& model, std::uint64_t inferences) {
+    std::array<std::uint64_t, isa::max_loop_depth + 1> turns{inferences};
     std::uint64_t instructions = 0, beats = 0;
     for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
         const Instruction& in = program.code[at];
@@ -387,18 +387,20 @@ const Model& checked_model(const Program& program, std::size_t model, std::uint6
 
 }  // namespace
 
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival) {
+CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences) {
     const Model& checked = checked_model(program, model, arrival);
-    const std::uint64_t instructions = check_work(program, checked);
+    if (inferences == 0)
+        throw Refusal(RefusalKind::input, "inferences is 0", "inferences", "count one inference or more");
+    const std::uint64_t instructions = check_work(program, checked, inferences);
     Walk<false> walk(program, arrival, 0);
-    walk.run(checked);
+    for (std::uint64_t i = 0; i < inferences; ++i) walk.run(checked);
     return walk.report(instructions);
 }
 
 std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
                                       std::size_t limit) {
     const Model& checked = checked_model(program, model, arrival);
-    check_work(program, checked);
+    check_work(program, checked, 1);
     Walk<true> walk(program, arrival, limit);
     if (limit > 0) walk.run(checked);
     return std::move(walk.trace);

@@ -14,7 +14,7 @@ namespace ltc {
 // Executed instructions, and their beats, that a walk accepts: a minute or so.
 inline constexpr std::uint64_t max_work = 1ull << 33;
 
-// Cycles from 0, when the first instruction may issue.
+// Cycles from 0, when the first instruction may issue. Of several inferences, over all of them; `offered` of the first.
 struct CycleReport {
     std::uint64_t total;               // every row is written and every output is out
     std::uint64_t offered;             // the host has its last input row ready: one a cycle from arrival on; 0 without
@@ -49,8 +49,9 @@ struct TraceRecord {
 };
 
 // Both throw Refusal for a model that is not there, an `arrival` from 2^62 on, and work beyond max_work.
-// arrival: the cycle at which the host's data is there.
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival);
+// arrival: the cycle at which the host's data is there. inferences: that many, at least 1, follow each other as if the
+// code stood in a loop, each with its data there.
+CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences);
 
 // The first `limit` records of the same walk.
 std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,

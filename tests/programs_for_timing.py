@@ -85,9 +85,10 @@ def image(
     return Image(config, list(code), [core] * config.cores, [Model("m", 0, len(code), xs, ys)])
 
 
-def simulated(program: Image, arrival: int = 0, model_index: int = 0) -> CycleReport:
+def simulated(program: Image, arrival: int = 0, model_index: int = 0, inferences: int = 1) -> CycleReport:
     """The simulator's count."""
-    raw: dict[str, Any] = _core.cycles(_core.Program.parse(program.to_bytes()), model_index, arrival)
+    parsed = _core.Program.parse(program.to_bytes())
+    raw: dict[str, Any] = _core.cycles(parsed, model_index, arrival, inferences)
     raw["busy"] = tuple(tuple(units) for units in raw["busy"])
     return CycleReport(**raw)
 

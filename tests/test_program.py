@@ -104,6 +104,16 @@ def test_cycles(program: Program) -> None:
     assert program.compute_duration_per_inference_us(clock_mhz=1) == spaced["latency"]
 
 
+def test_the_interval_is_the_distance_of_inferences_that_follow_each_other(program: Program) -> None:
+    """The state is read when the step before has written it: what comes before that overlaps."""
+    whole = program.cycle_summary_per_inference(spaced=False)
+    interval = program.cycle_interval_per_inference()
+    busiest = max(max(units) for units in whole["busy"])
+    assert busiest <= interval < whole["total"]
+    with pytest.raises(InputError, match="no model 3"):
+        program.cycle_interval_per_inference(3)
+
+
 def test_compute_io_and_both_are_three_figures(program: Program) -> None:
     image = program.image
     slow = replace(image.config, host=HostLink(latency_us=2.0, bytes_per_us=4.0))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from programs_for_timing import Drawn, both, image, machine, op, programs, simulated, transfer
 
 from ltc_compiler import _core, isa
@@ -31,6 +33,31 @@ def test_the_estimate_equals_the_simulator(drawn: Drawn) -> None:
         contiguous.total <= spaced.total <= 2 * contiguous.total
     )  # nothing is late by more than the input is
     assert spaced.busy == contiguous.busy
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=programs(), inferences=st.integers(2, 4))
+def test_inferences_in_a_row_take_the_same_cycles_in_both_walks(drawn: Drawn, inferences: int) -> None:
+    program = drawn.image()
+    one, some = (simulated(program, inferences=n) for n in (1, inferences))
+    assert some == estimate(program, inferences=inferences)
+    assert some.instructions == inferences * one.instructions
+    assert some.total >= one.total
+    assert some.busy == tuple(tuple(inferences * cycles for cycles in units) for units in one.busy)
+
+
+def test_inferences_in_a_row_are_a_loop_without_its_cost() -> None:
+    """A program written out n times takes as long as n inferences of it."""
+    code = [
+        op("input", dst=20),
+        op("add", dst=30, a=20, b=30),
+        op("sigmoid", dst=31, a=30),
+        op("output", src=31),
+    ]
+    once, thrice = (image(ONE, code * n, inputs=[1], outputs=[1]) for n in (1, 3))
+    assert replace(simulated(once, inferences=3), instructions=0) == replace(
+        simulated(thrice), instructions=0
+    )
 
 
 class Ports(machine_of_schedule._Walk):

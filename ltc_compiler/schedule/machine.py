@@ -47,8 +47,10 @@ class CycleReport:
         return max(0, self.last_out - self.offered)
 
 
-def estimate(image: Image, model_index: int = 0, arrival: int = 0) -> CycleReport:
+def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: int = 1) -> CycleReport:
     """Walk a model of `image` turn by turn and count its cycles.
+
+    inferences: that many follow each other as if the code stood in a loop, each with its data there.
 
     image: legal code, as the loader of the simulator verifies it. arrival: the cycle at which the host's data is
     there: 0 gives the contiguous figure, and the `total` of that the spaced one. Raises InputError for a model that
@@ -61,10 +63,11 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0) -> CycleRepor
         raise InputError(f"arrival is {arrival}", where="arrival", remedy="use 0 to 2**62 - 1 cycles")
     model = image.models[model_index]
     code = image.code[model.begin : model.end]
-    instructions = _check_work(image, code)
+    instructions = _check_work(image, code, inferences)
     walk = _Walk(image, arrival)
-    for instr, counters in _executed(code):
-        walk.execute(instr, counters)
+    for _ in range(inferences):
+        for instr, counters in _executed(code):
+            walk.execute(instr, counters)
     rows = sum(port.rows(image.config.block_size) for port in model.inputs)
     return walk.report(instructions, arrival + rows - 1 if rows else 0)
 
@@ -91,9 +94,9 @@ def _executed(code: list[Instr]) -> Iterator[tuple[Instr, list[int]]]:
                 counters.pop()
 
 
-def _check_work(image: Image, code: list[Instr]) -> int:
+def _check_work(image: Image, code: list[Instr], inferences: int) -> int:
     """Executed instructions of `code`, found without executing it. Raises ProgramError beyond MAX_WORK."""
-    turns = [1]
+    turns = [inferences]
     instructions = work = 0
     for instr in code:
         slots = None

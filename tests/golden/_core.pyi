@@ -66,16 +66,16 @@ class VM:
 
 numerics: ModuleType
 
-def cycles(program: Program, model_index: int = 0, arrival: int = 0) -> dict[str, Any]:
+def cycles(program: Program, model_index: int = 0, arrival: int = 0, inferences: int = 1) -> dict[str, Any]:
     """
-    Cycles of one inference, from the issue of its first instruction at 0.
+    Cycles of one inference, from the issue of its first instruction at 0; or of some that follow each other.
 
     arrival: the cycle at which the host's data is there. Keys: total (every row written, every output out),
     offered (the host has its last input row ready, one a cycle from arrival on; 0 without inputs),
     last_in (start of the last beat that took a row from the host; 0 without one), last_out (the last output
     row is out; total without one), instructions (executed, over all cores), busy ([core][unit of isa.UNITS]:
-    cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there or an
-    arrival from 2**62 on, ProgramError beyond 2**33 executed instructions or beats.
+    cycles that beats held the unit). Releases the GIL. Raises InputError for a model that is not there, an
+    arrival from 2**62 on or no inferences, ProgramError beyond 2**33 executed instructions or beats.
     """
 
 def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> list[tuple[int, int, int, int, int, str, int]]:
