@@ -133,7 +133,7 @@ void Executable::find_packings() {
                 if (weights_.try_emplace(packing).second) words += packed_words(packing);
                 if (words * sizeof(std::uint32_t) > 4 * stored + limits::spare)
                     refuse_program("the weight blocks are read in too many shapes to hold them all", name_of(program_, n));
-                scratch_words_ = std::max<std::size_t>(scratch_words_, 4 * padded_pairs(op.k));
+                scratch_words_ = std::max<std::size_t>(scratch_words_, 2 * max_vectors * padded_pairs(op.k));
             } else if (i.opcode == Opcode::synapse) {
                 slots_.try_emplace(synapse_packing(i));
                 scratch_words_ = std::max<std::size_t>(scratch_words_, scratch_zeros + std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));

@@ -58,13 +58,14 @@ struct ColumnReduceStep {
 // Packed weights: groups of `lanes` outputs (Kernels::lanes); in a group, chunks of 8 of the 64 accumulators; in a chunk,
 // all its product pairs, 8 by 8, with zeros after the last; a pair is `lanes` words (bf16: the even k in the high half)
 // or twice `lanes` floats (fp32: the even k's, then the odd k's).
+inline constexpr std::uint32_t max_vectors = 4;  // that go through the weights at once
 struct MatmulStep {
     Address dst, x, bias;
     std::ptrdiff_t dst_step, x_step;
     const std::uint32_t* weights;
-    std::uint32_t* scratch;  // two vectors of x, each in the form of a weight column
+    std::uint32_t* scratch;  // max_vectors vectors of x, each in the form of a weight column
     std::uint32_t k, outputs, batch;
-    bool apart;  // the results of vectors do not overlap, so that two may go through the weights at once
+    bool apart;  // the results of vectors do not overlap, so that several may go through the weights at once
     // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.
     std::uint32_t x_low, x_span;
 };

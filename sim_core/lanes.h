@@ -29,6 +29,7 @@ struct Vector {
     typedef float type __attribute__((vector_size(4 * W)));
     typedef std::uint64_t Pairs __attribute__((vector_size(4 * W)));
     typedef std::uint32_t Words __attribute__((vector_size(2 * W)));
+    typedef std::uint16_t Halves __attribute__((vector_size(2 * W)));
 };
 template <int W>
 using Floats = typename Vector<W>::type;
@@ -129,11 +130,11 @@ LTC_INLINE I<V> iota() {
     return lane;
 }
 
-// Whether a bit is set in any lane.
-template <class V>
-LTC_INLINE bool any(U<V> u) {
+// Whether a bit is set in any word.
+template <int W>
+LTC_INLINE bool any(typename Vector<W>::Words words) {
     std::uint32_t set = 0;
-    for (std::size_t i = 0; i < sizeof(V) / sizeof(float); ++i) set |= u[i];
+    for (int i = 0; i < W / 2; ++i) set |= words[i];
     return set != 0;
 }
 
@@ -173,12 +174,28 @@ LTC_INLINE V round_architectural(V x) {
     return from_bits<V>(rounded_bits(x) & 0xFFFF0000u);
 }
 
-// Words of two bf16 values out of `rounded_bits` of consecutive floats.
+// Consecutive values of the arena rounded to bf16, two in a word.
 template <int W>
-LTC_INLINE auto pack_pairs(U<Floats<W>> rounded) {
+LTC_INLINE typename Vector<W>::Words pack_pairs(Floats<W> x) {
+    using Words = typename Vector<W>::Words;
+#if defined(__AVX512BF16__)
+    if constexpr (W == 16) {
+        const Words w = __builtin_bit_cast(Words, _mm512_cvtneps_pbh(__builtin_bit_cast(__m512, x)));
+        return w << 16 | w >> 16;
+    }
+#endif
     using Pairs = typename Vector<W>::Pairs;
-    const Pairs p = __builtin_bit_cast(Pairs, rounded);
-    return __builtin_convertvector((p & 0xFFFF0000u) | (p >> 48), typename Vector<W>::Words);
+    const Pairs p = __builtin_bit_cast(Pairs, rounded_bits(x));
+    return __builtin_convertvector((p & 0xFFFF0000u) | (p >> 48), Words);
+}
+
+// Where either value of a pair is neither 0 nor of a magnitude with bits from low to low + span, all in bf16 bits.
+template <int W>
+LTC_INLINE typename Vector<W>::Words outside_of(typename Vector<W>::Words pairs, std::uint32_t low, std::uint32_t span) {
+    using Halves = typename Vector<W>::Halves;
+    const Halves magnitude = __builtin_bit_cast(Halves, pairs) & std::uint16_t{0x7FFF};
+    const Halves above = magnitude - static_cast<std::uint16_t>(low);
+    return __builtin_bit_cast(typename Vector<W>::Words, (above > static_cast<std::uint16_t>(span)) & (magnitude != 0));
 }
 
 // An architectural write (4), in the precision of the instruction.
@@ -202,7 +219,11 @@ LTC_INLINE V table(V x) {
 LTC_INLINE std::uint32_t chunks_of(std::uint32_t pairs) { return pairs > 56 ? 8 : (pairs + 7) / 8; }
 
 template <class V>
-LTC_INLINE V tree_of_8(const V (&a)[8]) {
+LTC_INLINE V adjacent_tree(const V (&a)[4]) {
+    return (a[0] + a[1]) + (a[2] + a[3]);
+}
+template <class V>
+LTC_INLINE V adjacent_tree(const V (&a)[8]) {
     return ((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]));
 }
 template <class V>

@@ -28,6 +28,7 @@ NEEDED = (
     "sim_core",
     "configs",
     "ltc_compiler/isa.py",
+    "ltc_compiler/isa_print.py",
     "ltc_compiler/activation_tables.bin",
 )
 BIN = Path(sys.executable).parent
@@ -132,22 +133,22 @@ FAULTS = (
         ("tests/test_core_runs.py", "-k", "sums_in_order"),
         (
             Edit(
-                "sim_core/kernels.cpp",
-                "LTC_INLINE Sums sum_chunk(std::uint32_t chunk) {\n        V a[N][8] = {};",
-                "LTC_INLINE Sums sum_chunk(std::uint32_t chunk) {\n        V a[N][8] = {};\n"
-                "        for (int i = 0; chunk == 0 && i < N; ++i) a[i][0] = bias;",
+                "sim_core/matmul.h",
+                "V a[N][pass] = {};",
+                "V a[N][pass] = {};\n"
+                "        for (std::size_t i = 0; first + begin == 0 && i < N; ++i) a[i][0] = bias;",
             ),
             Edit(
-                "sim_core/kernels.cpp",
+                "sim_core/matmul.h",
                 "    std::uint32_t pairs;\n\n",
                 "    std::uint32_t pairs;\n    V bias{};\n\n",
             ),
             Edit(
-                "sim_core/kernels.cpp",
-                "for (; o + W <= m.outputs; o += W) {\n        const",
-                "for (; o + W <= m.outputs; o += W) {\n        group.bias = load<Floats<W>>(bias + o);\n        const",
+                "sim_core/matmul.h",
+                "const auto sums = group.sum();",
+                "group.bias = load<Floats<W>>(bias + o);\n        const auto sums = group.sum();",
             ),
-            Edit("sim_core/kernels.cpp", "y.of[i] + load<Floats<W>>(bias + o)", "y.of[i]"),
+            Edit("sim_core/matmul.h", "sums.of[i] + load<Floats<W>>(bias + o)", "sums.of[i]"),
         ),
     ),
     Fault(
