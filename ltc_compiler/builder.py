@@ -48,8 +48,14 @@ class ProgramBuilder:
         self._models.append(Source(name, nnir.graph, cores))
         return self
 
-    def to_program(self, *, optimize: bool = True) -> Program:
-        """Compile all models. Raises AllocationError where they do not fit together, ConfigError if there are none."""
+    def to_program(
+        self, *, optimize: bool = True, quick_compile: bool = False, generate_state_reset: bool = True
+    ) -> Program:
+        """Compile all models; the keywords are those of NNIR.to_program.
+
+        Raises AllocationError where they do not fit together, and ConfigError if there are none.
+        """
         if not self._models:
             raise ConfigError("there is no model", where="ProgramBuilder", remedy="call add_nnir first")
-        return compile_graphs(self._models, self.config, optimize=optimize)
+        program = compile_graphs(self._models, self.config, optimize=optimize, quick=quick_compile)
+        return program if generate_state_reset else program.without_reset()

@@ -169,16 +169,19 @@ class NNIR:
     ) -> Program:
         """The scheduled bytecode for one accelerator configuration.
 
-        name: the model's name in the program, the graph's if not given. optimize: look for a faster schedule, unless
-        quick_compile asks for a short compile time instead; the numbers are the same. generate_state_reset: a program
-        of this machine carries its initial states, so that it can always be reset, at no cost: False changes nothing.
+        name: the model's name in the program, the graph's if not given.
+        optimize: order the instructions by what they wait for; False leaves them in the order of the graph, to read.
+        quick_compile: take the first schedule; else several are made, and the one with the fewest cycles is kept.
+        generate_state_reset: False makes a program that refuses `reset`, for a stream that must not lose its state.
+        None of them changes a result.
         Raises AllocationError for what does not fit, GraphError or UnsupportedError for what cannot be lowered, and
         ConfigError for a `config` that is none.
         """
         from .schedule.compile import compile_graph
 
         _check_config(config)
-        return compile_graph(self.graph, config, name, optimize=optimize and not quick_compile)
+        program = compile_graph(self.graph, config, name, optimize=optimize, quick=quick_compile)
+        return program if generate_state_reset else program.without_reset()
 
     def compare(
         self,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +42,12 @@ class Program:
     def to_vm(self, bit_accurate: bool = True) -> VM:
         """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding."""
         return VM(self._image, self._core, bit_accurate)
+
+    def without_reset(self) -> Self:
+        """The same program, whose machines refuse `reset`."""
+        program = copy(self)
+        program._image = replace(self._image, meta={**self._image.meta, "state_reset": False})
+        return program
 
     def to_oracle(self, bit_accurate: bool = True) -> Oracle:
         """The reference machine in NumPy: the same bits, slowly."""

@@ -20,6 +20,7 @@ from ltc_compiler.bytecode.ports import (
     check_elapsed_times,
     check_inputs,
     check_outputs,
+    check_reset,
     check_state,
     model_at,
 )
@@ -103,7 +104,8 @@ class VM:
         return from_sequences(model, outputs, output_axes)
 
     def reset(self, model_index: int | None = None) -> None:
-        """Initial state for one model, or for all."""
+        """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""
+        check_reset(self._image.meta)
         if model_index is not None:
             self._model(model_index)
         self._vm.reset(-1 if model_index is None else model_index)

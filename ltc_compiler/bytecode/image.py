@@ -27,7 +27,8 @@ class Image:
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
     "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
-    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed).
+    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed),
+    "state_reset" (false: `reset` is refused).
     """
 
     config: Config

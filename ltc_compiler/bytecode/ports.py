@@ -180,6 +180,13 @@ def check_elapsed_times(model: Model, arrays: Sequence[F32]) -> None:
                 )  # fmt: skip
 
 
+def check_reset(meta: Mapping[str, Any]) -> None:
+    """Raises StateError for a program that was compiled without state reset."""
+    if meta.get("state_reset") is False:
+        raise StateError("the program has no state reset", where="reset",
+                         remedy="compile it with generate_state_reset=True, or make a new machine")  # fmt: skip
+
+
 def check_state(model: Model, values: Mapping[str, object]) -> list[tuple[State, F32]]:
     """The named states with their new arrays. Raises StateError for an unknown name or a wrong array."""
     states = {state.name: state for state in model.states}

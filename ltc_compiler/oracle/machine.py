@@ -13,6 +13,7 @@ from ltc_compiler.bytecode.ports import (
     F32,
     check_elapsed_times,
     check_inputs,
+    check_reset,
     check_state,
     from_rows,
     model_at,
@@ -82,7 +83,8 @@ class Oracle:
         return from_sequences(model, outputs, output_axes)
 
     def reset(self, model_index: int | None = None) -> None:
-        """Initial state for one model, or for all."""
+        """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""
+        check_reset(self.image.meta)
         models = self.image.models if model_index is None else [model_at(self.image.models, model_index)]
         for model in models:
             for state in model.states:

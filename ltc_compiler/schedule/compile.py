@@ -31,6 +31,7 @@ from .partition import check_places, state_places
 from .select import lower_graph
 from .virtual import Buffer, Kind, Op, Ref, Schedule
 
+BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 SMALL = 4  # blocks of the largest product below which links cannot pay
 WORTH = (
     0.99  # what needs more instructions or cores must take fewer cycles than this share of what needs less
@@ -50,11 +51,12 @@ class Lowered:
     streaming: dict[str, Any] = field(default_factory=dict)
 
 
-def compile_graph(graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True) -> Program:
+def compile_graph(
+    graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True, quick: bool = False
+) -> Program:
     """Compile one graph for one configuration; see `compile_graphs`."""
-    return compile_graphs(
-        [Source(name or graph.name, graph, tuple(range(config.cores)))], config, optimize=optimize
-    )
+    source = Source(name or graph.name, graph, tuple(range(config.cores)))
+    return compile_graphs([source], config, optimize=optimize, quick=quick)
 
 
 @dataclass(frozen=True)
@@ -66,28 +68,33 @@ class Source:
     cores: tuple[int, ...]
 
 
-def compile_graphs(models: Sequence[Source], config: Config, *, optimize: bool = True) -> Program:
+def compile_graphs(
+    models: Sequence[Source], config: Config, *, optimize: bool = True, quick: bool = False
+) -> Program:
     """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
     Loops and written out solves, several numbers of cores and two orders of the instructions are tried, and the exact
-    cycle count decides.
-    optimize=False takes the first of each, for a fast answer. Raises AllocationError, UnsupportedError or GraphError.
+    cycle count decides. quick: one form, one number of cores, one order. optimize=False: that, and the instructions
+    stay in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
     """
-    return schedule_graphs(
-        [replace(m, graph=run_pipeline(m.graph)) for m in models], config, optimize=optimize
-    )
+    sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
+    return schedule_graphs(sources, config, optimize=optimize, quick=quick)
 
 
-def schedule_graphs(sources: list[Source], config: Config, *, optimize: bool = True) -> Program:
+def schedule_graphs(
+    sources: list[Source], config: Config, *, optimize: bool = True, quick: bool = False
+) -> Program:
     """`compile_graphs` from where the passes end: for graphs that run_pipeline made."""
     for m in sources:
         check_places(m.graph, m.cores, config)
     best: Program | None = None
     best_cycles = 0.0
     failure: AllocationError | None = None
-    for form, cores in product(_forms(sources, optimize), core_counts(sources, config, optimize)):
+    thorough = optimize and not quick
+    orders = BEST_ORDERS if thorough else [Order.EAGER if optimize else Order.AS_WRITTEN]
+    for form, cores in product(_forms(sources, thorough), core_counts(sources, config, thorough)):
         try:
-            for program in _programs(form, config, cores, optimize):
+            for program in _programs(form, config, cores, orders):
                 cycles = _cycles(program)
                 if best is None or cycles < WORTH * best_cycles:
                     best, best_cycles = program, cycles
@@ -126,13 +133,14 @@ def _blocks(node: Node, block: int) -> int:
     return row_count(rows, block) * row_count(columns, block)
 
 
-def _programs(sources: Sequence[Source], config: Config, cores: int, optimize: bool) -> Iterator[Program]:
+def _programs(
+    sources: Sequence[Source], config: Config, cores: int, orders: Sequence[Order]
+) -> Iterator[Program]:
     """The program for a number of cores, in each order of its instructions."""
     low = Lowering(config)
     models = [lower(low, m.graph, m.name, m.cores[:cores]) for m in sources]
     schedules = [m.schedule for m in models]
     written = [s.ops for s in schedules]
-    orders = (Order.EAGER, Order.STATE_FIRST) if optimize else (Order.AS_WRITTEN,)
     for order in orders:
         for schedule, ops in zip(schedules, written, strict=True):
             schedule.ops = reorder(ops, config, order)
