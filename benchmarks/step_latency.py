@@ -1,226 +1,300 @@
-"""How long one step takes on this CPU: the simulator beside PyTorch, on one core and one thread, in one process.
+"""How long one step takes on this CPU: the simulator beside what a user would otherwise run, on one core.
 
-Every workload is a trained-size model with random weights, run one sample and one step at a time with its state carried
-along. In every round each contestant gets its turn; each call is timed on its own. Before anything is timed, the
-simulator's outputs over a sequence are compared with PyTorch's, plainly in fp32 and bit-accurately.
+Random weights at trained sizes, one call at a time with the state carried along, every contestant in one process. In
+every round each gets its turn; each call is timed on its own. Before anything is timed, the outputs of all contestants
+over the first calls are compared with PyTorch's. The limit is what the row's arithmetic costs at the least on this CPU:
+bare kernels from packed weights, and an empty call from Python.
 
-    python benchmarks/step_latency.py [--workloads W1 W2 ...] [--rounds 30] [--json FILE]
+    python benchmarks/step_latency.py [--workloads W1 W2 ...] [--peers NAME ...|all|none] [--rounds 20] [--full]
+                                      [--json FILE] [--markdown FILE] [--plot FILE]
 
-Prints Markdown, and writes JSON where asked.
+Prints Markdown. --full: every peer, and 100,000 calls of the simulator for its 99th percentile.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import os
+import statistics
+import subprocess
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+sys.path.insert(0, str(Path(__file__).parent))
 import _common
 
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
 
+import _limits
 import numpy as np
-import sine_ltc
 import torch
-from ncps.torch import LTC, CfC
-from ncps.wirings import AutoNCP, FullyConnected
-from torch import Tensor, nn
+from _peers import OURS, PEERS, REDUCED, SLOW_TO_BUILD, Case
+from _workloads import WORKLOADS, Workload, compile_model, step_of
 
-import ltc_compiler
-import ltc_torch.fx
-from ltc_compiler.program import Program
+CHECKED_CALLS = 8
+FP32_TOLERANCE = 1e-4  # of the largest output: sums in another order, over CHECKED_CALLS steps
+BF16_TOLERANCE = 3e-2  # of the largest output: products of bf16 values
+PACKAGES = ("torch", "onnxruntime", "openvino", "jax", "numba", "numpy")
+TURN_US = 20_000.0  # about what one turn of a contestant may take
+P99_CALLS = 100_000
+P99_SECONDS = 60.0
 
-CONFIG = "v80_c6b32"
-CHECKED_STEPS = 50
-FP32_TOLERANCE = 1e-4  # of the largest output: rounding in another order, over CHECKED_STEPS steps
-
-
-# ---------------------------------------------------------------- workloads
+Result = dict[str, Any]
 
 
-class StackedLSTM(nn.Module):
-    """LSTM layers and a linear readout."""
-
-    def __init__(self, layers: int, hidden: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
-        self.readout = nn.Linear(hidden, 32)
-
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """x (1, time, hidden) -> (1, time, 32)."""
-        y, state = self.lstm(x, state)
-        return self.readout(y), state
-
-
-def mlp() -> nn.Module:
-    """256-384-384-128 with ReLU."""
-    return nn.Sequential(nn.Linear(256, 384), nn.ReLU(), nn.Linear(384, 384), nn.ReLU(), nn.Linear(384, 128))
-
-
-class Workload(NamedTuple):
-    """A model, and the features of one step. Recurrent: forward(x (1, time, features), state) -> (y, state); else
-    forward(x (1, features)) -> y.
-    """
-
-    title: str
-    build: Callable[[], nn.Module]
-    features: int
-    recurrent: bool = True
-
-
-WORKLOADS = {
-    "W1": Workload("gated ODE LTC(64), 9 Euler steps, torchdiffeq", lambda: sine_ltc.LTC(64), 1, recurrent=False),
-    "W2": Workload("ncps LTC, AutoNCP(32, 8), 6 unfolds", lambda: LTC(20, AutoNCP(32, 8, seed=1)), 20),
-    "W3": Workload("ncps LTC, fully connected 128", lambda: LTC(8, FullyConnected(128)), 8),
-    "W4": Workload("ncps CfC(64)", lambda: CfC(20, 64), 20),
-    "W5a": Workload("LSTM, 2 layers of 128", lambda: StackedLSTM(2, 128), 128),
-    "W5b": Workload("LSTM, 3 layers of 256", lambda: StackedLSTM(3, 256), 256),
-    "W6": Workload("MLP 256-384-384-128", mlp, 256, recurrent=False),
-}  # fmt: skip
-
-
-class OverTime(nn.Module):
-    """A recurrent model from its initial state on, outputs alone: what the compiler streams."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (1, time, features) -> (1, time, outputs)."""
-        return self.model(x)[0]
-
-
-def compile_model(model: nn.Module, workload: Workload) -> Program:
-    """The program of one step."""
-    if workload.recurrent:
-        traced, _ = ltc_torch.fx.prepare_shape(OverTime(model).eval(), torch.rand(1, 4, workload.features))
-        nnir, _ = ltc_torch.fx.nnir.to_nnir(traced).streaming_transform(1)
-    else:
-        traced, _ = ltc_torch.fx.prepare_shape(model, torch.rand(1, workload.features))
-        nnir = ltc_torch.fx.nnir.to_nnir(traced)
-    return nnir.to_program(ltc_compiler.Config.preset(CONFIG))
-
-
-# ---------------------------------------------------------------- measuring
-
-
-def check(model: nn.Module, workload: Workload, program: Program) -> tuple[float, float]:
-    """Largest distance from PyTorch over a sequence, of the plain fp32 and of the bit-accurate simulator.
-
-    Leaves with a message if the plain one is further away than rounding explains: its time would mean nothing.
-    """
-    x = torch.randn(CHECKED_STEPS, workload.features)
-    with torch.no_grad():
-        expected = (model(x[None])[0][0] if workload.recurrent else model(x)).numpy()
-    steps = x.numpy()[:, None]
-    errors = []
-    for exact in (False, True):
-        vm = program.to_vm(bit_accurate=exact)
-        outputs = np.stack([vm.run(step)[0] for step in steps])
-        errors.append(float(np.abs(outputs - expected).max()))
-    bound = FP32_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    if not errors[0] <= bound:
-        sys.exit(f"{workload.title}: plain fp32 is {errors[0]:.1e} away from PyTorch, allowed is {bound:.1e}")
-    return errors[0], errors[1]
-
-
-def stepper(call: Callable[..., Any], x: Tensor, recurrent: bool, state: Any) -> Callable[[], object]:
-    """One step of a PyTorch callable, which hands its state to the next."""
-    if not recurrent:
-        return lambda: call(x)
-    held = [state]
-
-    def step() -> object:
-        y, held[0] = call(x, held[0])
-        return y
-
-    return step
-
-
-def contestants(model: nn.Module, workload: Workload, program: Program) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
-    row = torch.randn(1, workload.features)
-    x, state = row, None
-    if workload.recurrent:
-        x = row[None]
-        with torch.no_grad():
-            _, state = model(x)
-    script = _common.torchscript(model, x, *([] if state is None else [state]))
-    into = program.to_vm(), row.numpy(), np.empty(program.output_shape(), np.float32)
-    vm, given = program.to_vm(), row.numpy()
-    return {
-        "PyTorch eager": stepper(torch.no_grad()(model), x, workload.recurrent, state),
-        "TorchScript": stepper(script, x, workload.recurrent, state),
-        "simulator run": lambda: vm.run(given),
-        "simulator run_into": lambda: into[0].run_into(into[1], into[2]),
-    }
-
-
-def measure(workload: Workload, rounds: int, calls: int) -> dict[str, Any]:
-    """Everything about one workload, as plain values."""
+def prepare(workload: Workload) -> Case:
+    """The model with random weights, compiled, and an input."""
     torch.manual_seed(0)
     np.random.seed(0)
     model = workload.build().eval()
-    program = compile_model(model, workload)
-    fp32_error, exact_error = check(model, workload, program)
-    timings = _common.interleaved(contestants(model, workload, program), rounds, calls)
-    return {
-        "title": workload.title,
-        "us": {name: timing._asdict() for name, timing in timings.items()},
-        "error": {"plain_fp32": fp32_error, "bit_accurate": exact_error},
-        "accelerator": {
-            "config": CONFIG,
-            "cycles_spaced": program.cycle_count_per_inference(),
-            "cycles_contiguous": program.cycle_count_per_inference(spaced=False),
-        },
+    program = compile_model(workload, model)
+    return Case(workload, model, step_of(workload, model).eval(), program, torch.randn(workload.input_shape))
+
+
+def build(case: Case, names: list[str]) -> tuple[dict[str, Callable[[], object]], Result, Result]:
+    """The contestants that work, the distance of each from PyTorch, and why the others do not.
+
+    Leaves with a message if one that should agree does not: its time would mean nothing.
+    """
+    calls: dict[str, Callable[[], object]] = {}
+    errors: Result = {}
+    skipped: Result = {}
+    reference: np.ndarray | None = None
+    for name in names:
+        try:
+            call, read = (PEERS | OURS)[name](case)
+            outputs = []
+            for _ in range(CHECKED_CALLS):
+                call()
+                outputs.append(np.array(read(), np.float32).ravel())
+        except Exception as error:  # whatever a runtime raises: the others go on
+            skipped[name] = (
+                f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
+            )
+            continue
+        found = np.stack(outputs)
+        reference = found if reference is None else reference
+        errors[name] = float(np.abs(found - reference).max())
+        bound = (BF16_TOLERANCE if name in REDUCED else FP32_TOLERANCE) * max(
+            1.0, float(np.abs(reference).max())
+        )
+        if not errors[name] <= bound:
+            sys.exit(
+                f"{case.workload.title}: {name} is {errors[name]:.1e} away from PyTorch, allowed is {bound:.1e}"
+            )
+        calls[name] = call
+    return calls, errors, skipped
+
+
+def timed(call: Callable[[], object], calls: int) -> list[float]:
+    """Microseconds of each call, after a few that fill the caches."""
+    clock, times = time.perf_counter_ns, []
+    for _ in range(5):
+        call()
+    for _ in range(calls):
+        begin = clock()
+        call()
+        times.append((clock() - begin) / 1000)
+    return times
+
+
+def interleaved(
+    calls: dict[str, Callable[[], object]], rounds: int, bare: Callable[[int], np.ndarray] | None
+) -> dict[str, list[float]]:
+    """Microseconds of single calls over the rounds; slow contestants get fewer calls a turn.
+
+    bare: times the bare kernels for a number of calls; it is a contestant of the name "limit".
+    """
+    turn = {
+        name: max(3, min(200, int(TURN_US / statistics.median(timed(call, 3)))))
+        for name, call in calls.items()
     }
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    if bare is not None:
+        turn["limit"], samples["limit"] = max(3, min(200, int(TURN_US / float(np.median(bare(3)))))), []
+    for _ in range(rounds):
+        for name, times in samples.items():
+            times += bare(turn[name]).tolist() if bare and name == "limit" else timed(calls[name], turn[name])
+    return samples
 
 
-def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """Median and p99 of every contestant, in µs; the errors; the cycles."""
-    names = list(next(iter(results.values()))["us"])
-    rows = []
-    for key, result in results.items():
-        cells = [f"{key} {result['title']}"]
-        cells += [f"{result['us'][name]['median']:.1f} ({result['us'][name]['p99']:.1f})" for name in names]
-        cells += [f"{result['us'][names[0]]['median'] / result['us']['simulator run']['median']:.0f}"]
-        cells += [f"{error:.0e}" for error in result["error"].values()]
-        rows.append([*cells, str(result["accelerator"]["cycles_contiguous"])])
+def summary(times: list[float]) -> Result:
+    """Median and 99th percentile in µs, of how many calls."""
+    return {"median": statistics.median(times), "p99": float(np.percentile(times, 99)), "calls": len(times)}
+
+
+def measure(workload: Workload, peers: list[str], rounds: int, full: bool) -> Result:
+    """Everything about one workload, as plain values."""
+    case = prepare(workload)
+    calls, errors, skipped = build(
+        case, ["PyTorch eager", *(p for p in peers if p != "PyTorch eager"), *OURS]
+    )
+    bare, listed = None, _limits.work(case.program)
+    try:
+        x, y = case.x.numpy(), np.empty(case.program.output_shape(), np.float32)
+        empty = _limits.kernels().empty
+        calls["empty call"] = lambda: empty(x, y)
+        repeated = listed * len(case.x) if workload.sequence else listed
+        bare = lambda n: _limits.measure(repeated, n)  # noqa: E731
+    except (OSError, subprocess.CalledProcessError) as error:
+        skipped["limit"] = str(error)
+    us = {name: summary(times) for name, times in interleaved(calls, rounds, bare).items()}
+    bound = {}
+    if bare is not None:
+        kernel, call = us.pop("limit")["median"], us.pop("empty call")["median"]
+        bound = {"kernel": kernel, "call": call, "sum": kernel + call}
+    if full:
+        ours = "run" if workload.sequence else "run_into"
+        count = min(P99_CALLS, int(P99_SECONDS * 1e6 / us[ours]["median"]))
+        us[ours] = summary(timed(calls[ours], count))
+    return {
+        "title": workload.title, "us": us, "limit": bound, "error": errors, "skipped": skipped,
+        "cycles_contiguous": case.program.cycle_count_per_inference(spaced=False),
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def best(result: Result) -> tuple[str, float]:
+    """The fastest of the others and its median."""
+    others = {name: t["median"] for name, t in result["us"].items() if name not in OURS}
+    return min(others.items(), key=lambda item: item[1])
+
+
+def ours(result: Result) -> Result:
+    """The simulator's times with a given output, where there are such."""
+    return result["us"].get("run_into", result["us"]["run"])
+
+
+def markdown(results: dict[str, Result]) -> str:
+    """The simulator beside the best of the others and the limit; then the median of everyone."""
+    rows, everyone = [], list(dict.fromkeys(n for r in results.values() for n in r["us"]))
+    for key, r in results.items():
+        name, peer = best(r)
+        mine, bound = ours(r), r["limit"].get("sum")
+        rows.append([
+            f"{key} {r['title']}", f"{r['us']['run']['median']:.2f}", f"{mine['median']:.2f}", f"{mine['p99']:.2f}",
+            f"{peer:.1f} {name}", f"{peer / mine['median']:.1f}",
+            f"{bound:.2f}" if bound else "", f"{mine['median'] / bound:.2f}" if bound else "",
+        ])  # fmt: skip
     header = [
-        *(f"{name}, µs" for name in names),
-        "eager / run",
-        "error fp32",
-        "error bit-accurate",
-        f"cycles {CONFIG}",
+        "one call, µs",
+        "run",
+        "run_into",
+        "p99",
+        "best of the others",
+        "times ours",
+        "limit",
+        "ours / limit",
     ]
-    return _common.table(["one step: median (p99)", *header], rows)
+    lines = [_common.table(header, rows), "", "Median (p99), µs:", ""]
+    cells = [
+        [name, *(_cell(r["us"].get(name)) for r in results.values())] for name in everyone
+    ]  # fmt: skip
+    lines.append(_common.table(["", *results], cells))
+    notes = {f"- {name}: {why}" for r in results.values() for name, why in r["skipped"].items()}
+    return "\n".join([*lines, *(["", "Not measured:", "", *sorted(notes)] if notes else [])])
 
 
-def main() -> None:
-    """Measure what is asked for; print and save."""
+def _cell(times: Result | None) -> str:
+    return "" if times is None else f"{times['median']:.1f} ({times['p99']:.1f})"
+
+
+def plot(results: dict[str, Result], path: Path) -> None:
+    """Bars of medians on a logarithmic axis; the limit as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(n for r in results.values() for n in r["us"]))
+    figure, axes = plt.subplots(figsize=(1.2 * len(results) + 3, 5))
+    width = 0.8 / len(names)
+    for n, name in enumerate(names):
+        places = [i + n * width for i, r in enumerate(results.values()) if name in r["us"]]
+        heights = [r["us"][name]["median"] for r in results.values() if name in r["us"]]
+        axes.bar(places, heights, width, label=name, color="black" if name in OURS else None)
+    for i, r in enumerate(results.values()):
+        if r["limit"]:
+            axes.hlines(
+                r["limit"]["sum"], i - width, i + 0.8, colors="red", label="limit" if i == 0 else None
+            )
+    axes.set(
+        yscale="log",
+        ylabel="µs a call",
+        xticks=[i + 0.4 for i in range(len(results))],
+        xticklabels=list(results),
+    )
+    axes.legend(fontsize=7, ncols=2)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def environment() -> Result:
+    """What the figures depend on."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "machine": _common.machine(), "versions": versions, "threads": 1,
+        "core": sorted(os.sched_getaffinity(0)), "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS), metavar="W"
     )
-    parser.add_argument("--rounds", type=int, default=30, help="interleaved rounds")
-    parser.add_argument("--calls", type=int, default=50, help="calls of each contestant in a round")
+    parser.add_argument(
+        "--peers", nargs="+", choices=[*PEERS, "all", "none"], metavar="NAME", help=", ".join(PEERS)
+    )
+    parser.add_argument("--rounds", type=_common.positive, default=20, help="interleaved rounds")
+    parser.add_argument(
+        "--full", action="store_true", help="every peer; p99 of the simulator over 100,000 calls"
+    )
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the core to run on")
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    options = parser.parse_args()
+    parser.add_argument("--markdown", type=Path, help="write the tables to this file")
+    parser.add_argument("--plot", type=Path, help="draw the medians into this file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure what is asked for; print and save."""
+    given = options()
+    os.sched_setaffinity(0, {given.core})
     torch.set_num_threads(1)
-    results = {}
-    for key in options.workloads:
+    warnings.filterwarnings("ignore")
+    peers = given.peers or (["all"] if given.full else [p for p in PEERS if p not in SLOW_TO_BUILD])
+    chosen = [p for p in PEERS if "all" in peers or p in peers]
+    results: dict[str, Result] = {}
+    about = environment()
+    for key in given.workloads:
         print(f"measuring {key}", file=sys.stderr)
-        results[key] = measure(WORKLOADS[key], options.rounds, options.calls)
-    print(f"{_common.machine()}; {options.rounds} rounds of {options.calls} calls\n\n{markdown(results)}")
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": _common.machine(), "workloads": results}, indent=2) + "\n"
-        )
+        results[key] = measure(WORKLOADS[key], chosen, given.rounds, given.full)
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    head = f"{about['machine']}; core {about['core']}, 1 thread, load {about['load']:.1f}; {versions}"
+    text = f"{head}\n\n{markdown(results)}\n"
+    print(text)
+    if given.markdown:
+        given.markdown.write_text(text, encoding="utf-8")
+    if given.json:
+        given.json.write_text(json.dumps({**about, "workloads": results}, indent=2) + "\n", encoding="utf-8")
+    if given.plot:
+        plot(results, given.plot)
 
 
 if __name__ == "__main__":
