@@ -23,6 +23,8 @@ from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedEr
 from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
 from .catch import intercepted
 from .record import Recorder, Session, current, paused
+from .repeats import may_have_loops
+from .reroll import rolled
 
 _TOLERANCE = 1e-3  # of the largest element; rewrites (LSTM, ODE steps) differ from the model by rounding
 
@@ -47,6 +49,7 @@ def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
         graph_module = _record(session, inputs)
         expected = _copy(model)(*_clone(inputs))
         if not session.random:
+            graph_module = _rolled(graph_module, model, inputs)
             _replay(graph_module, _copy(model), inputs, "the example inputs")
             _replay(graph_module, _copy(model), _perturbed(inputs), "inputs other than the example")
     return graph_module, expected
@@ -114,10 +117,25 @@ def _perturbed(tree: Any) -> Any:
     return pytree.tree_map(lambda t: t.detach() * 0.9375 if isinstance(t, Tensor) else t, tree)
 
 
-def _record(session: Session, inputs: Any) -> fx.GraphModule:
+def _rolled(graph_module: fx.GraphModule, model: nn.Module, inputs: Any) -> fx.GraphModule:
+    """The recording, or one in which loops over an axis that Python has written out are scans."""
+    if not may_have_loops(graph_module.graph):
+        return graph_module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were shown the first time
+        again = _record(Session(_root(_copy(model))), inputs, with_constants=True)
+    examples = [_tensors(_clone(inputs)), _tensors(_perturbed(inputs))]
+    return rolled(again, examples) or graph_module
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
+
+
+def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.GraphModule:
     root = session.root
     buffers = [(b, b.clone()) for b in root.buffers()]
-    recorder = Recorder(session)
+    recorder = Recorder(session, with_constants=with_constants)
     arguments = _clone(inputs)
     named = root.model if isinstance(root, _Root) else root
     for name, tensor in _named_leaves(named, arguments):
@@ -198,9 +216,7 @@ def _forward(
 def _replay(graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str) -> None:
     """The graph gives what the model gives."""
     wanted = pytree.tree_leaves(model(*_clone(inputs)))
-    given = pytree.tree_leaves(
-        graph_module(*(t for t in pytree.tree_leaves(_clone(inputs)) if isinstance(t, Tensor)))
-    )
+    given = pytree.tree_leaves(graph_module(*_tensors(_clone(inputs))))
     reason = f"the recorded graph does not give what forward gives for {on}"
     if len(wanted) != len(given):
         raise _not_a_function(f"{reason}: {len(given)} outputs, not {len(wanted)}")

@@ -70,12 +70,19 @@ class Session:
 
 
 class Recorder(TorchFunctionMode):
-    """Records one graph: the model's, or with a parent the body of a scan."""
+    """Records one graph: the model's, or with a parent the body of a scan.
 
-    def __init__(self, session: Session, parent: Recorder | None = None) -> None:
+    with_constants: operations on constants are recorded too, so that the first turn of a loop, whose state is still a
+    constant, looks like the others; and nothing is dropped at the end.
+    """
+
+    def __init__(
+        self, session: Session, parent: Recorder | None = None, with_constants: bool = False
+    ) -> None:
         super().__init__()
         self.session = session
         self.parent = parent
+        self._with_constants = with_constants
         self.graph = fx.Graph()
         self.captures: list[
             Tensor
@@ -83,6 +90,7 @@ class Recorder(TorchFunctionMode):
         self._nodes: dict[
             int, tuple[fx.Node, int]
         ] = {}  # id of a tensor -> (its node, version of its storage then)
+        self._folded: dict[int, tuple[fx.Node, int]] = {}  # the same for constants that were computed
         self._kept: list[Tensor] = []
         self._constants: dict[tuple[int, int], fx.Node] = {}
         self.writes = Writes(self)
@@ -139,12 +147,18 @@ class Recorder(TorchFunctionMode):
         if self.parent is not None and self.parent.depends(tensor):
             self.captures.append(tensor)
             return self.placeholder(f"captured_{len(self.captures) - 1}", tensor)
+        folded = self._folded.get(id(tensor))
+        if folded is not None and folded[1] == tensor._version:
+            return folded[0]
         return self.constant(tensor)
 
-    def bind(self, tensor: Tensor, node: fx.Node) -> None:
+    def bind(self, tensor: Tensor, node: fx.Node, constant: bool = False) -> None:
         """From now on a tensor is the value of a node."""
-        written = self.writes.of(tensor)
-        self._nodes[id(tensor)] = (node, written.version if written else 0)
+        if constant:
+            self._folded[id(tensor)] = (node, tensor._version)
+        else:
+            written = self.writes.of(tensor)
+            self._nodes[id(tensor)] = (node, written.version if written else 0)
         self._kept.append(tensor)
 
     def constant(self, tensor: Tensor) -> fx.Node:
@@ -188,10 +202,14 @@ class Recorder(TorchFunctionMode):
         if source.file:
             node.stack_trace = f'File "{source.file}", line {source.line}, in forward\n    {source.text}'
 
-    def record(self, target: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> fx.Node:
+    def record(
+        self, target: Callable[..., Any], args: Any, kwargs: Any, result: Any, constant: bool = False
+    ) -> fx.Node:
         """Write down a call whose result is known."""
         op, shown = target_of(target)
-        return self._emit(op, shown, self.argument(tuple(args)), self.argument(dict(kwargs)), result)
+        return self._emit(
+            op, shown, self.argument(tuple(args)), self.argument(dict(kwargs)), result, constant
+        )
 
     def record_module(self, path: str, args: Any, kwargs: Any, result: Any) -> fx.Node:
         """Write down a call of a submodule that is kept whole."""
@@ -199,21 +217,23 @@ class Recorder(TorchFunctionMode):
             "call_module", path, self.argument(tuple(args)), self.argument(dict(kwargs)), result
         )
 
-    def _emit(self, op: str, target: Any, args: Any, kwargs: Any, result: Any) -> fx.Node:
+    def _emit(
+        self, op: str, target: Any, args: Any, kwargs: Any, result: Any, constant: bool = False
+    ) -> fx.Node:
         node = self.graph.create_node(op, target, args, kwargs)
         self.annotate(node, result)
-        self._bind_result(node, result)
+        self._bind_result(node, result, constant)
         return node
 
-    def _bind_result(self, node: fx.Node, result: Any) -> None:
+    def _bind_result(self, node: fx.Node, result: Any, constant: bool = False) -> None:
         if isinstance(result, Tensor):
-            self.bind(result, node)
+            self.bind(result, node, constant)
         elif isinstance(result, (tuple, list)):
             for i, part in enumerate(result):
                 if isinstance(part, (Tensor, tuple, list)):
                     item = self.graph.call_function(operator.getitem, (node, i))
                     self.annotate(item, part)
-                    self._bind_result(item, part)
+                    self._bind_result(item, part, constant)
 
     # ---------------------------------------------------------------- calls
 
@@ -243,7 +263,7 @@ class Recorder(TorchFunctionMode):
         if name in LIKE and not self.depends(args[0]):
             tensors = []  # of the other tensor only shape and type matter
         if not random and not any(map(self.depends, tensors)):
-            return self.session.exact.call(func, args, kwargs)
+            return self._call_on_constants(func, name, args, kwargs, tensors)
         if name in VALUE_READS or isinstance(kwargs.get("out"), Tensor):
             raise self._refuse_value(name)
         if is_write(name, args, kwargs):
@@ -256,6 +276,23 @@ class Recorder(TorchFunctionMode):
         if name not in IDENTITY or not any(out is t for t in tensors):
             kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
             self.record(func, args, kwargs, out)
+        return out
+
+    def _call_on_constants(
+        self, func: Callable[..., Any], name: str, args: Any, kwargs: Any, tensors: list[Tensor]
+    ) -> Any:
+        out = self.session.exact.call(func, args, kwargs)
+        if not self._with_constants or not tensors or not name or name in VALUE_READS:
+            return out
+        results = pytree.tree_leaves(out)
+        floats = all(isinstance(t, Tensor) and t.is_floating_point() for t in results)
+        if (
+            floats
+            and results
+            and not is_write(name, args, kwargs)
+            and not any(t is r for t in tensors for r in results)
+        ):
+            self.record(func, args, kwargs, out, constant=True)
         return out
 
     def _refuse_value(self, name: str) -> LtcError:
@@ -280,7 +317,8 @@ class Recorder(TorchFunctionMode):
     def finish(self, outputs: Any) -> None:
         """Set the graph's outputs (any nest of tensors) and drop what they do not need."""
         self.graph.output(pytree.tree_map(lambda t: self.node(t) if isinstance(t, Tensor) else t, outputs))
-        self.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+        if not self._with_constants:
+            self.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
 
     def close_body(self, body: Recorder) -> None:
         """Tensors of a finished body must not be read any more."""
