@@ -34,13 +34,14 @@ class Case(NamedTuple):
 # ---------------------------------------------------------------- ours
 
 
-def _ours(case: Case) -> tuple[Any, np.ndarray]:
+def _ours(case: Case, bit_accurate: bool = True) -> tuple[Any, np.ndarray]:
     x = case.x.numpy()
-    return case.program.to_vm(), x[:, None] if case.workload.sequence else x
+    return case.program.to_vm(bit_accurate), x[:, None] if case.workload.sequence else x
 
 
-def simulator_run(case: Case) -> Contestant:
-    vm, x = _ours(case)
+def simulator_run(case: Case, bit_accurate: bool = True) -> Contestant:
+    """run, or run_timesteps for a sequence."""
+    vm, x = _ours(case, bit_accurate)
     last = [None]
     if case.workload.sequence:
         axis = case.program.input_streaming_dim()
@@ -55,6 +56,11 @@ def simulator_run(case: Case) -> Contestant:
         last[0] = vm.run(x)
 
     return run, lambda: last[0]
+
+
+def simulator_fp32(case: Case) -> Contestant:
+    """Plain fp32: compared with PyTorch, and not timed."""
+    return simulator_run(case, bit_accurate=False)
 
 
 def simulator_into(case: Case) -> Contestant:
@@ -286,6 +292,7 @@ def numba_by_hand(case: Case) -> Contestant:
 
 
 OURS = {"run": simulator_run, "run_into": simulator_into}
+UNTIMED = {"plain fp32": simulator_fp32}
 PEERS = {
     "PyTorch eager": eager,
     "PyTorch eager, step": eager_step,

@@ -35,7 +35,7 @@ _common.require("numpy", "torch", "torchdiffeq", "ncps")
 import _limits
 import numpy as np
 import torch
-from _peers import OURS, PEERS, REDUCED, SLOW_TO_BUILD, Case
+from _peers import OURS, PEERS, REDUCED, SLOW_TO_BUILD, UNTIMED, Case
 from _workloads import WORKLOADS, Workload, compile_model, step_of
 
 CHECKED_CALLS = 8
@@ -69,7 +69,7 @@ def build(case: Case, names: list[str]) -> tuple[dict[str, Callable[[], object]]
     reference: np.ndarray | None = None
     for name in names:
         try:
-            call, read = (PEERS | OURS)[name](case)
+            call, read = (PEERS | OURS | UNTIMED)[name](case)
             outputs = []
             for _ in range(CHECKED_CALLS):
                 call()
@@ -89,7 +89,8 @@ def build(case: Case, names: list[str]) -> tuple[dict[str, Callable[[], object]]
             sys.exit(
                 f"{case.workload.title}: {name} is {errors[name]:.1e} away from PyTorch, allowed is {bound:.1e}"
             )
-        calls[name] = call
+        if name not in UNTIMED:
+            calls[name] = call
     return calls, errors, skipped
 
 
@@ -134,7 +135,7 @@ def measure(workload: Workload, peers: list[str], rounds: int, full: bool) -> Re
     """Everything about one workload, as plain values."""
     case = prepare(workload)
     calls, errors, skipped = build(
-        case, ["PyTorch eager", *(p for p in peers if p != "PyTorch eager"), *OURS]
+        case, ["PyTorch eager", *(p for p in peers if p != "PyTorch eager"), *OURS, *UNTIMED]
     )
     bare, listed = None, _limits.work(case.program)
     try:
