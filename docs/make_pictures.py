@@ -1,4 +1,4 @@
-"""The pictures of docs/reports.md, taken anew: a report page in a headless browser, and a matplotlib timeline.
+"""The pictures of docs/, taken anew: pages of reports in a headless browser, and what matplotlib draws.
 
 python docs/make_pictures.py            needs matplotlib, and chromium (or the browser that CHROMIUM names)
 """
@@ -14,10 +14,13 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from ncps.torch import LTC
+from ncps.wirings import AutoNCP
 from torch import Tensor, nn
 
 import ltc_torch.fx
 from ltc_compiler import Config
+from ltc_compiler.compare import Comparison
 from ltc_compiler.program import Program
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -60,6 +63,22 @@ def screenshot(page: Path, picture: Path, size: str) -> None:
         sys.exit(f"{browser} took no picture of {page}:\n{done.stderr.decode()}")
 
 
+def sequence() -> Program:
+    """The whole sequence of 60 steps in one inference."""
+    torch.manual_seed(0)
+    traced, _ = ltc_torch.fx.prepare_shape(Readout().eval(), torch.rand(1, 60, 128))
+    return ltc_torch.fx.nnir.to_nnir(traced).to_program(Config.v80_c6b32())
+
+
+def comparison() -> Comparison:
+    """Where the precision of a liquid network goes over twenty steps."""
+    torch.manual_seed(0)
+    model = LTC(8, AutoNCP(24, 4, seed=1)).eval()
+    inputs = torch.rand(1, 20, 8)
+    traced, _ = ltc_torch.fx.prepare_shape(model, inputs)
+    return ltc_torch.fx.nnir.to_nnir(traced).compare(Config.v80_c6b32(), inputs)
+
+
 def main() -> None:
     """Take all pictures."""
     matplotlib.use("Agg")
@@ -68,8 +87,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
         compiled.report().to_html(page)
-        screenshot(page, PICTURES / "report.png", "1400,1560")
-    compiled.timeline().figure.savefig(PICTURES / "timeline.png", dpi=90)
+        screenshot(page, PICTURES / "report.png", "1400,2400")
+        sequence().report().to_html(page)
+        screenshot(page, PICTURES / "sequence.png", "1400,860")
+    for name, axes in (("timeline", compiled.timeline()), ("compare", comparison().plot())):
+        axes.figure.savefig(PICTURES / f"{name}.png", dpi=90)
 
 
 if __name__ == "__main__":

@@ -144,11 +144,11 @@ class Program:
     def metrics(self) -> dict[str, Any]:
         """Sizes, as plain values.
 
-        "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or
-        instructions; "models": for each its name, instructions, bytes of inputs, outputs and state as
-        float32, and "utilisation": for each core and unit the part of a contiguous inference in which it is
-        busy; "instructions": in all; "file_bytes": of the program with and without
-        ("file_bytes_bit_accurate") originals.
+        "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or instructions;
+        "models": for each its name, instructions, bytes of inputs and outputs as they pass to and from the host (2 a
+        value where the port is bf16, else 4), of the state as float32, and "utilisation": for each core and unit the
+        part of a contiguous inference in which it is busy; "instructions": in all; "file_bytes": of the program with
+        and without ("file_bytes_bit_accurate") originals.
         """
         image = self._image
         uses = [store_use(image, core) for core in range(image.config.cores)]
@@ -202,11 +202,12 @@ class Program:
     def io_duration_per_inference_us(self, model_index: int = 0) -> float:
         """An estimate of the µs that inputs and outputs take between the host's memory and the accelerator.
 
-        A transfer each way with the latency and the rate of the configuration's host table; docs/machine.md says
-        where its figures come from. It is no part of compute_duration_per_inference_us.
+        A transfer each way with the latency and the rate of the configuration's host table, of 4 bytes a value, or 2
+        where the port is bf16; docs/machine.md says where its figures come from. It is no part of
+        compute_duration_per_inference_us.
         """
         model, host = self._model(model_index), self.hw_config.host
-        sides = [_bytes([port.shape for port in ports]) for ports in (model.inputs, model.outputs)]
+        sides = [_transferred(ports) for ports in (model.inputs, model.outputs)]
         return sum(host.latency_us + size / host.bytes_per_us for size in sides if size)
 
     def end_to_end_duration_per_inference_us(self, model_index: int = 0, spaced: bool = True) -> float:
@@ -305,17 +306,18 @@ def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:
     return ports[index]
 
 
-def _bytes(shapes: list[tuple[int, ...]]) -> int:
-    return 4 * sum(math.prod(shape) for shape in shapes)
+def _transferred(ports: tuple[Port, ...]) -> int:
+    """Bytes between host and accelerator: a bf16 port takes and gives values of 2 bytes."""
+    return sum((2 if port.precision == "bf16" else 4) * math.prod(port.shape) for port in ports)
 
 
 def _model_metrics(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "instructions": model.end - model.begin,
-        "input_bytes": _bytes([port.shape for port in model.inputs]),
-        "output_bytes": _bytes([port.shape for port in model.outputs]),
-        "state_bytes": _bytes([state.shape for state in model.states]),
+        "input_bytes": _transferred(model.inputs),
+        "output_bytes": _transferred(model.outputs),
+        "state_bytes": sum(4 * math.prod(state.shape) for state in model.states),
     }
 
 

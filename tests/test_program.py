@@ -121,6 +121,12 @@ def test_compute_io_and_both_are_three_figures(program: Program) -> None:
     compute, io = program.compute_duration_per_inference_us(), program.io_duration_per_inference_us()
     assert program.end_to_end_duration_per_inference_us() == compute + io
     assert io == pytest.approx(2 * 0.7 + 20 / 12000)
+    narrow = replace(
+        image.models[0], inputs=tuple(replace(p, precision="bf16") for p in image.models[0].inputs)
+    )
+    halved = Program(replace(image, models=[narrow]))
+    assert halved.io_duration_per_inference_us() == pytest.approx(2 * 0.7 + (6 + 8) / 12000)
+    assert [m["input_bytes"] for p in (program, halved) for m in p.metrics()["models"]] == [12, 6]
     silent = replace(image.models[0], inputs=(), outputs=())
     code = [op("move", dst=3, a=0)]
     alone = replace(image, code=code, models=[replace(silent, begin=0, end=1)])

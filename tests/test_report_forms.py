@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import json
 import os
@@ -97,6 +98,11 @@ def test_a_cut_report_says_so_everywhere(tmp_path: Path) -> None:
     assert (len(whole.events), whole.complete) == (10, True)  # 3 turns of an add and an end, and 4 more
     assert (len(cut.events), cut.complete) == (7, False)
     assert cut.latency == whole.latency
+    (vector,) = [u for u in cut.units if u["unit"] == "vector"]
+    last = max(e.end for e in cut.events)
+    assert (
+        vector["utilisation"] == vector["busy"] / last > vector["busy"] / whole.last_out
+    )  # of what it covers
     cut.to_html(tmp_path / "cut.html")
     for text in (
         str(cut),
@@ -169,6 +175,11 @@ def check_trace(content: dict[str, Any], report: Report) -> None:
     ends = {e["id"]: e["ts"] for e in entries if e["ph"] == "f"}
     assert set(starts) == set(ends)
     assert all(starts[i] <= ends[i] for i in starts)
+    for entry in entries:  # an arrow hangs on the slice of its thread that is open at its time
+        if entry["ph"] in "sf":
+            spans, at = threads[entry["pid"], entry["tid"]], cycles(entry["ts"])
+            before = bisect.bisect_right(spans, (at, 1 << 62)) - 1
+            assert spans[before][0] <= at < spans[before][1]
 
 
 @pytest.mark.parametrize("spaced", [True, False])

@@ -61,7 +61,8 @@ class Report:
         self.rows: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i])
         self.lines: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i].place)
         self.instructions: list[Row] = instruction_table(self.code, found, self.sources)
-        self.units: list[Row] = unit_table(self.code, self.events, self.last_out)
+        covered = self.last_out if self.complete else max((e.end for e in self.events), default=0)
+        self.units: list[Row] = unit_table(self.code, self.events, covered)
 
     @property
     def latency_us(self) -> float:
