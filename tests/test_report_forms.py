@@ -7,6 +7,8 @@ import csv
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -132,6 +134,57 @@ def test_a_page_is_whole_and_fetches_nothing(tmp_path: Path) -> None:
     assert all(len(life) == len(data["life_names"]) for life in data["lives"])
     assert {n for a, b, _ in data["edges"] for n in (a, b)} <= set(range(len(report.rows)))
     assert any(data["ops"][b]["op"] == "tanh" for _, b, _ in data["edges"])
+
+
+# The page's script runs in node against a document that swallows everything; it counts the bars of the first drawing.
+DOCUMENT = """
+const fs = require("fs"), data = fs.readFileSync(0, "utf8");
+let bars = 0;
+const known = {clientWidth: 1400, textContent: data, fillRect: () => { bars++; }, [Symbol.toPrimitive]: () => "0",
+  [Symbol.iterator]: function* () {}};
+const anything = new Proxy(function () {}, {
+  get: (_, name) => known[name] ?? anything, set: () => true, apply: () => anything,
+});
+const document = anything, window = anything, getComputedStyle = anything, addEventListener = () => {};
+const began = Date.now();
+"""
+
+
+@pytest.mark.parametrize("copies", [1, 40_000])
+def test_the_script_of_a_page_draws_long_timelines_too(copies: int, tmp_path: Path) -> None:
+    """Copies of the events, one behind the other, up to 200,000: no more bars than the picture has columns."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the page's script is not run")
+    report = compiled().report()
+    report.to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    data_text, script = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    data = json.loads(data_text)
+    issue, finish, length = 2, 6, report.last_out + 100
+    data["events"] = [
+        [*e[:issue], *(t + n * length for t in e[issue : finish + 1]), *e[finish + 1 :]]
+        for n in range(copies)
+        for e in data["events"]
+    ]
+    data["last_out"] += (copies - 1) * length
+    (tmp_path / "page.js").write_text(
+        DOCUMENT + script + "\nconsole.log(bars, Date.now() - began);", encoding="utf-8"
+    )
+    done = subprocess.run(
+        [node, str(tmp_path / "page.js")],
+        input=json.dumps(data),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    bars, milliseconds = map(int, done.stdout.split())
+    lanes = len(report.units)
+    assert min(len(data["events"]), 1000) <= bars
+    assert bars <= 4 * 1400 * lanes
+    assert milliseconds < 20_000
 
 
 # --- the trace event format -----------------------------------------------------------------------------------
