@@ -1,8 +1,18 @@
 """The PyTorch side: traces a model, converts it to NNIR, and offers modules that compile well."""
 
 from . import fx, nn
+from .compare import compare
 from .fx.solvers import fixed_step
 from .fx.structured import elapsed_time
 from .precision import CorePartition, Fp8Weights, Fp32Activations
 
-__all__ = ["CorePartition", "Fp8Weights", "Fp32Activations", "elapsed_time", "fixed_step", "fx", "nn"]
+__all__ = [
+    "CorePartition",
+    "Fp8Weights",
+    "Fp32Activations",
+    "compare",
+    "elapsed_time",
+    "fixed_step",
+    "fx",
+    "nn",
+]

@@ -502,6 +502,31 @@ def test_a_model_from_pytorch(name: str) -> None:
     assert loss["text"]
 
 
+@pytest.mark.parametrize("streaming", [None, 1])
+def test_a_module_is_compared_in_one_call(streaming: int | None) -> None:
+    """As a user does it: with the values that PyTorch itself returned at the ends of the chain."""
+    import torch
+    from ncps.torch import LTC
+    from ncps.wirings import AutoNCP
+
+    import ltc_torch
+
+    torch.manual_seed(0)
+    model, x = LTC(5, AutoNCP(12, 3), batch_first=True).eval(), torch.randn(1, 7, 5)
+    result = ltc_torch.compare(model, x, config=CONFIG, streaming=streaming, what_if=1, optimize=False)
+    y, state = result.outputs
+    with torch.no_grad():
+        returned = model(x)[0].numpy()
+    assert y["reference_max_error"] < 1e-5 < y["expected_max_error"] < 0.1 * np.abs(returned).max()
+    assert state["expected_max_error"] < 0.1
+    assert result.steps == (1 if streaming is None else 7)
+    synapses = [row for row in result.rows if row["op"] == "synapse"]
+    assert synapses
+    assert all("ltc_torch.compare(model, x" in row["text"] for row in synapses), "the user's line, not ours"
+    assert result.first_loss is not None
+    assert str(result.first_loss["line"]) in str(result)
+
+
 def test_evaluation_of_the_copy_means_the_same() -> None:
     passed = run_pipeline(recurrence().graph)
     x = RNG.normal(size=(6, 8))

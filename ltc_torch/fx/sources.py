@@ -45,6 +45,8 @@ def user_source(module: str) -> Source:
     if frame is None or frame.f_back is None:
         return Source(module)
     asked = frame.f_back
+    while asked.f_back is not None and asked.f_code.co_filename.startswith(_LIBRARY_FOLDERS):
+        asked = asked.f_back  # ltc_torch.compare asks on behalf of its caller
     text = linecache.getline(asked.f_code.co_filename, asked.f_lineno).strip()
     return Source(module, asked.f_code.co_filename, asked.f_lineno, text)
 
