@@ -43,7 +43,8 @@ test: $(READY)
 proof: $(READY)
 	$(BIN)/python -m pytest -q tests/proof
 	$(BIN)/python tests/proof/generate_tables.py --check
-	$(BIN)/python tests/proof/fp32_ulp.py
+	$(BIN)/python tests/proof/exhaustive.py
+	$(BIN)/python tests/proof/replay.py
 	$(BIN)/python tests/proof/mutate_core.py
 	$(BIN)/python tests/proof/walk_through.py
 

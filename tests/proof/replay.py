@@ -1,0 +1,190 @@
+"""Replays recorded programs on other builds of the core: every set of kernels, other compilers, an emulated aarch64.
+
+    python tests/proof/replay.py             all builds that this machine can make: about ten minutes on two cores
+    python tests/proof/replay.py aarch64     those whose names contain one of the words
+
+The recording holds random programs over the whole instruction table and models of the zoo, with inputs and with the
+results and states that the reference machine (NumPy) gave. replay.cpp runs it, without Python, under plain settings of
+the floating-point unit and under flushing ones. A build whose compiler or emulator is not installed is skipped and
+named: Debian has them as g++-aarch64-linux-gnu, qemu-user and clang.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from models.machine import record  # noqa: E402
+from models.zoo import ZOO  # noqa: E402
+from random_programs import draw, values  # noqa: E402
+
+from ltc_compiler import Config, Program  # noqa: E402
+
+FOLDER = ROOT / "build" / "replay"
+RECORDING = FOLDER / "recording"
+FLAGS = (
+    "-std=c++20",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+RANDOM, CALLS = 300, 3
+MODELS = ("ltc", "cfc_wired", "lstm_two_layers", "gated_ltc_rk4", "causal_attention", "tcn")
+MACHINES = (Config.tiny_c1b8(), Config.v80_c6b32())
+X86_KERNELS = {
+    "sse2": (),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
+    "avx512_bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"),
+}
+
+
+class Build(NamedTuple):
+    """A compiler, its options, the kernels that it can build, and what runs the program."""
+
+    name: str
+    compiler: str
+    options: tuple[str, ...]
+    kernels: dict[str, tuple[str, ...]]
+    emulator: tuple[str, ...] = ()
+
+
+ARM = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
+BUILDS = (
+    Build("x86-64, g++ -O3", "g++", ("-O3",), X86_KERNELS),
+    Build("x86-64, g++ -O1", "g++", ("-O1",), X86_KERNELS),
+    Build("x86-64, g++ -O3 -march=native", "g++", ("-O3", "-march=native"), X86_KERNELS),
+    Build("x86-64, clang++ -O3", "clang++", ("-O3",), X86_KERNELS),
+    Build("aarch64, g++ -O3", "aarch64-linux-gnu-g++", ("-O3",), {"generic": ()}, ARM),
+    Build(
+        "aarch64, g++ -O3 armv8.6-a",
+        "aarch64-linux-gnu-g++",
+        ("-O3", "-march=armv8.6-a"),
+        {"generic": ()},
+        ARM,
+    ),
+)
+
+
+def recording() -> bytes:
+    """Programs, calls and what the reference machine answered, as replay.cpp reads them."""
+    parts: list[bytes] = []
+
+    def number(n: int) -> None:
+        parts.append(np.uint32(n).tobytes())
+
+    def add(program: Program, bit_accurate: bool, rng: np.random.Generator) -> None:
+        data, oracle = program.save_bytes(), program.to_oracle(bit_accurate)
+        number(len(data))
+        parts.append(data)
+        number(bit_accurate)
+        number(CALLS * len(program.image.models))
+        for _ in range(CALLS):
+            for index, model in enumerate(program.image.models):
+                number(index)
+                inputs = [values(rng, port.shape) for port in model.inputs]
+                for x, port in zip(inputs, model.inputs, strict=True):
+                    if port.role == "elapsed_time":
+                        x[...] = rng.uniform(0, 1, port.shape)
+                outputs = oracle.run(*inputs, model_index=index)
+                states = oracle.get_state(index).values()
+                for array in (*inputs, *(outputs if isinstance(outputs, tuple) else (outputs,)), *states):
+                    parts.append(np.ascontiguousarray(array, np.float32).tobytes())
+
+    programs = [(Program(draw(seed, 40)), seed % 4 != 0) for seed in range(RANDOM)]
+    for name in MODELS:
+        programs += [(record(ZOO[name], "default").nnir.to_program(machine), True) for machine in MACHINES]
+    number(len(programs))
+    for seed, (program, bit_accurate) in enumerate(programs):
+        add(program, bit_accurate, np.random.default_rng(seed))
+    return b"".join(parts)
+
+
+def obstacle(build: Build) -> str:
+    """Why this machine cannot make or run the build; empty if it can."""
+    if not build.emulator and platform.machine() not in ("x86_64", "AMD64"):
+        return f"this is {platform.machine()}"
+    missing = [tool for tool in (build.compiler, *build.emulator[:1]) if shutil.which(tool) is None]
+    return f"{' and '.join(missing)} not installed" if missing else ""
+
+
+def make(build: Build) -> Path:
+    """Compile the core without its binding, with replay.cpp, and link it."""
+    folder = FOLDER / build.name.replace(" ", "_").replace(",", "")
+    folder.mkdir(parents=True, exist_ok=True)
+    isa = ROOT / "ltc_compiler"
+    header = folder / "isa.gen.h"
+    subprocess.run([sys.executable, "-I", isa / "isa_print.py", "--header", header], check=True)
+    core = ROOT / "sim_core"
+    sources = [p for p in sorted(core.glob("*.cpp")) if not p.stem.startswith(("binding", "kernels"))]
+    jobs = [(p, folder / f"{p.stem}.o", ()) for p in (*sources, Path(__file__).with_suffix(".cpp"))]
+    jobs += [
+        (core / "kernels.cpp", folder / f"kernels_{name}.o", (f"-DLTC_ISA={name}", *options))
+        for name, options in build.kernels.items()
+    ]
+    tables = isa / "activation_tables.bin"
+    jobs.append((core / "tables.S", folder / "tables.o", (f'-DTABLE_PATH="{tables}"',)))
+
+    def compiled(job: tuple[Path, Path, tuple[str, ...]]) -> Path:
+        source, target, options = job
+        flags = (*FLAGS, *build.options, *options) if source.suffix == ".cpp" else options
+        command = [build.compiler, *flags, f"-I{core}", f"-I{folder}", "-c", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, jobs))
+    program = folder / "replay"
+    subprocess.run([build.compiler, *map(str, objects), "-o", str(program)], check=True)
+    return program
+
+
+def main() -> None:
+    """Prints a line for each build and set of kernels; exit status 1 if one gives other bits."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only the builds whose names contain one of these")
+    words = parser.parse_args().words
+    builds = [b for b in BUILDS if not words or any(word in b.name for word in words)]
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    RECORDING.write_bytes(recording())
+    print(f"recorded {RANDOM} random programs and {len(MODELS) * len(MACHINES)} of models", flush=True)
+    answers: dict[str, str] = {}
+    for build in builds:
+        if reason := obstacle(build):
+            print(f"SKIPPED {build.name}: {reason}", flush=True)
+            continue
+        program = make(build)
+        for kernels in build.kernels:
+            done = subprocess.run([*build.emulator, program, RECORDING], env=os.environ | {"LTC_SIMD": kernels},
+                                  capture_output=True, text=True, check=False)  # fmt: skip
+            if "no kernels" in done.stdout:
+                print(f"SKIPPED {build.name}, {kernels}: not for this CPU", flush=True)
+                continue
+            print(f"{build.name}: {done.stdout.strip()}{done.stderr.strip()}", flush=True)
+            if done.returncode:
+                sys.exit(f"{build.name}, {kernels}: exit status {done.returncode}")
+            answers[f"{build.name}, {kernels}"] = done.stdout.split(" ", 1)[1]
+    if len(set(answers.values())) > 1 or not answers:
+        sys.exit("the builds do not agree, or none was run")
+    print(f"{len(answers)} builds gave the bits of the reference machine")
+
+
+if __name__ == "__main__":
+    main()
