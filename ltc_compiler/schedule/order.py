@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from heapq import heappop, heappush
 
 from .. import isa
 from ..bytecode import Instr, Row
@@ -180,6 +181,72 @@ def _delay(producer: Task, consumer: Task) -> int:
     return producer.busy - 1 + producer.latency
 
 
+class _Clock:
+    """When a core can issue next, and when a unit is free. Neither goes back."""
+
+    def __init__(self) -> None:
+        self.issue: dict[int, int] = defaultdict(int)
+        self.unit: dict[tuple[int, str], int] = defaultdict(int)
+
+    def now(self, op: Op) -> int:
+        """The earliest start of an instruction whose operands are there."""
+        if op.core == isa.ALL_CORES:
+            return 0
+        return max(self.issue[op.core], self.unit[op.core, op.row.unit])
+
+
+class _Available:
+    """Instructions whose dependences are met. The first is the one that can start first; then the longest path counts.
+
+    For each core and unit there are two heaps: `ripe` could start now and `later` waits for operands. Those that use
+    links are few, and stand in a list, since the FIFOs decide anew each time which of them may go.
+    """
+
+    def __init__(self, clock: _Clock, links: _Links) -> None:
+        self.clock = clock
+        self.links = links
+        self.held: list[Task] = []  # those on links
+        self.ripe: dict[tuple[int, str], list[tuple[int, int, Task]]] = {}
+        self.later: dict[tuple[int, str], list[tuple[int, int, int, Task]]] = {}
+
+    def add(self, task: Task) -> None:
+        if _fifos(task.op):
+            self.held.append(task)
+            return
+        key = task.op.core, task.op.row.unit
+        self.ripe.setdefault(key, [])
+        heappush(self.later.setdefault(key, []), (task.ready, -task.path, task.index, task))
+
+    def take_first(self) -> Task | None:
+        """Remove and return the first; None if there is none that may go."""
+        best: tuple[int, int, int, Task] | None = None
+        for task in self.held:
+            if self.links.allows(task):
+                start = max(task.ready, self.clock.now(task.op))
+                best = _first(best, (start, -task.path, task.index, task))
+        for key, later in self.later.items():
+            ripe = self.ripe[key]
+            if not ripe and not later:
+                continue
+            now = self.clock.now((ripe or later)[0][-1].op)
+            while later and later[0][0] <= now:
+                heappush(ripe, heappop(later)[1:])
+            best = _first(best, (now, *ripe[0]) if ripe else later[0])
+        if best is None:
+            return None
+        task = best[-1]
+        key = task.op.core, task.op.row.unit
+        if _fifos(task.op):
+            self.held.remove(task)
+        else:
+            heappop(self.ripe[key] or self.later[key])
+        return task
+
+
+def _first(a: tuple[int, int, int, Task] | None, b: tuple[int, int, int, Task]) -> tuple[int, int, int, Task]:
+    return b if a is None or b[:3] < a[:3] else a
+
+
 def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     tasks = [_task(op, i, config) for i, op in enumerate(run)]
     links = _Links(tasks, config.link_fifo_rows)
@@ -187,36 +254,28 @@ def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     for task in tasks:
         if order is Order.STATE_FIRST and task.op.row.unit == "io_in":
             task.ready = FAR
-    available = [t for t in tasks if not t.waits]
-    issue: dict[int, int] = defaultdict(int)
-    unit: dict[tuple[int, str], int] = defaultdict(int)
+    clock = _Clock()
+    available = _Available(clock, links)
+    for task in tasks:
+        if not task.waits:
+            available.add(task)
     left: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * config.issue_queue)
     result: list[Op] = []
-    while available:
-        allowed = [t for t in available if links.allows(t)]
-        if not allowed:
-            return run  # a FIFO's head waits for something behind it; the written order never does
-        chosen = min(allowed, key=lambda t: (_start(t, issue, unit), -t.path, t.index))
-        available.remove(chosen)
+    while (chosen := available.take_first()) is not None:
         links.take(chosen)
         core, name = chosen.op.core, chosen.op.row.unit
-        start = _start(chosen, issue, unit)
+        start = max(chosen.ready, clock.now(chosen.op))
         queue = left[core, name]
-        issue[core] = max(issue[core], queue.pop(0)) + config.latency.issue
-        unit[core, name] = start + chosen.busy
-        queue.append(unit[core, name])
+        clock.issue[core] = max(clock.issue[core], queue.pop(0)) + config.latency.issue
+        clock.unit[core, name] = start + chosen.busy
+        queue.append(clock.unit[core, name])
         result.append(chosen.op)
         for task, delay in chosen.after:
             task.ready = max(task.ready, start + delay)
             task.waits -= 1
             if not task.waits:
-                available.append(task)
+                available.add(task)
+    if available.held:
+        return run  # a FIFO's head waits for something behind it; the written order never does
     assert len(result) == len(run), "the dependence graph has a cycle"
     return result
-
-
-def _start(task: Task, issue: dict[int, int], unit: dict[tuple[int, str], int]) -> int:
-    core = task.op.core
-    if core == isa.ALL_CORES:
-        return task.ready
-    return max(task.ready, issue[core], unit[core, task.op.row.unit])

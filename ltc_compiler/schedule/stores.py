@@ -83,27 +83,21 @@ def synapse_slots(
     """Slots (src, parameters, originals, last) of (sources, targets) synapses: for each row of targets as many slots
     as its largest fan-in, each lane's sources ascending."""
     targets = mask.shape[1]
-    src: list[NDArray[np.uint16]] = []
-    wide: list[NDArray[np.float64]] = []
-    last: list[int] = []
-    for first in range(0, targets, block):
-        columns = range(first, min(first + block, targets))
-        fan_in = [np.flatnonzero(mask[:, t]) for t in columns]
-        depth = max(1, *(len(f) for f in fan_in))
-        for k in range(depth):
-            index = np.full(block, isa.ABSENT, np.uint16)
-            values = np.zeros((4, block))
-            for lane, (t, inputs) in enumerate(zip(columns, fan_in, strict=True)):
-                if k < len(inputs):
-                    i = inputs[k]
-                    index[lane] = i
-                    values[:, lane] = mu[i, t], sigma[i, t], w[i, t], we[i, t]
-            src.append(index)
-            wide.append(values)
-            last.append(int(k == depth - 1))
-    exact = numerics.fold_fp32(np.stack(wide))
-    stored = exact if fp32 else numerics.fold_bf16(np.stack(wide))
-    return np.stack(src), stored, exact, np.array(last, np.uint8)
+    lanes, sources = np.nonzero(mask.T)  # by target, then by source
+    fan_in = np.bincount(lanes, minlength=targets)
+    depths = [max(1, *fan_in[first : first + block]) for first in range(0, targets, block)]
+    ends = np.cumsum(depths)
+    rank = np.arange(len(lanes)) - np.repeat(np.cumsum(fan_in) - fan_in, fan_in)
+    slot = (ends - depths)[lanes // block] + rank
+    src = np.full((ends[-1], block), isa.ABSENT, np.uint16)
+    src[slot, lanes % block] = sources
+    wide = np.zeros((ends[-1], 4, block))
+    for i, array in enumerate((mu, sigma, w, we)):
+        wide[slot, i, lanes % block] = array[sources, lanes]
+    last = np.zeros(ends[-1], np.uint8)
+    last[ends - 1] = 1
+    exact = numerics.fold_fp32(wide)
+    return src, exact if fp32 else numerics.fold_bf16(wide), exact, last
 
 
 def gather_entries(
