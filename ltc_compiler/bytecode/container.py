@@ -19,6 +19,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ltc_compiler import isa
 from ltc_compiler.bytecode import sections
 from ltc_compiler.bytecode.instr import Instr, decode, encode
@@ -56,7 +58,7 @@ def write(parts: Parts, shadow: bool) -> bytes:
         b"MACH": sections.machine(parts.config),
         b"CODE": struct.pack("<I", len(parts.code)) + encode(parts.code),
         b"CORE": sections.write_cores(cores),
-        b"WGHT": b"".join(core.weights.astype("<u2", copy=False).tobytes() for core in cores),
+        b"WGHT": b"".join(np.ascontiguousarray(core.weights, "<u2").data for core in cores),
         b"SYNP": b"".join(sections.write_slots(core.slots) for core in cores),
         b"GATH": b"".join(sections.write_entries(core.entries) for core in cores),
         b"MODL": sections.write_models(parts.models),
@@ -64,15 +66,18 @@ def write(parts: Parts, shadow: bool) -> bytes:
     if shadow and all(core.has_shadow for core in cores):
         payloads[b"SHAD"] = sections.write_shadow(cores)
     payloads[b"META"] = _json(parts.meta)
-    table, body = b"", b""
-    start = _HEADER.size + len(payloads) * _SECTION.size
+    table, body = b"", []
+    end = _HEADER.size + len(payloads) * _SECTION.size
     for tag, payload in payloads.items():
-        body += bytes(-(start + len(body)) % ALIGNMENT)
-        table += _SECTION.pack(tag, start + len(body), len(payload))
-        body += payload
-    rest = table + body
-    size = _HEADER.size + len(rest)
-    return _HEADER.pack(MAGIC, VERSION, isa.isa_hash(), size, len(payloads), zlib.crc32(rest)) + rest
+        start = end + -end % ALIGNMENT
+        table += _SECTION.pack(tag, start, len(payload))
+        body += [bytes(start - end), payload]
+        end = start + len(payload)
+    checksum = 0
+    for piece in (table, *body):
+        checksum = zlib.crc32(piece, checksum)
+    header = _HEADER.pack(MAGIC, VERSION, isa.isa_hash(), end, len(payloads), checksum)
+    return b"".join((header, table, *body))  # weights are large: each byte is copied once
 
 
 def read(data: bytes) -> Parts:

@@ -105,7 +105,7 @@ def _read_entries(reader: Reader, count: int, width: int) -> EntryArrays:
 def write_shadow(cores: Sequence[CoreImage]) -> bytes:
     """SHAD: for each core its fp32 weights, then its fp32 synapse parameters."""
     arrays = [array for core in cores for array in (core.shadow_weights, core.shadow_slots)]
-    return b"".join(array.astype("<f4", copy=False).tobytes() for array in arrays if array is not None)
+    return b"".join(np.ascontiguousarray(array, "<f4").data for array in arrays if array is not None)
 
 
 def _read_shadow(

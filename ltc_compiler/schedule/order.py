@@ -239,7 +239,7 @@ class _Available:
         if _fifos(task.op):
             self.held.remove(task)
         else:
-            heappop(self.ripe[key] or self.later[key])
+            _ = heappop(self.ripe[key]) if self.ripe[key] else heappop(self.later[key])
         return task
 
 

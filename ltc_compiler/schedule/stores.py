@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,11 @@ class Store:
 
     def add(self, *arrays: NDArray[Any]) -> int:
         """The address of a group of items; every array's leading axis counts items."""
-        key = b"|".join(a.tobytes() + str(a.shape).encode() for a in arrays)
+        digest = sha256()
+        for array in arrays:
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        key = digest.digest()
         if key not in self.known:
             self.known[key] = self.size
             self.parts.append(arrays)
@@ -37,7 +42,9 @@ class Store:
 
     def column(self, i: int, empty: NDArray[Any]) -> NDArray[Any]:
         """All items of one array; `empty` gives dtype and item shape where there are none."""
-        return np.concatenate([p[i] for p in self.parts]) if self.parts else empty
+        if len(self.parts) > 1:  # joined once: the programs of several orders share the arrays
+            self.parts = [tuple(np.concatenate(columns) for columns in zip(*self.parts, strict=True))]
+        return self.parts[0][i] if self.parts else empty
 
 
 @dataclass(eq=False)
