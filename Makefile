@@ -16,7 +16,7 @@ SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/t
 	tests/test_program*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proof lint sanitize stubs docs-isa clean
+.PHONY: help demo test proof lint sanitize stubs docs docs-isa clean
 
 help:
 	@echo "make demo      train, compile and run both examples"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint      ruff, mypy and the direction of imports"
 	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
 	@echo "make stubs     refresh the golden typed stub of the C++ core"
+	@echo "make docs      the pages of docs/ as a site, in build/site"
 	@echo "make docs-isa  regenerate docs/isa.md"
 
 $(READY): pyproject.toml constraints.txt
@@ -71,6 +72,10 @@ stubs: $(READY)
 	mkdir -p tests/golden
 	cp "$$($(BIN)/python -c 'from ltc_compiler import _core; print(_core.__file__.rsplit("/", 1)[0])')/_core.pyi" \
 	  tests/golden/_core.pyi
+
+docs: $(READY)
+	$(BIN)/python -m pip install -q -q -c constraints.txt mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
 
 docs-isa: $(READY)
 	$(BIN)/python -I ltc_compiler/isa_print.py --markdown docs/isa.md
