@@ -23,11 +23,13 @@ import numpy as np
 import pytest
 import torch
 from models import ZOO, build
+from programs_for_timing import simulated
 from torch import Tensor, nn
 
 from ltc_compiler import Config, ProgramBuilder
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
+from ltc_compiler.schedule.machine import estimate
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import PaddedConv1d
@@ -145,6 +147,8 @@ def table() -> str:
 
 
 def row(name: str, program: Program, model: int = 0) -> str:
+    """The line of a model, whose cycles the compiler's own clock counts like the simulator's."""
+    assert simulated(program.image, model_index=model) == estimate(program.image, model)
     spaced, contiguous = (program.cycle_count_per_inference(model, mode) for mode in (True, False))
     interval, code = program.cycle_interval_per_inference(model), program.image.models[model]
     counts = f"{spaced:7} {contiguous:11} {interval:9g} {code.end - code.begin:13}"
