@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from models.zoo import ZOO, Case, build
-from onnx import save
+from onnx import checker, load, save
 from onnx_cases import assert_close, model_of, run_nnir, run_ort
 from test_onnx_operators import recurrent
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Array, Role
@@ -74,12 +75,12 @@ TORCH: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def export(model: nn.Module, x: torch.Tensor, path: Path, dynamo: bool) -> None:
+def export(model: nn.Module, inputs: tuple[Any, ...], path: Path, dynamo: bool) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         version: dict[str, Any] = {"verbose": False} if dynamo else {"opset_version": 17}
-        torch.onnx.export(model, (x,), path, dynamo=dynamo, **version)
+        torch.onnx.export(model, inputs, path, dynamo=dynamo, **version)
 
 
 @pytest.mark.parametrize("dynamo", [False, True], ids=["script", "dynamo"])
@@ -88,7 +89,7 @@ def test_an_export_of_torch_is_taken(name: str, dynamo: bool, tmp_path: Path) ->
     make, shape = TORCH[name]
     torch.manual_seed(0)
     model, x = make().eval(), torch.randn(shape)
-    export(model, x, tmp_path / "model.onnx", dynamo)
+    export(model, (x,), tmp_path / "model.onnx", dynamo)
     nnir = NNIR.from_onnx(tmp_path / "model.onnx")
     given = {nnir.graph.inputs[0].name: x.numpy()}
     with torch.no_grad():
@@ -98,8 +99,120 @@ def test_an_export_of_torch_is_taken(name: str, dynamo: bool, tmp_path: Path) ->
     assert_close(found, run_ort(tmp_path / "model.onnx", given))
 
 
+# Models of the zoo that both exporters of torch take, and the streaming that comes with them: the rest unrolls time,
+# or streams by a form of attention that ONNX does not have.
+SCRIPTED = [
+    "mlp",
+    "mlp_sequence",
+    "arithmetic",
+    "activations",
+    "reductions",
+    "causal_convolutions",
+    "padded_convolution",
+    "causal_attention",
+    "multihead_attention",
+    "in_place",
+    "tcn",
+    "wavenet",
+    "depthwise",
+    "unpadded",
+    "pooling",
+    "running_sum",
+    "difference",
+    "windowed_attention",
+    "transformer_encoder",
+    "causal_heads",
+    "state_space",
+    "lstm_stack",
+    "recurrent_state_lstm",
+    "ode_euler",
+    "ode_midpoint",
+    "ode_rk4",
+    "ode_module",
+    "ode_one_time",
+    "lstm",
+    "lstm_two_layers",
+    "lstm_bidirectional",
+    "lstm_states",
+    "lstm_unbatched",
+    "gru",
+    "gru_state",
+    "rnn_tanh",
+    "rnn_relu",
+    "cell_loop",
+    "gated_ltc_cell",
+    "cfc_pure",
+    "ltc_cell",
+]
+DYNAMO = [
+    "mlp",
+    "arithmetic",
+    "layout",
+    "more_layout",
+    "norms",
+    "strided_convolutions",
+    "attention",
+    "in_place",
+    "constants",
+    "tcn",
+    "transformer_block",
+    "lstm",
+    "gru_state",
+    "cell_loop",
+]
+EXPORTED = [*((n, False) for n in SCRIPTED), *((n, True) for n in DYNAMO)]
+STREAMS = set(["mlp_sequence", "causal_convolutions", "padded_convolution", "tcn", "wavenet", "depthwise", "unpadded", "pooling", "running_sum", "difference", "recurrent_state_lstm", "lstm", "lstm_two_layers", "lstm_unbatched", "gru", "rnn_tanh", "rnn_relu"])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"), EXPORTED, ids=lambda x: x if isinstance(x, str) else "dynamo" if x else ""
+)
+def test_an_exported_model_runs_as_onnxruntime_does(name: str, dynamo: bool, tmp_path: Path) -> None:
+    """In NNIR, and on the machine in plain fp32; step by step it is the same bits as at once."""
+    case = ZOO[name]
+    model, inputs = build(case)
+    export(model, inputs, tmp_path / "model.onnx", dynamo)
+    nnir = NNIR.from_onnx(tmp_path / "model.onnx")
+    tensors = [x.numpy() for x in pytree.tree_leaves(inputs) if x is not None]
+    given = dict(zip((v.name for v in nnir.graph.inputs), tensors, strict=True))
+    expected = run_ort(tmp_path / "model.onnx", given)
+    assert_close(run_nnir(nnir, given), expected)
+    program = nnir.to_program(Config.v80_c6b32(), quick_compile=True)
+    assert_close(as_list(program.to_vm(bit_accurate=False).run(*tensors)), expected)
+    if name in STREAMS:
+        assert case.streaming is not None
+        step, _ = nnir.streaming_transform(case.streaming)
+        whole = as_list(program.to_vm().run(*tensors))
+        assert_steps_equal(step, tensors, case.streaming, whole)
+
+
+def as_list(x: Any) -> list[Array]:
+    return list(x) if isinstance(x, tuple) else [x]
+
+
+def assert_steps_equal(
+    step: NNIR, tensors: list[Array], axes: tuple[int | None, ...], whole: list[Array]
+) -> None:
+    """The machine's outputs step by step are those of the whole sequence, from when they come out."""
+    vm = step.to_program(Config.v80_c6b32(), quick_compile=True).to_vm()
+    steps = next(x.shape[a] for x, a in zip(tensors, axes, strict=True) if a is not None)
+    rows = [
+        as_list(vm.run(*(x if a is None else x.take(t, a) for x, a in zip(tensors, axes, strict=True))))
+        for t in range(steps)
+    ]
+    dims, late = step.graph.output_streaming_dims, step.graph.output_latencies
+    assert dims is not None
+    assert late is not None
+    for k, (axis, behind) in enumerate(zip(dims, late, strict=True)):
+        if axis is None:
+            np.testing.assert_array_equal(rows[-1][k], whole[k])
+        else:
+            found = np.stack([row[k] for row in rows[behind:]], axis)
+            np.testing.assert_array_equal(found, whole[k].take(range(found.shape[axis]), axis))
+
+
 def test_the_exporters_places_are_kept(tmp_path: Path) -> None:
-    export(dense().eval(), torch.randn(3, 5), tmp_path / "model.onnx", dynamo=True)
+    export(dense().eval(), (torch.randn(3, 5),), tmp_path / "model.onnx", dynamo=True)
     nodes = [n for n in NNIR.from_onnx(tmp_path / "model.onnx").graph.nodes if n.op == "linear"]
     assert all(n.source.file.endswith(".py") and n.source.line > 0 for n in nodes)
 
@@ -132,10 +245,34 @@ def test_a_model_goes_out_and_comes_back(case: Case, tmp_path: Path) -> None:
     expected = run_nnir(nnir, given)
     for version in (nnir, NNIR(run_pipeline(nnir.graph))):
         version.to_onnx(tmp_path / "model.onnx")
+        checker.check_model(tmp_path / "model.onnx", full_check=True)
         assert_close(run_ort(tmp_path / "model.onnx", given), expected)
         back = NNIR.from_onnx(tmp_path / "model.onnx")
         assert_close(run_nnir(back, given), expected)
         assert [v.role for v in back.graph.inputs] == [v.role for v in nnir.graph.inputs]
+
+
+STREAMED = [c for c in ZOO.values() if c.streaming]
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in STREAMED])
+def test_a_streamed_model_goes_out_with_its_state(case: Case, tmp_path: Path) -> None:
+    """onnxruntime, fed with the states that it returned, computes each step as NNIR does."""
+    assert case.streaming is not None
+    model, inputs = build(case)
+    step, _ = NNIR(to_nnir(prepare_shape(model, *inputs)[0]).graph).streaming_transform(case.streaming)
+    step.to_onnx(tmp_path / "step.onnx")
+    checker.check_model(tmp_path / "step.onnx", full_check=True)
+    states, rng = step.initial_states(), np.random.default_rng(0)
+    carried: dict[str, Array] = {}
+    count = len(step.graph.outputs)
+    names = [i.name for i in load(tmp_path / "step.onnx").graph.input[len(step.graph.inputs) :]]
+    assert len(names) == len(states)
+    for _ in range(3):
+        given = {v.name: rng.uniform(0.1, 1, v.shape).astype(np.float32) for v in step.graph.inputs}
+        found = run_ort(tmp_path / "step.onnx", {**given, **carried})
+        carried = dict(zip(names, found[count:], strict=True))
+        assert_close(found[:count], as_list(step.run(*given.values(), states=states)))
 
 
 def test_synapses_and_elapsed_times_come_back(tmp_path: Path) -> None:
