@@ -81,6 +81,10 @@ class HostLink:
     def __post_init__(self) -> None:
         _check_fields(self, prefix="host.")
 
+    def transfer_us(self, size: int) -> float:
+        """µs that `size` bytes take one way; 0 for none, which need no transfer."""
+        return self.latency_us + size / self.bytes_per_us if size else 0.0
+
 
 # The fields of Config that are tables of fields.
 TABLES: dict[str, type[Latencies | HostLink]] = {"latency": Latencies, "host": HostLink}

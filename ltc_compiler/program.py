@@ -17,7 +17,7 @@ from ltc_compiler import isa
 from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
-from ltc_compiler.bytecode.ports import model_at
+from ltc_compiler.bytecode.ports import host_bytes, model_at
 from ltc_compiler.bytecode.steps import Axes, streaming_axes
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError
@@ -207,8 +207,7 @@ class Program:
         compute_duration_per_inference_us.
         """
         model, host = self._model(model_index), self.hw_config.host
-        sides = [_transferred(ports) for ports in (model.inputs, model.outputs)]
-        return sum(host.latency_us + size / host.bytes_per_us for size in sides if size)
+        return sum(host.transfer_us(host_bytes(ports)) for ports in (model.inputs, model.outputs))
 
     def end_to_end_duration_per_inference_us(self, model_index: int = 0, spaced: bool = True) -> float:
         """Compute and IO, one after the other: the sum of the two other durations."""
@@ -306,17 +305,12 @@ def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:
     return ports[index]
 
 
-def _transferred(ports: tuple[Port, ...]) -> int:
-    """Bytes between host and accelerator: a bf16 port takes and gives values of 2 bytes."""
-    return sum((2 if port.precision == "bf16" else 4) * math.prod(port.shape) for port in ports)
-
-
 def _model_metrics(model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "instructions": model.end - model.begin,
-        "input_bytes": _transferred(model.inputs),
-        "output_bytes": _transferred(model.outputs),
+        "input_bytes": host_bytes(model.inputs),
+        "output_bytes": host_bytes(model.outputs),
         "state_bytes": sum(4 * math.prod(state.shape) for state in model.states),
     }
 

@@ -202,6 +202,11 @@ def check_state(model: Model, values: Mapping[str, object]) -> list[tuple[State,
         raise StateError(error.what, where=error.where, remedy=error.remedy) from error
 
 
+def host_bytes(ports: Sequence[Port]) -> int:
+    """Bytes that pass between host and accelerator: a bf16 port takes and gives values of 2 bytes, any other 4."""
+    return sum((2 if port.precision == "bf16" else 4) * math.prod(port.shape) for port in ports)
+
+
 def model_at(models: Sequence[Model], index: int) -> Model:
     """The model of that index. Raises InputError with the models that there are."""
     if not 0 <= index < len(models):

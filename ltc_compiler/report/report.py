@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltc_compiler.bytecode import Image
+from ltc_compiler.bytecode.ports import host_bytes
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.report.events import Code, Event, Record, replay
 from ltc_compiler.report.flow import Flow
@@ -69,6 +70,12 @@ class Report:
         """The latency in µs at the configuration's clock."""
         return self.latency / self.config.clock_mhz
 
+    @property
+    def io_us(self) -> float:
+        """The estimate of Program.io_duration_per_inference_us: no part of the latency."""
+        sides = (self.model.inputs, self.model.outputs)
+        return sum(self.config.host.transfer_us(host_bytes(ports)) for ports in sides)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the events, as plain values: what to_json writes."""
         return {
@@ -78,6 +85,7 @@ class Report:
             "spaced": self.spaced,
             "latency_cycles": self.latency,
             "latency_us": self.latency_us,
+            "io_us_estimate": self.io_us,
             "complete": self.complete,
             "ops": self.rows,
             "lines": self.lines,

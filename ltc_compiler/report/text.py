@@ -81,6 +81,10 @@ def report_text(report: Report) -> str:
         parts.append(f"... and {len(report.rows) - SHOWN} more in .rows")
     units = [[str(r["core"]), r["unit"], str(r["busy"]), f"{r['utilisation']:.1%}"] for r in report.units]
     parts.append("\n" + grid(["core", "unit", "busy", "utilisation"], units))
+    both = report.latency_us + report.io_us
+    parts.append(
+        f"\ncompute alone; host IO, an estimate: {report.io_us:.3f} µs more, end to end {both:.3f} µs"
+    )
     return "\n".join(part for part in parts if part)
 
 
