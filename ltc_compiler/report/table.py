@@ -28,7 +28,7 @@ COLUMNS = {
     "critical": "cycles on the critical path; over all rows they add up to the whole inference",
     "share": "of all critical cycles, from 0 to 1",
     "busy": "cycles that beats hold a unit, over all cores",
-    "stalled": "cycles that units were kept waiting, by operands, links, the host or what is still to be read",
+    "stalled": "cycles that units were kept waiting, by operands, links, ports, the host or what is still to be read",
     "bound_by": "what most of its critical cycles went to; off the critical path, the most of busy cycles and waiting",
     "units": "that it runs on",
     "cores": "that it runs on",
