@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +27,7 @@ from ltc_compiler.ir.run import evaluate
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.onnx import __main__ as command
 from ltc_compiler.onnx.registry import operators_markdown
+from ltc_compiler.program import Program
 from ltc_compiler.transforms.pipeline import run_pipeline
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
@@ -276,13 +279,39 @@ def test_the_command_compiles_and_saves(tmp_path: Path, capsys: pytest.CaptureFi
     assert "configuration   tiny_c1b8" in printed
     assert "cycles spaced" in printed
     assert "input 0         (1, 3) " in printed
-    assert Path(output).stat().st_size > 0
+    vm = Program.load(output).to_vm()
+    step, _ = NNIR.from_onnx(path, {"in0": (6, 1, 3)}).streaming_transform(0)
+    x = np.ones((1, 3), np.float32)
+    expected = step.to_program(Config.tiny_c1b8()).to_vm().run(x)
+    assert [y.tobytes() for y in vm.run(x)] == [y.tobytes() for y in expected]
+    assert command.main([*arguments, "--quick"]) == 0
+    capsys.readouterr()
     assert command.main([path]) == 1
     assert "not fixed: in0 (axis 0: time)" in capsys.readouterr().err
     assert command.main([path, "--shape", "in0"]) == 1
     assert "--shape is 'in0'" in capsys.readouterr().err
     assert command.main([path, "--config", "no_such_board", "--shape", "in0=6,1,3"]) == 1
     assert "no_such_board" in capsys.readouterr().err
+
+
+def test_the_command_helps_and_leaves_with_a_status(tmp_path: Path) -> None:
+    """As a process: help names presets and statuses; 2 for wrong usage; 1 and no traceback for a bad file."""
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        words = [sys.executable, "-m", "ltc_compiler.onnx", *arguments]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return done.returncode, done.stdout + done.stderr
+
+    status, text = run("--help")
+    assert status == 0
+    assert all(word in text for word in ("v80_c6b32", "--stream", "exit status", "examples:"))
+    assert run()[0] == run("x.onnx", "--stream", "first")[0] == 2
+    for name in ("bad.onnx", "missing.onnx"):
+        status, text = run(name)
+        assert status == 1
+        assert text.startswith("error: ")
+        assert "Traceback" not in text
 
 
 def test_the_table_of_operators_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:

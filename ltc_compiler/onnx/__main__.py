@@ -18,9 +18,15 @@ from ..transforms.streaming import streaming_transform
 from . import import_onnx
 from .registry import operators_markdown
 
+EPILOG = """examples:
+  python -m ltc_compiler.onnx model.onnx
+  python -m ltc_compiler.onnx gru.onnx --shape x=60,1,8 --stream 0 --output gru.ltcp
+
+exit status: 0 compiled; 1 the model, a file or a configuration is refused, with the reason on stderr; 2 wrong usage"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 1 with the error on stderr."""
+    """Run the command; 0, or 1 with the error on stderr. Leaves with 2 for wrong arguments."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.operators:
@@ -40,15 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m ltc_compiler.onnx", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m ltc_compiler.onnx", description=__doc__.split("\n\n")[0], epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("model", nargs="?", help="the ONNX file")
     parser.add_argument(
-        "--config", default="v80_c6b32", help="a preset's name, or a TOML file (default: v80_c6b32)"
-    )
+        "--config", default="v80_c6b32", metavar="NAME|FILE.toml",
+        help=f"a preset ({', '.join(Config.presets())}), or a TOML file (default: v80_c6b32)",
+    )  # fmt: skip
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=N,N,...",
                         help="the shape of an input with symbolic axes; may be repeated")  # fmt: skip
     parser.add_argument(
         "--stream", type=int, metavar="AXIS", help="compile one step, streamed along this axis"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="take the first schedule: compiles faster, runs slower"
     )
     parser.add_argument("--output", metavar="FILE", help="where to save the program")
     parser.add_argument(
@@ -61,7 +74,7 @@ def _compile(given: argparse.Namespace) -> Program:
     graph = import_onnx(given.model, dict(map(_shape, given.shape)) or None)
     if given.stream is not None:
         graph = streaming_transform(graph, given.stream)
-    return compile_graph(graph, _config(given.config), Path(given.model).stem)
+    return compile_graph(graph, _config(given.config), Path(given.model).stem, quick=given.quick)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
