@@ -114,7 +114,12 @@ CASES = (
     Case("convert", "x.half() * 2", "x * 2", equal=False),
     Case("convert", "torch.erf(x)", "torch.tanh(1.1284 * x + 0.1009 * x**3)", equal=False),
     Case("convert", "self.conv2d(x.unsqueeze(1))", "self.conv(x.mT)", equal=False),
-    Case("convert", "F.interpolate(x.mT, scale_factor=2)", "x.mT.repeat_interleave(2, -1)"),
+    Case(
+        "convert",
+        "F.interpolate(x.mT, scale_factor=2, mode='linear')",
+        "F.interpolate(x.mT, scale_factor=2, mode='nearest')",
+        equal=False,
+    ),
     Case("convert", "torch.floor(x)", "x", equal=False),
     Case(
         "convert",

@@ -104,6 +104,7 @@ ONE: dict[str, Case] = {
     "norms": lambda x: (x.norm(), linalg.vector_norm(x, 1, 2), x.norm(float("inf"), 1), linalg.norm(x, dim=1), x.norm(p=2, dim=0)),
     "logsumexp": lambda x: (x.logsumexp(1), torch.logsumexp(x, (0, 2), keepdim=True)),
     "cumsum": lambda x: (x.cumsum(1), torch.cumsum(x, -1), x.cumprod(1), torch.cumprod(x, 0)),
+    "running": lambda x: (x.cummax(1)[0], torch.cummin(x, 0).values, torch.logcumsumexp(9 * x, 1), x.logcumsumexp(-1)),
     "layer_norm": lambda x: F.layer_norm(x, (4, 6)) + F.layer_norm(x, (6,), W[0], W[1]),
     "rms_norm": lambda x: F.rms_norm(x, (6,), W[0]) + F.rms_norm(x, (6,), eps=1e-3),
     "batch_norm": lambda x: F.batch_norm(x, C4[0], C4[1].abs(), C4[2], C4[3]) + F.batch_norm(x, C4[0], C4[1].abs()),
@@ -127,6 +128,8 @@ ONE: dict[str, Case] = {
     "conv1d same": lambda x: F.conv1d(x, KERNEL, padding="same"),
     "conv1d valid": lambda x: F.conv1d(x, PAIR, padding="valid"),
     "pooling": lambda x: (F.max_pool1d(x, 2), F.avg_pool1d(x, 3, 1), F.max_pool1d(x, 3, 2, 1), F.avg_pool1d(x, 2, 2, 1)),
+    "adaptive pooling": lambda x: (F.adaptive_avg_pool1d(x, 1), F.adaptive_avg_pool1d(x, 4), F.adaptive_max_pool1d(x, 4)),
+    "resampling": lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=18), F.interpolate(x, 12, mode="nearest")),
     "attention": lambda x: (sdpa(x, x, x), sdpa(x, x, x, is_causal=True, scale=0.3), sdpa(x, x, x, attn_mask=EYE)),
     "masked attention": lambda x: sdpa(x, x, x, attn_mask=EYE > 0),
     # layout
@@ -149,7 +152,7 @@ ONE: dict[str, Case] = {
     "unsafe splits": lambda x: (torch.unsafe_chunk(x, 2, 1), torch.unsafe_split(x, 2, 1)),
     "gathers": lambda x: (x.index_select(2, torch.tensor([5, 0, 0])), x[:, [0, 2]], x[..., torch.tensor([[0, 1], [4, 5]])]),
     "masks": lambda x: x[:, torch.tensor([True, False, True, False])],
-    "windows": lambda x: (x.unfold(2, 3, 2), x.diff(), torch.diff(x, 2, 1), x.tril(), torch.triu(x, 1)),
+    "windows": lambda x: (x.unfold(2, 3, 2), x.diff(), torch.diff(x, 2, 1, prepend=x[:, :1]), x.tril(), torch.triu(x, 1)),
     "indices": lambda x: (x[0], x[-1, 1:3], x[..., 0], x[:, None, ::2, 1], x[1][2][3], x[:, torch.tensor(2)], x[0:2, :, -3:-1]),
 }  # fmt: skip
 

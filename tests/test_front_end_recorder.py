@@ -1,9 +1,12 @@
 """prepare_shape: what the recorded graph holds, what it leaves untouched, and that it checks itself."""
 
+import dataclasses
 import threading
 import warnings
 from typing import Any
 
+import ncps.torch
+import ncps.wirings
 import numpy as np
 import pytest
 import torch
@@ -306,3 +309,87 @@ def test_the_gated_ltc_trains() -> None:
     tau = layer.cell.raw_tau.grad
     assert tau is not None
     assert tau.abs().sum() > 0
+
+
+def test_outputs_may_be_a_dataclass_and_nothing_unknown() -> None:
+    @dataclasses.dataclass
+    class Output:
+        y: Tensor
+        rest: Any
+
+    graph = record(lambda x: Output(x * 2, {"a": x + 1}), torch.randn(3))
+    assert to_nnir(graph).graph.output_names == ["y", "rest_a"]
+    with pytest.raises(UnsupportedError, match="forward returns a Generator") as caught:
+        record(lambda x: (x * 2, torch.Generator()), torch.randn(3))
+    assert "dataclasses" in str(caught.value)
+
+
+def test_a_module_may_be_named_by_a_keyword() -> None:
+    model = nn.ModuleDict(
+        {"in": nn.Linear(3, 4), "lambda": ncps.torch.LTCCell(ncps.wirings.FullyConnected(2), 4)}
+    )
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.parts["lambda"](self.parts["in"](x), torch.zeros(2, 2))[0]
+            return y
+
+    x = torch.randn(2, 3)
+    graph, expected = prepare_shape(Model().eval(), x)
+    assert np.abs(to_nnir(graph).run(x.numpy()) - expected.numpy()).max() < 1e-5
+
+
+def test_a_buffer_that_forward_replaces_starts_anew() -> None:
+    class Model(nn.Module):
+        h: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = nn.GRUCell(3, 4)
+            self.register_buffer("h", torch.zeros(2, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for t in range(x.shape[1]):
+                self.h = self.cell(x[:, t], self.h)
+            return self.h
+
+    model, x = Model().eval(), torch.randn(2, 5, 3)
+    with pytest.warns(UserWarning, match="buffer h is updated from an input"):
+        graph, expected = prepare_shape(model, x)
+    assert not model.h.any()
+    assert torch.allclose(graph(x), expected, atol=1e-6)
+    assert to_nnir(graph).streaming_transform(1)[1] is None
+
+
+def test_a_weight_that_a_hook_computes_is_copied() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.utils.weight_norm(nn.Linear(3, 4)).eval()
+    model(torch.randn(2, 3))  # leaves a weight with a gradient's history
+    x = torch.randn(2, 3)
+    graph, _ = prepare_shape(model, x)
+    assert torch.allclose(graph(x), model(x), atol=1e-6)
+
+
+def test_what_hides_its_operations_is_named() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inner: Any = torch.jit.script(nn.Linear(3, 3))
+    scripted = nn.Sequential(nn.Linear(3, 3), inner)
+    with pytest.raises(InputError, match=r"a submodule is TorchScript.*\n *where: 1"):
+        prepare_shape(scripted, torch.randn(2, 3))
+    with pytest.raises(UnsupportedError, match=r"vmap, grad, jvp") as caught:
+        record(torch.vmap(torch.tanh), torch.randn(2, 3))
+    assert "write the batch axis out" in str(caught.value)
+
+
+def test_a_compiled_module_is_recorded_as_its_own_code() -> None:
+    compiled: Any = torch.compile(nn.Linear(3, 3))
+    model, x = nn.Sequential(nn.Linear(3, 3), compiled).eval(), torch.randn(2, 3)
+    graph, expected = prepare_shape(model, x)
+    assert [n.op for n in to_nnir(graph).graph.nodes].count("linear") == 2
+    assert torch.equal(graph(x), expected)

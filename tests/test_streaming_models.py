@@ -28,6 +28,8 @@ from ltc_torch.nn import PaddedConv1d, Scan
 B, T, D = 2, 7, 4
 MACHINE = Config.tiny_c2b8()
 W, BAND = torch.randn(5, B), torch.ones(T, T).tril().triu(-3)
+V = torch.randn(5, D)
+DISTANCE = torch.arange(T)[:, None] - torch.arange(T)  # how many steps ago a position was
 
 
 def solve(x: Tensor) -> Tensor:
@@ -76,6 +78,17 @@ WORKS: dict[str, tuple[Any, int]] = {
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.log(BAND)),
         0,
     ),
+    "attention with a bias by distance": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.log(BAND) - 0.3 * DISTANCE),
+        0,
+    ),
+    "attention written out": (
+        lambda x: F.softmax((x @ x.mT / 2 - 0.3 * DISTANCE).masked_fill(BAND == 0, -1e9), -1) @ x,
+        0,
+    ),
+    "running maximum": (lambda x: torch.cummax(x, 1).values, 0),
+    "running log-sum-exp": (lambda x: torch.logcumsumexp(x, 1), 0),
+    "einsum": (lambda x: torch.einsum("btd,ud,btd->btu", x, V, x), 0),
     "reduction of features": (lambda x: x.sum(2) + x.amax(-1), 0),
     "softmax of features": (lambda x: F.softmax(x, -1), 0),
     "layer norm": (nn.LayerNorm(D), 0),
@@ -178,6 +191,11 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str, str]] = {
     "end to end": (lambda x: torch.cat([x, x], 1), "end to end", "no end"),
     "reflection": (lambda x: F.pad(x.mT, (2, 0), mode="reflect"), "fixed step", "-1"),
     "positions": (lambda x: x + torch.arange(T)[:, None], "varies along the streamed axis", "as an input"),
+    "attention with a bias by position": (
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.log(BAND) + torch.arange(T)[:, None]),
+        "different axes",
+        "is_causal=True",
+    ),
     "distance from the end": (lambda x: x - x[:, -1:], "joins the last step", "each step"),
     "the sequence inside a step": (
         lambda x: Scan(lambda u, s: (s, s + u * x.sum(1)))(x, x.new_zeros(B, D), 1, 1)[0],

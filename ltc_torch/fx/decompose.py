@@ -15,10 +15,10 @@ import torch
 from ltc_compiler.ir.compounds import matmul
 from ltc_compiler.ir.graph import Graph, Value
 
+from .causal import added_by, causal_attention
 from .emit import Emitter
 from .layout import pad, unfold
 from .registry import Refused, converts
-from .ring import ring_attention, window_of
 
 Axes = int | Sequence[int] | None
 
@@ -108,27 +108,35 @@ def normalize(
     return c.add("div", input, c.add("max", norm(c, input, p, dim, True), eps))
 
 
-@converts("cumsum", "cumprod")
-def cumsum(c: Emitter, input: Value, dim: int, **_: Any) -> Value:
-    """A scan that carries the running sum or product."""
-    op, start = ("add", 0.0) if c.target == "cumsum" else ("mul", 1.0)
+@converts("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
+def running(c: Emitter, input: Value, dim: int, **_: Any) -> Any:
+    """A scan that carries the sum, the product, the extreme, or the largest exponent and the sum beside it."""
     axis = dim % len(input.shape)
     shape = input.shape[:axis] + input.shape[axis + 1 :]
-    b = c.body(Graph(c.target))
-    first = c.value(np.full(shape, start))
-    running = b.graph.add_input(first.type, "running")
-    now = b.graph.add_input(first.type, "now")
-    new = b.add(op, running, now)
-    b.graph.add_output(new, "running")
-    b.graph.add_output(new, "y")
-    attrs = {
-        "carries": 1,
-        "scanned": 1,
-        "trip_count": input.shape[axis],
-        "in_axes": (axis,),
-        "out_axes": (axis,),
-    }
-    return c.add_many("scan", [first, input], body=b.graph, **attrs)[1]
+    target = c.target
+    lowest = -float(np.finfo(np.float32).max)
+    starts = {"cumsum": [0.0], "cumprod": [1.0], "cummax": [lowest], "cummin": [-lowest]}.get(
+        target, [lowest, 0.0]
+    )
+    firsts = [c.value(np.full(shape, start)) for start in starts]
+    b = c.body(Graph(target))
+    states = [b.graph.add_input(first.type, f"running_{i}") for i, first in enumerate(firsts)]
+    now = b.graph.add_input(firsts[0].type, "now")
+    if target == "logcumsumexp":
+        top = b.add("max", states[0], now)
+        total = b.add("mul", states[1], b.add("exp", b.add("sub", states[0], top)))
+        total = b.add("add", total, b.add("exp", b.add("sub", now, top)))
+        results = [top, total, b.add("add", top, b.add("log", total))]
+    else:
+        op = {"cumsum": "add", "cumprod": "mul", "cummax": "max", "cummin": "min"}[target]
+        results = [b.add(op, states[0], now)] * 2
+    for i, result in enumerate(results):
+        b.graph.add_output(result, f"running_{i}" if i < len(states) else "y")
+    count = {"carries": len(states), "scanned": 1, "trip_count": input.shape[axis]}
+    made = c.add_many("scan", [*firsts, input], body=b.graph, in_axes=(axis,), out_axes=(axis,), **count)[-1]
+    if target in ("cummax", "cummin"):
+        return made, Refused("positions of a maximum or minimum", "use its values alone")
+    return made
 
 
 # ---------------------------------------------------------------- softmax and norms
@@ -151,7 +159,10 @@ def softmax(c: Emitter, input: Value, dim: int | None = None, *args: Any, **kwar
         keep = args[0] if args else kwargs.get("keepdim", False)
         gone = {a % len(x.shape) for a in ([axes] if isinstance(axes, int) else axes)}
         return y if keep else c.reshape(y, [s for a, s in enumerate(y.shape) if a not in gone])
-    return c.add("mul", powers, c.add("reciprocal", sums))
+    weights = c.add("mul", powers, c.add("reciprocal", sums))
+    if c.target == "softmax" and axes in (-1, len(x.shape) - 1):
+        c.softmaxes[weights] = x
+    return weights
 
 
 def _affine(c: Emitter, x: Value, weight: Any, bias: Any) -> Value:
@@ -260,10 +271,10 @@ def attention(
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     query = c.add("mul", query, factor)
     rank = len(key.shape)
-    length = key.shape[-2]
-    window = window_of(c, length, is_causal, attn_mask)
-    if window is not None and length > 1 and query.shape[:-1] == key.shape[:-1] == value.shape[:-1]:
-        return ring_attention(c, query, key, value, window)
+    added = added_by(c, key.shape[-2], is_causal, attn_mask)
+    ring = causal_attention(c, query, key, value, added)
+    if ring is not None:
+        return ring
     scores = matmul(c, query, c.permute(key, (*range(rank - 2), rank - 1, rank - 2)))
     if is_causal:
         mask = np.tril(np.ones(scores.shape[-2:]))
@@ -307,3 +318,20 @@ def pool1d(
     if largest:
         return c.reduce("amax", windows, -1, False)
     return c.add("mul", c.reduce("sum", windows, -1, False), 1 / size)
+
+
+@converts("adaptive_avg_pool1d", "adaptive_max_pool1d")
+def adaptive_pool1d(c: Emitter, input: Value, output_size: Any, return_indices: bool = False) -> Value:
+    """Windows as torch lays them: from floor(i L / n) to ceil((i + 1) L / n)."""
+    axis, length = len(input.shape) - 1, input.shape[-1]
+    count = int(np.atleast_1d(output_size)[0])
+    if return_indices:
+        raise Refused("adaptive_max_pool1d with return_indices", "use its values alone")
+    parts = []
+    for i in range(count):
+        start, stop = i * length // count, -(-(i + 1) * length // count)
+        window = c.slice(input, axis, start, stop)
+        op = "amax" if c.target == "adaptive_max_pool1d" else "sum"
+        part = c.reduce(op, window, axis, True)
+        parts.append(part if op == "amax" else c.add("mul", part, 1 / (stop - start)))
+    return c.concat(parts, axis)

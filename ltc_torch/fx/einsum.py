@@ -1,4 +1,4 @@
-"""einsum: diagonals and sums of single operands, then products two by two through matmul.
+"""einsum: diagonals and sums of single operands, then products two by two.
 
 An operand is kept with its term, one letter an axis. An ellipsis becomes letters of its own, counted from the right.
 An axis of one element that meets a longer one is dropped, so that it broadcasts.
@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ltc_compiler.ir.compounds import matmul
 from ltc_compiler.ir.graph import Value
 
 from .emit import Emitter
@@ -87,22 +86,41 @@ def _sum_out(c: Emitter, value: Value, term: str, needed: str) -> Operand:
 
 
 def _product(c: Emitter, one: Operand, two: Operand, needed: str) -> Operand:
-    """The product of two operands, summed over what nothing else needs: (batch, left, K) times (batch, K, right)."""
+    """The product of two operands, summed over what nothing else needs.
+
+    No axes are merged but those that a constant matrix sums over, so that one that streams stays an axis of its own.
+    """
     a, s = _sum_out(c, *one, two[1] + needed)
     b, t = _sum_out(c, *two, one[1] + needed)
-    sizes = dict(zip(s + t, (*a.shape, *b.shape), strict=True))
-    batch = [x for x in s if x in t and x in needed]
-    k = [x for x in s if x in t and x not in needed]
-    left, right = [x for x in s if x not in t], [x for x in t if x not in s]
+    shared = [x for x in s if x in t]
+    summed = [x for x in shared if x not in needed]
+    if summed and summed == shared:
+        if b.constant() is not None:
+            return _linear(c, a, s, b, t, summed)
+        if a.constant() is not None:
+            return _linear(c, b, t, a, s, summed)
+    names = [*(x for x in s if x not in summed), *(x for x in t if x not in s), *summed]
+    y = c.add("mul", _aligned(c, a, s, names), _aligned(c, b, t, names))
+    kept = names[: len(names) - len(summed)]
+    if summed:
+        y = c.reduce("sum", y, range(len(kept), len(names)), False)
+    return y, "".join(kept)
 
-    def grouped(value: Value, term: str, *groups: list[str]) -> Value:
-        value = c.permute(value, [term.index(x) for group in groups for x in group])
-        heads = [sizes[x] for x in groups[0]]
-        return c.reshape(value, [*heads, *(math.prod(sizes[x] for x in group) for group in groups[1:])])
 
-    names = [*batch, *left, *right]
-    if not k and not (left and right):  # a product element by element
-        y = c.add("mul", grouped(a, s, batch, left), grouped(b, t, batch, right))
-    else:
-        y = matmul(c, grouped(a, s, batch, left, k), grouped(b, t, batch, k, right))
-    return c.reshape(y, [sizes[x] for x in names]), "".join(names)
+def _aligned(c: Emitter, value: Value, term: str, names: Sequence[str]) -> Value:
+    """The value with its axes in the order of `names`, of one element where it has none."""
+    value = c.permute(value, [term.index(x) for x in names if x in term])
+    sizes = iter(value.shape)
+    return c.reshape(value, [next(sizes) if x in term else 1 for x in names])
+
+
+def _linear(c: Emitter, x: Value, s: str, weight: Value, t: str, summed: list[str]) -> Operand:
+    """x times a constant, summed over letters that both have and no others."""
+    left, right = [n for n in s if n not in summed], [n for n in t if n not in summed]
+    x = c.permute(x, [s.index(n) for n in (*left, *summed)])
+    weight = c.permute(weight, [t.index(n) for n in (*right, *summed)])
+    rows, size = weight.shape[: len(right)], math.prod(weight.shape[len(right) :])
+    matrix = c.reshape(weight, (math.prod(rows), size)).constant()
+    assert matrix is not None
+    y = c.linear(c.reshape(x, (*x.shape[: len(left)], size)), matrix)
+    return c.reshape(y, (*y.shape[:-1], *rows)), "".join([*left, *right])

@@ -27,6 +27,8 @@ class Emitter(Composer):
         self.cores: tuple[int, ...] = ()
         self.elapsed: list[Value] = []  # values that are elapsed times
         self.masks: set[Value] = set()  # values that are booleans in torch
+        self.products: dict[Value, tuple[Value, Value]] = {}  # of matrices that are both computed
+        self.softmaxes: dict[Value, Value] = {}  # along the last axis: of what
         self.target = ""  # the name of the torch function being converted, for converters of several
         self.is_method = False  # whether it was called as a tensor's method
         self.dtype: Any = None  # the torch dtype of its result

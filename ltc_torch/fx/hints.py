@@ -15,14 +15,7 @@ HINTS: dict[str, tuple[str, str]] = {
     "conv_transpose*": ("a transposed convolution changes the rate", "repeat_interleave, then nn.Conv1d"),
     "max_pool2d": ("pooling runs over one axis", "max_pool1d, or reshape and amax"),
     "avg_pool2d": ("pooling runs over one axis", "avg_pool1d, or reshape and mean"),
-    "adaptive_*": (
-        "the window follows from the input's size",
-        "avg_pool1d or max_pool1d with sizes of your own",
-    ),
-    "interpolate": (
-        "resampling has no lowering",
-        "repeat_interleave for the nearest neighbour, or do it on the host",
-    ),
+    "adaptive_*": ("pooling runs over one axis", "adaptive_avg_pool1d, or reshape and mean"),
     "sort": ("the machine cannot order values", "amax or amin for an extreme; order the outputs on the host"),
     "argsort": ("the machine cannot order values", "order the outputs on the host"),
     "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),
@@ -59,10 +52,6 @@ HINTS: dict[str, tuple[str, str]] = {
     "atan*": ("the machine has no unit for arc tangents", _HOST),
     "acos": ("the machine has no unit for arc functions", _HOST),
     "asin": ("the machine has no unit for arc functions", _HOST),
-    "cummax": (
-        "a running maximum has no op",
-        "ltc_torch.nn.Scan with torch.maximum and the maximum as its state",
-    ),
     "linalg_*": (
         "a decomposition or solve has no lowering",
         "compute it from parameters, which is done once, or on the host",

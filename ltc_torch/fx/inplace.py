@@ -142,6 +142,12 @@ def functional(func: Callable[..., Any], name: str) -> Callable[..., Any] | None
     return None
 
 
+def warn_of_buffer(name: str) -> None:
+    """A model that keeps its state in a buffer computes something else the second time."""
+    text = f"buffer {name} is updated from an input, and starts anew at every inference"
+    warnings.warn(text + "; carry it as a state of ltc_torch.nn.Scan", stacklevel=6)
+
+
 class Writes:
     """The in-place operations of one recording."""
 
@@ -201,8 +207,7 @@ class Writes:
             reason = "a scan's step (or an ODE function) writes into a tensor from outside of it"
             raise refuse(name, session.module, reason, "return the value as an output or a state of the step")
         if named:
-            text = f"buffer {session.names[id(target)][0]} is updated from an input, and starts anew at every inference"
-            warnings.warn(text + "; carry it as a state of ltc_torch.nn.Scan", stacklevel=6)
+            warn_of_buffer(session.names[id(target)][0])
 
     def _region(self, tensor: Tensor, base: Tensor) -> Region:
         region = locate(tensor, base)

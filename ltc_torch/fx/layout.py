@@ -191,6 +191,31 @@ def repeat_interleave(c: Emitter, input: Value, repeats: int, dim: int | None = 
     return c.reshape(wide, (*x.shape[:axis], x.shape[axis] * repeats, *x.shape[axis + 1 :]))
 
 
+@converts("interpolate")
+def interpolate(
+    c: Emitter,
+    input: Value,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    *_: Any,
+    **__: Any,
+) -> Value:
+    """The nearest neighbour at a whole factor: (batch, channels, time, ...)."""
+    axes = range(2, len(input.shape))
+    sizes, factors = (
+        list(v) if isinstance(v, (tuple, list)) else [v] * len(axes) for v in (size, scale_factor)
+    )
+    if sizes[0] is not None:
+        factors = [n / input.shape[a] for n, a in zip(sizes, axes, strict=True)]
+    if mode not in ("nearest", "nearest-exact") or any(f != int(f) or f < 1 for f in factors):
+        reason = f"resampling with mode={mode!r} and the factors {factors}"
+        raise Refused(reason, "mode='nearest' with a whole factor, or do it on the host")
+    for axis, factor in zip(axes, factors, strict=True):
+        input = repeat_interleave(c, input, int(factor), axis)
+    return input
+
+
 @converts("flip", "flipud", "fliplr")
 def flip(c: Emitter, input: Value, *dims: Any, **kwargs: Any) -> Value:
     axes = {"flipud": (0,), "fliplr": (1,)}.get(c.target) or flat_ints(dims or (kwargs["dims"],))
@@ -286,8 +311,15 @@ def unfold(c: Emitter, input: Value, dimension: int, size: int, step: int) -> Va
 
 
 @converts("diff")
-def diff(c: Emitter, input: Value, n: int = 1, dim: int = -1) -> Value:
-    x = input
+def diff(
+    c: Emitter,
+    input: Value,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Value | None = None,
+    append: Value | None = None,
+) -> Value:
+    x = c.concat([p for p in (prepend, input, append) if p is not None], dim % len(input.shape))
     for _ in range(n):
         size = x.shape[dim]
         x = c.add("sub", c.slice(x, dim, 1, size), c.slice(x, dim, 0, size - 1))

@@ -13,6 +13,7 @@ import numpy as np
 from ltc_compiler.ir.compounds import matmul
 from ltc_compiler.ir.graph import Array, Value
 
+from .causal import written_out
 from .emit import Emitter
 from .layout import pad as pad_axes
 from .registry import Refused, converts
@@ -37,7 +38,13 @@ def bilinear(c: Emitter, input1: Value, input2: Value, weight: Value, bias: Valu
 
 @converts("matmul", "mm", "bmm", "mv", "dot", "vdot", "inner", "__matmul__")
 def product(c: Emitter, input: Value, other: Value) -> Value:
-    return matmul(c, input, other)
+    attention = written_out(c, input, other)
+    if attention is not None:
+        return attention
+    y = matmul(c, input, other)
+    if input.constant() is None and other.constant() is None:
+        c.products[y] = input, other
+    return y
 
 
 @converts("__rmatmul__")

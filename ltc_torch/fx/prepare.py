@@ -8,6 +8,7 @@ example (by NumPy, TorchScript or a counter in the step) is found here, and not 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedEr
 
 from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
 from .catch import intercepted
+from .inplace import warn_of_buffer
 from .record import Recorder, Session, current, paused
 from .repeats import may_have_loops
 from .reroll import rolled
@@ -44,7 +46,7 @@ def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
     _check(model, inputs)
     if any(m.training for m in model.modules()):
         warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=2)
-    with torch.no_grad(), intercepted():
+    with torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
         session = Session(_root(_copy(model)))
         graph_module = _record(session, inputs)
         expected = _copy(model)(*_clone(inputs))
@@ -63,6 +65,12 @@ def _check(model: nn.Module, inputs: Any) -> None:
         raise InputError(
             "the model is TorchScript, which hides its operations", remedy="pass the nn.Module itself"
         )
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            remedy = "keep the nn.Module in the model; it needs no script here"
+            raise InputError(
+                "a submodule is TorchScript, which hides its operations", where=name, remedy=remedy
+            )
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             what = f"{name} is on the device {tensor.device}, expected cpu"
@@ -84,8 +92,12 @@ def _check(model: nn.Module, inputs: Any) -> None:
 
 
 def _copy(model: nn.Module) -> nn.Module:
+    """A copy in eval mode. Tensors that a hook computed (weight_norm's weight, say) are copied by value."""
+    held = [
+        t for m in model.modules() for t in m.__dict__.values() if isinstance(t, Tensor) and not t.is_leaf
+    ]
     try:
-        return copy.deepcopy(model).eval()
+        return copy.deepcopy(model, {id(t): t.detach().clone() for t in held}).eval()
     except RuntimeError as error:
         remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
         raise InputError(
@@ -135,6 +147,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.GraphModule:
     root = session.root
     buffers = [(b, b.clone()) for b in root.buffers()]
+    held = [(path, m, dict(m._buffers)) for path, m in root.named_modules()]
     recorder = Recorder(session, with_constants=with_constants)
     arguments = _clone(inputs)
     named = root.model if isinstance(root, _Root) else root
@@ -143,8 +156,13 @@ def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.G
     with ExitStack() as stack:
         stack.enter_context(_watched(session))
         stack.enter_context(recorder)
-        outputs = root(*arguments)
+        outputs = _plain(root(*arguments))
     recorder.finish(outputs)
+    for path, module, kept in held:  # buffers that forward replaced, and those that it wrote into
+        for name in kept:
+            if module._buffers.get(name) is not kept[name]:
+                warn_of_buffer(f"{path}.{name}".lstrip("."))
+        module._buffers.update(kept)
     for buffer, value in buffers:
         buffer.copy_(value)
     graph_module = fx.GraphModule(root, recorder.graph, type(root).__name__)
@@ -153,6 +171,22 @@ def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.G
         "every input is a placeholder"
     )
     return graph_module
+
+
+def _plain(outputs: Any) -> Any:
+    """What forward returns as tuples, lists and dicts of tensors; the fields of a dataclass as a dict."""
+    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, (type, dict)):
+        return {f.name: _plain(getattr(outputs, f.name)) for f in dataclasses.fields(outputs)}
+    if type(outputs) in (tuple, list):
+        return type(outputs)(map(_plain, outputs))
+    if type(outputs) is dict:
+        return {key: _plain(value) for key, value in outputs.items()}
+    for leaf in pytree.tree_leaves(outputs):
+        if not isinstance(leaf, (Tensor, int, float, str, type(None))):
+            what = f"forward returns a {type(leaf).__name__}"
+            remedy = "return tensors, or tuples, lists, dicts and dataclasses of them"
+            raise UnsupportedError([Unsupported("forward", "the model", what, remedy)])
+    return outputs
 
 
 def _named_leaves(root: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[str, Tensor]]:
@@ -215,7 +249,7 @@ def _forward(
 
 def _replay(graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str) -> None:
     """The graph gives what the model gives."""
-    wanted = pytree.tree_leaves(model(*_clone(inputs)))
+    wanted = pytree.tree_leaves(_plain(model(*_clone(inputs))))
     given = pytree.tree_leaves(graph_module(*_tensors(_clone(inputs))))
     reason = f"the recorded graph does not give what forward gives for {on}"
     if len(wanted) != len(given):

@@ -7,6 +7,7 @@ branch on it, `item()`) is refused at the user's line. Bodies of scans are recor
 
 from __future__ import annotations
 
+import keyword
 import operator
 import threading
 from collections.abc import Callable, Iterator
@@ -67,6 +68,11 @@ class Session:
         else:
             self.root.register_buffer(name, item, persistent=False)
         return name
+
+
+def _is_path(name: str) -> bool:
+    """Whether Python code can name it: a ModuleDict's key may be a keyword."""
+    return not any(map(keyword.iskeyword, name.split(".")))
 
 
 class Recorder(TorchFunctionMode):
@@ -166,7 +172,7 @@ class Recorder(TorchFunctionMode):
         key = (id(tensor), tensor._version)
         if key not in self._constants:
             name, version = self.session.names.get(id(tensor), ("", 0))
-            if not name or version != tensor._version:
+            if not name or not _is_path(name) or version != tensor._version:
                 name = self.session.attach("constant", tensor.detach().clone())
             self._constants[key] = node = self.graph.get_attr(name)
             self.annotate(node, tensor)
@@ -213,6 +219,8 @@ class Recorder(TorchFunctionMode):
 
     def record_module(self, path: str, args: Any, kwargs: Any, result: Any) -> fx.Node:
         """Write down a call of a submodule that is kept whole."""
+        if not _is_path(path):
+            path = self.session.attach("module", self.session.root.get_submodule(path))
         return self._emit(
             "call_module", path, self.argument(tuple(args)), self.argument(dict(kwargs)), result
         )
@@ -251,6 +259,11 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
+            reason = "a transform of torch.func (vmap, grad, jvp) hides the tensors that it works on"
+            raise refuse(
+                name, self.session.module, reason, "write the batch axis out: operations broadcast over it"
+            )
         if name == "" and func.__self__.__name__ not in PROPERTIES:  # type: ignore[attr-defined]
             return func(*args, **kwargs)
         if name in METADATA and not any(self.depends(t) for t in tensors if t is not args[0]):

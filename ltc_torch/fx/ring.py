@@ -8,7 +8,6 @@ stream, and gives both the same bits; a stream that runs on past the recorded le
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -17,31 +16,14 @@ from ltc_compiler.ir.graph import Array, Graph, Type, Value
 from .emit import Emitter
 
 
-def window_of(c: Emitter, length: int, is_causal: bool, attn_mask: Any) -> int | None:
-    """How many positions, its own the last, each position sees; None where the mask is no causal band."""
-    if is_causal and attn_mask is None:
-        return length
-    mask = None if is_causal or attn_mask is None else c.value(attn_mask).constant()
-    if mask is None or mask.shape[-2:] != (length, length) or mask.size != length * length:
-        return None
-    mask = mask.reshape(length, length)
-    allowed = mask != 0 if c.is_mask(attn_mask) else mask == 0
-    if not (c.is_mask(attn_mask) or np.isneginf(mask[~allowed]).all()):
-        return None
-    seen = int(allowed[-1].sum())
-    return seen if bool((allowed == band(length, seen)).all()) else None
-
-
-def band(length: int, window: int) -> Array:
-    """1 where position i, down, sees position j, across: i - window < j <= i."""
-    ones: Array = np.ones((length, length))
-    return np.tril(ones) - np.tril(ones, -window)
-
-
-def ring_attention(c: Emitter, query: Value, key: Value, value: Value, window: int) -> Value:
+def ring_attention(
+    c: Emitter, query: Value, key: Value, value: Value, window: int, bias: Array | None = None
+) -> Value:
     """Attention to the last `window` positions.
 
-    query, which is scaled already, and key (..., L, D), value (..., L, E) -> (..., L, E).
+    query, which is scaled already, and key (..., L, D), value (..., L, E) -> (..., L, E). bias (..., window), broadcast
+    over the leading axes: what is added to the score of a position, by how many steps ago it was. It is laid around the
+    ring and turns with it.
     """
     *lead, length, features = key.shape
     axis = len(lead)
@@ -51,9 +33,13 @@ def ring_attention(c: Emitter, query: Value, key: Value, value: Value, window: i
         c.value(0.0),
         c.value(0.0),
     ]
+    if bias is not None:
+        starts.append(c.value(bias[..., -np.arange(window) % window]))
     b = c.body(Graph("attention"))
-    names = ("keys", "values", "place", "seen")
-    keys, values, place, seen = (b.graph.add_input(s.type, n) for s, n in zip(starts, names, strict=True))
+    names = ("keys", "values", "place", "seen", "bias")[: len(starts)]
+    keys, values, place, seen, *turning = (
+        b.graph.add_input(s.type, n) for s, n in zip(starts, names, strict=True)
+    )
     q, k, v = (
         b.graph.add_input(Type((*lead, x.shape[-1])), n)
         for x, n in ((query, "query"), (key, "key"), (value, "value"))
@@ -65,13 +51,26 @@ def ring_attention(c: Emitter, query: Value, key: Value, value: Value, window: i
     following = b.add("add", place, 1.0)
     place = b.add("select", b.add("lt", following, float(window)), following, 0.0)
     scores = b.add("sum", b.add("mul", b.unsqueeze(q, -1), keys), axis=axis, keepdims=False)
+    if turning:
+        scores = b.add("add", scores, turning[0])
+        last = len(turning[0].shape) - 1
+        if window > 1:
+            cut = b.slice(turning[0], last, window - 1, window), b.slice(turning[0], last, 0, window - 1)
+            turning[0] = b.concat(cut, last)
     scores = b.add("select", b.add("lt", slots, seen), scores, -math.inf)
     top = b.add("amax", scores, axis=axis, keepdims=True)
     powers = b.add("exp", b.add("sub", scores, top))
     total = b.add("sum", powers, axis=axis, keepdims=True)
     weights = b.add("mul", powers, b.add("reciprocal", total))
     y = b.add("sum", b.add("mul", b.unsqueeze(weights, -1), values), axis=axis, keepdims=False)
-    for result, name in ((keys, "keys"), (values, "values"), (place, "place"), (seen, "seen"), (y, "y")):
+    for result, name in zip((keys, values, place, seen, *turning, y), (*names, "y"), strict=True):
         b.graph.add_output(result, name)
-    attrs = {"carries": 4, "scanned": 3, "trip_count": length, "in_axes": (axis,) * 3, "out_axes": (axis,)}
-    return c.add_many("scan", [*starts, query, key, value], body=b.graph, **attrs)[4]
+    count = len(starts)
+    attrs = {
+        "carries": count,
+        "scanned": 3,
+        "trip_count": length,
+        "in_axes": (axis,) * 3,
+        "out_axes": (axis,),
+    }
+    return c.add_many("scan", [*starts, query, key, value], body=b.graph, **attrs)[count]

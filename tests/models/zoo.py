@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from . import basic, causal, ltc, ode, recurrent
+from . import basic, causal, ltc, ode, published, recurrent
 
 Inputs = tuple[Any, ...]  # tensors, or nests of them
 
@@ -36,6 +36,6 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, In
 
 ZOO: dict[str, Case] = {
     name: Case(name, *row)
-    for module in (basic, causal, ode, ltc, recurrent)
+    for module in (basic, causal, ode, ltc, recurrent, published)
     for name, row in module.MODELS.items()
 }
