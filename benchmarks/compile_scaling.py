@@ -120,7 +120,7 @@ CASES: dict[str, Case] = {
     "ltc-32, 100 steps": Case(partial(ltc, 32), (100, 1, 8)),
     "ltc-32, 1000 steps": Case(partial(ltc, 32), (1000, 1, 8), limit=20),
     "ltc-32, 10000 steps": Case(partial(ltc, 32), (10000, 1, 8)),
-    "cnn-3x64, 1000 steps": Case(partial(Causal, 64), (1, 64, 1000), limit=20),
+    **{f"cnn-3x64, {n} steps": Case(partial(Causal, 64), (1, 64, n)) for n in (100, 400)},
     "euler-64, 1000 steps": Case(partial(Solve, 64, 1000, "euler"), (1, 64)),
     "rk4-64, 1000 steps": Case(partial(Solve, 64, 1000, "rk4"), (1, 64)),
 }

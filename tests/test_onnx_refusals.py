@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import parser, save
+from onnx import TensorProto, parser, save
 from onnx_cases import Case, Const, ints, model_of
 from test_onnx_operators import recurrent
 
@@ -39,7 +41,7 @@ main (float[2,3] x) => (float[2,3] y, float[2,3] z) {
     assert [e.node for e in caught.value.entries] == ["Floor a", "Erf y", "Sin q"]
     message = str(caught.value)
     assert message.startswith("3 operations cannot be lowered")
-    assert "where: y  Erf in model.onnx" in message
+    assert "where: y  Erf(b) in model.onnx" in message
     assert "remedy: Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken" in message
 
 
@@ -65,6 +67,14 @@ REFUSED = [
         "several updates",
     ),
     (Case("GatherND", [(4, 3), Const([[4]], np.int64)]), "out of range"),
+    (
+        Case("QuantizeLinear", [(3,), Const(0.1), Const(1, np.uint8)]),
+        "quantised(.|\n)*export it before quantisation",
+    ),
+    (Case("DequantizeLinear", [(3,), Const(0.1)]), "quantised"),
+    (Case("Resize", [(1, 1, 4), None, Const([1.0, 1.0, 2.0])]), "changes the rate of the sequence"),
+    (Case("NonZero", [(3,)]), "depends on the data"),
+    (recurrent("LSTM", attrs={"activations": ["Sigmoid"]}), "activations"),
     (Case("TopK", [(3,), ints(2)], outputs=2), "sorting depends on the data"),
     (Case("RandomNormalLike", [(3,)]), "there is no converter for this operator"),
     (Case("Pad", [(2,), ints(1 << 40, 0)]), "elements"),
@@ -79,6 +89,26 @@ def test_a_setting_is_refused(case: Case, message: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=message) as caught:
         NNIR.from_onnx(tmp_path / "model.onnx")
     assert all(e.where.endswith("in model.onnx") for e in caught.value.entries)
+
+
+def test_a_computed_condition_is_refused_with_its_rewrite(tmp_path: Path) -> None:
+    path = write("""
+main (float[3] x, bool c) => (float[3] y) {
+  y = If (c) <then_branch = a () => (float[3] p) { p = Neg (x) }, else_branch = b () => (float[3] q) { q = Exp (x) }>
+}
+""", tmp_path)  # fmt: skip
+    with pytest.raises(
+        UnsupportedError, match=r"computed from an input(.|\n)*If\(c\)(.|\n)*choose with Where"
+    ):
+        NNIR.from_onnx(path)
+
+
+def test_sequence_lengths_shorter_than_the_sequence_are_refused(tmp_path: Path) -> None:
+    case = recurrent("GRU")
+    operands = [*case.operands, *[None] * (4 - len(case.operands)), Const([5, 3], np.int32)]
+    save(model_of(replace(case, operands=operands))[0], tmp_path / "model.onnx")
+    with pytest.raises(UnsupportedError, match="sequence_lens shorter than the sequence"):
+        NNIR.from_onnx(tmp_path / "model.onnx")
 
 
 def test_a_random_constant_is_refused(tmp_path: Path) -> None:
@@ -149,6 +179,43 @@ def test_a_file_that_is_no_model(data: bytes, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no valid ONNX model") as caught:
         NNIR.from_onnx(path)
     assert caught.value.__suppress_context__
+
+
+def tensor_file(folder: Path, **fields: Any) -> Path:
+    """x * w, with w as an initializer of these fields."""
+    model = parser.parse_model(HEAD + "main (float[3] x) => (float[3] y) { y = Mul (x, w) }")
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, **fields)
+    if fields.get("data_location"):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "w.bin"
+    model.graph.initializer.append(tensor)
+    path = folder / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_weights_in_a_file_of_their_own(tmp_path: Path) -> None:
+    path = tensor_file(tmp_path, dims=[3], data_location=TensorProto.EXTERNAL)
+    with pytest.raises(ModelFileError, match=r"w\.bin"):
+        NNIR.from_onnx(path)
+    (tmp_path / "w.bin").write_bytes(np.arange(2, dtype=np.float32).tobytes())
+    with pytest.raises(ModelFileError, match="no valid ONNX model"):
+        NNIR.from_onnx(path)
+    (tmp_path / "w.bin").write_bytes(np.arange(3, dtype=np.float32).tobytes())
+    np.testing.assert_array_equal(NNIR.from_onnx(path).run(np.full(3, 2.0)), [0, 2, 4])
+    path.write_bytes(path.read_bytes().replace(b"w.bin", b"../wb"))
+    with pytest.raises(ModelFileError, match="outside"):
+        NNIR.from_onnx(path)
+
+
+def test_a_size_without_data_takes_no_memory(tmp_path: Path) -> None:
+    for fields in (
+        {"dims": [1 << 40]},
+        {"dims": [1 << 40], "raw_data": bytes(12)},
+        {"dims": [-3], "raw_data": bytes(12)},
+    ):
+        with pytest.raises(ModelFileError):
+            NNIR.from_onnx(tensor_file(tmp_path, **fields))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ COUNTER = Refused("it reads the iteration number of a loop", "Scan over the axis
 
 
 def _if(importer: Importer, scope: Scope, call: Call) -> Results:
+    if isinstance(call.tensor(0), Value):
+        raise Refused(
+            "its condition is computed from an input", "compute both branches and choose with Where"
+        )
     chosen = bool(call.array(0, "the condition").reshape(()))
     branch = call.attr("then_branch" if chosen else "else_branch")
     inner = scope.child(call.c)

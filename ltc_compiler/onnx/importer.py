@@ -27,6 +27,7 @@ from .standard import function_of
 
 NODES_LIMIT = 100_000  # nodes that one import may visit, calls of functions included
 DEPTH_LIMIT = 40  # functions and bodies within each other
+SHOWN_INPUTS = 6  # of a node, by name, in errors
 ONNX_DOMAINS = ("", "ai.onnx")
 MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, AttributeError)
 
@@ -226,9 +227,10 @@ class Importer:
         return [inner.find(name) if result else None for name, result in wanted]
 
     def _source(self, node: Any) -> Source:
-        """The node's name, and the user's line if the exporter wrote it down."""
+        """The node's name and inputs, and the user's line if the exporter wrote it down."""
         name = node.name or next((o for o in node.output if o), "")
-        text = f"{node.op_type} in {self.file}"
+        inputs = [*node.input[:SHOWN_INPUTS], *(["..."] if len(node.input) > SHOWN_INPUTS else [])]
+        text = f"{node.op_type}({', '.join(inputs)}) in {self.file}"
         for item in node.metadata_props:
             lines = (
                 re.findall(r'File "([^"]+)", line (\d{1,9})', item.value) if "stack_trace" in item.key else []

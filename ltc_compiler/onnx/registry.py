@@ -28,7 +28,16 @@ STRUCTURED = {
 }
 
 # Known operators that have no converter: the reason, and the rewrite that works.
+_INTEGERS = (
+    "quantised to whole numbers; the machine computes in bf16, fp8 and fp32",
+    "export it before quantisation",
+)
+_RATE = ("it changes the rate of the sequence", "resample outside of the model")
 REFUSED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"), _INTEGERS),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"), _INTEGERS),
+    **dict.fromkeys(("Resize", "Upsample"), _RATE),
+    "OneHot": ("its indices are whole numbers that are computed", "make the one-hot vector an input"),
     "Erf": (
         "the machine has no unit for the error function alone",
         "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken",
