@@ -99,7 +99,11 @@ def random_inputs(rng: np.random.Generator, graph: Graph) -> list[Array]:
 
 
 def _grow(b: _Builder, count: int) -> None:
-    kinds = [k for k, (names, _) in _GROW.items() if any(map(b.allowed, names))]
+    kinds = [
+        k
+        for k, (names, _) in _GROW.items()
+        if any(map(b.allowed, names)) and (b.streamable or k not in ("turned", "cut"))
+    ]
     made = attempts = 0
     while made < count and attempts < 20 * count:
         attempts += 1
@@ -111,8 +115,9 @@ def _grow(b: _Builder, count: int) -> None:
 
 
 def _last_step(b: _Builder, value: Value) -> None:
-    if value.type.rank and value.shape[0] == b.steps and b.steps > 1 and b.allowed("slice") and b.chance(0.3):
-        last = add(b.graph, "slice", value, axis=0, start=b.steps - 1, stop=b.steps, step=1, source=b.place())
+    if value.type.rank and value.shape[0] > 1 and b.allowed("slice") and b.chance(0.4):
+        size = value.shape[0]
+        last = add(b.graph, "slice", value, axis=0, start=size - 1, stop=size, step=1, source=b.place())
         b.graph.add_output(last, "last")
 
 
@@ -243,6 +248,58 @@ def _broadcast(b: _Builder) -> None:
         b.keep(add(b.graph, "broadcast", x, shape=shape, source=b.place()))
 
 
+def _turned(b: _Builder) -> None:
+    """The stream on another axis than the first while something is done to it, and back on the first then."""
+    x = b.pick(lambda v: 2 <= v.type.rank <= 3)
+    if x is None or not b.streamable:
+        return
+    rank = x.type.rank
+    at = int(b.rng.integers(1, rank))
+    dims = [*range(1, rank)]
+    dims.insert(at, 0)
+    y = add(b.graph, "permute", x, dims=tuple(dims), source=b.place())
+    other = int(b.rng.choice([a for a in range(rank) if a != at]))
+    kind = str(b.rng.choice(["reduce", "slice", "concat", "unsqueeze", "linear", "row"]))
+    if kind == "reduce":
+        y = add(b.graph, "sum", y, axis=other, keepdims=True, source=b.place())
+    elif kind == "slice":
+        size = y.shape[other]
+        y = add(b.graph, "slice", y, axis=other, start=size // 2, stop=size, step=1, source=b.place())
+    elif kind == "concat":
+        y = add(b.graph, "concat", y, y, axis=other, source=b.place())
+    elif kind == "linear" and at != rank - 1:
+        weights = b.weights(5, y.shape[-1]), b.weights(5)
+        y = add(b.graph, "linear", y, *weights, source=b.place())
+    elif kind == "row":
+        y = add(
+            b.graph,
+            "mul",
+            y,
+            b.weights(*(1 if a == at else n for a, n in enumerate(y.shape))),
+            source=b.place(),
+        )
+    elif kind == "unsqueeze":
+        place = int(b.rng.integers(0, rank + 1))
+        y = add(b.graph, "reshape", y, shape=(*y.shape[:place], 1, *y.shape[place:]), source=b.place())
+        at += place <= at
+        rank += 1
+        if b.chance(0.7):
+            wide = (*y.shape[:place], 3, *y.shape[place + 1 :])
+            y = add(b.graph, "broadcast", y, shape=wide, source=b.place())
+    dims = [at, *(a for a in range(rank) if a != at)]
+    b.keep(add(b.graph, "permute", y, dims=tuple(dims), source=b.place()))
+
+
+def _cut(b: _Builder) -> None:
+    """A part of the sequence: it begins later, or ends before the end."""
+    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] >= 4)
+    if x is None or not b.streamable or b.depth:
+        return
+    start, end = (int(n) for n in b.rng.integers(0, 2, 2))
+    stop = x.shape[0] - end
+    b.keep(add(b.graph, "slice", x, axis=0, start=start, stop=stop, step=1, source=b.place()))
+
+
 def _window(b: _Builder) -> None:
     """A convolution over the stream, one weight a tap: causal if padded on the left, else late."""
     x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] == b.steps)
@@ -250,9 +307,10 @@ def _window(b: _Builder) -> None:
         return
     taps = int(b.rng.integers(1, 4))
     padded = x
-    if b.chance(0.7):
+    rows = int(b.rng.choice([0, taps, taps, int(b.rng.integers(0, taps + 1))]))
+    if rows:
         padding = b.graph.constant(
-            b.rng.uniform(-1, 1, (taps, *x.shape[1:])) * b.chance(0.5), source=b.place()
+            b.rng.uniform(-1, 1, (rows, *x.shape[1:])) * b.chance(0.5), source=b.place()
         )
         padded = add(b.graph, "concat", padding, x, axis=0, source=b.place())
     length = padded.shape[0] - taps
@@ -329,4 +387,6 @@ _GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
     "window": (("slice",), _window),
     "scan": (("scan",), _scan),
     "scan again": (("scan",), _scan),
+    "turned": (("permute",), _turned),
+    "cut": (("slice",), _cut),
 }

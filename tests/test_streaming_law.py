@@ -14,7 +14,10 @@ from ltc_compiler.config import Config
 from ltc_compiler.nnir import NNIR
 
 # Room for every random graph: how much fits is not what these tests ask.
-WHOLE, STEP = (replace(c, tensor_rows=1 << 16) for c in (Config.tiny_c1b8(), Config.small_c2b16()))
+WHOLE, STEP = (
+    replace(c, tensor_rows=1 << 16, gather_entries=1 << 16)
+    for c in (Config.tiny_c1b8(), Config.small_c2b16())
+)
 
 
 def outputs(result: Any) -> tuple[Any, ...]:
