@@ -35,9 +35,10 @@ class Program:
     Raises ProgramError if the image breaks a rule of the machine; nothing of it is executed.
     """
 
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, data: bytes | None = None) -> None:
+        """data: the image's file, where it was read from one. The image and the core then share its bytes."""
         self._image = image
-        self._core = CoreProgram.parse(image.to_bytes())
+        self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
 
     def to_vm(self, bit_accurate: bool = True) -> VM:
         """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding."""
@@ -88,7 +89,8 @@ class Program:
                 where="data",
                 remedy="give what save_bytes returned; Program.load takes the path of a file",
             )
-        return cls(Image.from_bytes(bytes(data)))
+        held = bytes(data)
+        return cls(Image.from_bytes(held), held)
 
     # --- models and ports -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ precisely what cannot. So a good call costs nothing extra, and a refused one lea
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,15 @@ from ltc_compiler.bytecode.ports import (
     model_at,
 )
 from ltc_compiler.bytecode.steps import (
+    MAX_THREADS,
     AxisArgument,
     check_output_axes,
+    check_threads,
     from_sequences,
+    one_or_all,
     resolve_axes,
     streaming_axes,
+    to_batch,
     to_sequences,
 )
 from ltc_compiler.errors import InputError, ProgramError
@@ -39,7 +44,8 @@ class VM:
     """A program loaded into the simulator, with a state of its own. Made by Program.to_vm.
 
     Inputs are float32 or bfloat16 (ml_dtypes) arrays, CPU tensors of these types, or Python numbers for shape
-    (); outputs are float32. One VM is for one thread at a time; several VMs of a program may run at once.
+    (); outputs are float32. One VM is for one thread at a time; several VMs of a program may run at once. A VM
+    holds the weights once, packed, and nothing of the program that it was made from.
     """
 
     def __init__(self, image: Image, core: CoreProgram, bit_accurate: bool = True) -> None:
@@ -48,7 +54,11 @@ class VM:
                 "the program holds no fp32 originals, which plain fp32 needs", where="section SHAD",
                 remedy="save it with shadow=True, or use bit_accurate=True",
             )  # fmt: skip
-        self._image = image
+        self._models, self._meta, self._machine = (
+            image.models,
+            image.meta,
+            image.config.name,
+        )  # not its stores
         self._vm = CoreVM(core, bit_accurate)
         self.bit_accurate = bit_accurate
 
@@ -93,7 +103,7 @@ class VM:
         removed, or 0 for a model that was not streamed. Raises InputError before the first step.
         """
         model = self._model(model_index)
-        streamed = streaming_axes(self._image.meta, model, model_index)
+        streamed = streaming_axes(self._meta, model, model_index)
         output_axes = resolve_axes(output_timestep_dim, streamed[1], "output")
         check_output_axes(model, output_axes)
         input_axes = resolve_axes(input_timestep_dim, streamed[0], "input")
@@ -103,9 +113,33 @@ class VM:
         self._vm.run_timesteps(model_index, steps, arrays, outputs)
         return from_sequences(model, outputs, output_axes)
 
+    def run_batch(self, *inputs: Any, threads: int | None = None, model_index: int = 0) -> Any:
+        """run() for independent streams, each with a state of its own, the loop and the threads in C++.
+
+        Arrays of shape (streams, *port shape) for one step each, or (streams, time, *port shape) for a sequence
+        each; outputs likewise. Stream n continues where it was after the last batch that had it; a stream that is
+        new begins in the initial state. Stream 0 is the one that run(), run_into() and run_timesteps() go on with.
+        A stream costs memory for its rows, not for weights; it stays until the VM goes.
+
+        threads: how many to use, by default one for each core that this process may use, and never more than
+        streams. Which thread runs a stream changes no bit. Raises InputError, with every state as it was.
+        """
+        model = self._model(model_index)
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = min(count, MAX_THREADS) if threads is None else check_threads(threads)
+        streams, steps, arrays = to_batch(model, inputs)
+        check_elapsed_times(model, arrays)
+        turns = 1 if steps is None else steps
+        outputs = [np.empty((streams, turns, *port.shape), np.float32) for port in model.outputs]
+        self._vm.run_batch(model_index, streams, turns, arrays, outputs, wanted)
+        return one_or_all([array[:, 0] for array in outputs] if steps is None else outputs)
+
     def reset(self, model_index: int | None = None) -> None:
-        """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""
-        check_reset(self._image.meta)
+        """Initial state of every stream, for one model or for all.
+
+        Raises StateError where the program was compiled without it.
+        """
+        check_reset(self._meta)
         if model_index is not None:
             self._model(model_index)
         self._vm.reset(-1 if model_index is None else model_index)
@@ -115,16 +149,18 @@ class VM:
         """A copy of the state of model 0, by name."""
         return self.get_state()
 
-    def get_state(self, model_index: int = 0) -> dict[str, F32]:
-        """A copy of a model's state, by name: float32 arrays of the states' shapes."""
+    def get_state(self, model_index: int = 0, stream: int = 0) -> dict[str, F32]:
+        """A copy of a model's state, by name: float32 arrays of the states' shapes. stream: of run_batch."""
         states = self._model(model_index).states
-        return {state.name: self._vm.get_state(model_index, i) for i, state in enumerate(states)}
+        return {state.name: self._vm.get_state(model_index, i, stream) for i, state in enumerate(states)}
 
-    def set_state(self, values: Mapping[str, object], model_index: int = 0) -> None:
-        """Replace the named states. An unknown name or a wrong array raises StateError, nothing changed."""
+    def set_state(self, values: Mapping[str, object], model_index: int = 0, stream: int = 0) -> None:
+        """Replace the named states. An unknown name or stream, or a wrong array, raises StateError, nothing
+        changed. stream: of run_batch.
+        """
         model = self._model(model_index)
         for state, array in check_state(model, values):
-            self._vm.set_state(model_index, model.states.index(state), array)
+            self._vm.set_state(model_index, model.states.index(state), array, stream)
 
     def metrics(self) -> dict[str, Any]:
         """What the simulator made of the program: bytes of its memory, the instruction set that its kernels
@@ -134,11 +170,11 @@ class VM:
 
     def __repr__(self) -> str:
         kind = "bit-accurate" if self.bit_accurate else "plain fp32"
-        names = ", ".join(model.name for model in self._image.models)
-        return f"VM({names} on {self._image.config.name}, {kind})"
+        names = ", ".join(model.name for model in self._models)
+        return f"VM({names} on {self._machine}, {kind})"
 
     def _model(self, model_index: int) -> Model:
-        return model_at(self._image.models, model_index)
+        return model_at(self._models, model_index)
 
     def _checked(self, model_index: int, inputs: Sequence[object]) -> list[F32]:
         model = self._model(model_index)

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,6 +37,8 @@ nb::dict build_info() {
     return info;
 }
 
+constexpr std::size_t max_streams = 65536, max_threads = 1024;  // of a batch
+
 [[noreturn]] void refuse_input(std::string what, std::string where, std::string remedy) {
     throw Refusal(RefusalKind::input, std::move(what), std::move(where), std::move(remedy));
 }
@@ -59,21 +61,24 @@ std::string text(const std::vector<std::size_t>& dims) {
     return out + (dims.size() == 1 ? ",)" : ")");
 }
 
+// Lengths of the axes in front of a port's own: none, the steps of a sequence, or streams and steps.
+using Leading = std::span<const std::size_t>;
+
 // A float32 array of the caller's, held while the VM uses it.
 class Array {
 public:
-    // shape: what the array must have; steps: with one more, leading axis of that length.
-    Array(PyObject* object, const ltc::Shape& shape, std::optional<std::size_t> steps, bool writable, const std::string& name) {
+    // shape: what the array must have behind the axes of `leading`.
+    Array(PyObject* object, const ltc::Shape& shape, Leading leading, bool writable, const std::string& name) {
         const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
         if (PyObject_GetBuffer(object, &view_, flags) != 0) {
             PyErr_Clear();
-            fail(shape, steps, writable, name, nb::steal<nb::str>(PyObject_Str(reinterpret_cast<PyObject*>(Py_TYPE(object)))).c_str());
+            fail(shape, leading, writable, name, nb::steal<nb::str>(PyObject_Str(reinterpret_cast<PyObject*>(Py_TYPE(object)))).c_str());
         }
-        if (!fits(shape, steps)) {
+        if (!fits(shape, leading)) {
             std::string given = std::string("format ") + view_.format + ", shape ";
             given += text({view_.shape, view_.shape + view_.ndim});
             PyBuffer_Release(&view_);
-            fail(shape, steps, writable, name, given);
+            fail(shape, leading, writable, name, given);
         }
     }
     ~Array() {
@@ -90,19 +95,20 @@ public:
     }
 
 private:
-    bool fits(const ltc::Shape& shape, std::optional<std::size_t> steps) const {
-        const std::size_t more = steps ? 1 : 0;
+    bool fits(const ltc::Shape& shape, Leading leading) const {
+        const std::size_t more = leading.size();
         if (view_.format == nullptr || std::strcmp(view_.format, "f") != 0 || view_.itemsize != sizeof(float)) return false;
         if (static_cast<std::size_t>(view_.ndim) != shape.dims.size() + more) return false;
-        if (steps && static_cast<std::size_t>(view_.shape[0]) != *steps) return false;
+        for (std::size_t n = 0; n < more; ++n)
+            if (static_cast<std::size_t>(view_.shape[n]) != leading[n]) return false;
         for (std::size_t n = 0; n < shape.dims.size(); ++n)
             if (static_cast<std::size_t>(view_.shape[n + more]) != shape.dims[n]) return false;
         return true;
     }
-    [[noreturn]] static void fail(const ltc::Shape& shape, std::optional<std::size_t> steps, bool writable,
+    [[noreturn]] static void fail(const ltc::Shape& shape, Leading leading, bool writable,
                                   const std::string& name, const std::string& given) {
         std::vector<std::size_t> dims(shape.dims.begin(), shape.dims.end());
-        if (steps) dims.insert(dims.begin(), *steps);
+        dims.insert(dims.begin(), leading.begin(), leading.end());
         refuse_input(std::string("expected a ") + (writable ? "writable " : "") + "C-contiguous float32 array of shape " +
                          text(dims) + ", given: " + given,
                      name, "pass np.ascontiguousarray(x, dtype=np.float32)");
@@ -120,7 +126,7 @@ public:
     }
 
     // values: a tuple or list with one array a port, or the one array itself.
-    void borrow(const std::vector<ltc::Port>& ports, nb::handle values, std::optional<std::size_t> steps, bool writable) {
+    void borrow(const std::vector<ltc::Port>& ports, nb::handle values, Leading leading, bool writable) {
         const bool tuple = PyTuple_Check(values.ptr()), list = !tuple && PyList_Check(values.ptr());
         const std::size_t n = tuple ? nb::borrow<nb::tuple>(values).size() : list ? nb::borrow<nb::list>(values).size() : 1;
         if (n != ports.size())
@@ -129,7 +135,7 @@ public:
         for (std::size_t i = 0; i < n; ++i) {
             const auto at = static_cast<Py_ssize_t>(i);
             PyObject* value = tuple ? PyTuple_GetItem(values.ptr(), at) : list ? PyList_GetItem(values.ptr(), at) : values.ptr();
-            arrays_.emplace_back(value, ports[i].shape, steps, writable, ports[i].name);
+            arrays_.emplace_back(value, ports[i].shape, leading, writable, ports[i].name);
             data_.push_back(arrays_.back().data());
         }
     }
@@ -159,8 +165,8 @@ struct Lease : ltc::VM::Lease {
 // A VM, and what its calls would otherwise look up every time.
 class PyVM {
 public:
-    PyVM(std::shared_ptr<const ltc::Program> program, bool bit_accurate)
-        : vm_(std::move(program), bit_accurate), in_(most_ports(&ltc::Model::inputs)), out_(most_ports(&ltc::Model::outputs)) {
+    PyVM(const std::shared_ptr<const ltc::Program>& program, bool bit_accurate)
+        : vm_(*program, bit_accurate), in_(most_ports(&ltc::Model::inputs)), out_(most_ports(&ltc::Model::outputs)) {
         const nb::module_ numpy = nb::module_::import_("numpy");
         empty_ = numpy.attr("empty");
         float32_ = numpy.attr("float32");
@@ -173,17 +179,38 @@ public:
     nb::list run(Py_ssize_t index, nb::handle inputs) {
         const Call call(*this);
         const ltc::Model& model = model_at(index);
-        in_.borrow(model.inputs, inputs, std::nullopt, false);
+        in_.borrow(model.inputs, inputs, {}, false);
         nb::list made;
         for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(index)]) made.append(empty(shape));
-        out_.borrow(model.outputs, made, std::nullopt, true);
-        execute(index, std::nullopt);
+        out_.borrow(model.outputs, made, {}, true);
+        execute(index, 1, [&](std::size_t m) { return vm_.run(m, in_.data(), out_.data()); });
         return made;
     }
 
-    void run_into(Py_ssize_t index, nb::handle inputs, nb::handle outputs) { run_arrays(index, std::nullopt, inputs, outputs); }
+    void run_into(Py_ssize_t index, nb::handle inputs, nb::handle outputs) {
+        const Call call(*this);
+        borrow(index, {}, inputs, outputs);
+        execute(index, 1, [&](std::size_t m) { return vm_.run(m, in_.data(), out_.data()); });
+    }
+
     void run_timesteps(Py_ssize_t index, std::size_t steps, nb::handle inputs, nb::handle outputs) {
-        run_arrays(index, steps, inputs, outputs);
+        const Call call(*this);
+        borrow(index, std::span(&steps, 1), inputs, outputs);
+        execute(index, steps, [&](std::size_t m) { return vm_.run_timesteps(m, steps, in_.data(), out_.data()); });
+    }
+
+    void run_batch(Py_ssize_t index, std::size_t streams, std::size_t steps, nb::handle inputs, nb::handle outputs,
+                   std::size_t threads) {
+        const Call call(*this);
+        const std::size_t leading[] = {streams, steps};
+        borrow(index, leading, inputs, outputs);
+        if (streams > max_streams || threads - 1 >= max_threads)
+            refuse_input(std::to_string(streams) + " streams on " + std::to_string(threads) + " threads", "run_batch",
+                         "use at most " + std::to_string(max_streams) + " streams and from 1 to " +
+                             std::to_string(max_threads) + " threads");
+        vm_.prepare_batch(streams, std::min(threads, std::max<std::size_t>(streams, 1)));
+        execute(index, streams * steps,
+                [&](std::size_t m) { return vm_.run_batch(m, streams, steps, in_.data(), out_.data()); });
     }
 
     void reset(Py_ssize_t index) {
@@ -192,25 +219,27 @@ public:
         for (std::size_t m = 0; m < vm_.program().models.size(); ++m) vm_.reset(m);
     }
 
-    nb::object get_state(Py_ssize_t index, Py_ssize_t state) {
+    nb::object get_state(Py_ssize_t index, Py_ssize_t state, Py_ssize_t stream) {
         const Lease lease(vm_);
         const ltc::State& found = state_at(index, state);
         nb::object out = empty(python_shape(found.shape));
-        const Array array(out.ptr(), found.shape, std::nullopt, true, found.name);
-        vm_.get_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), array.data());
+        const Array array(out.ptr(), found.shape, {}, true, found.name);
+        vm_.get_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), stream_at(stream), array.data());
         return out;
     }
 
-    void set_state(Py_ssize_t index, Py_ssize_t state, nb::handle value) {
+    void set_state(Py_ssize_t index, Py_ssize_t state, nb::handle value, Py_ssize_t stream) {
         const Lease lease(vm_);
         const ltc::State& found = state_at(index, state);
-        const Array array(value.ptr(), found.shape, std::nullopt, false, found.name);
-        vm_.set_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), array.data());
+        const Array array(value.ptr(), found.shape, {}, false, found.name);
+        vm_.set_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), stream_at(stream), array.data());
     }
 
     nb::dict metrics() const {
         nb::dict out;
         out["arena_bytes"] = vm_.arena_bytes();
+        out["parameter_bytes"] = vm_.parameter_bytes();
+        out["streams"] = vm_.streams();
         out["steps"] = vm_.steps();
         out["simd"] = vm_.kernels().name;
         out["lanes"] = vm_.kernels().lanes;
@@ -251,6 +280,13 @@ private:
         return states[static_cast<std::size_t>(state)];
     }
 
+    std::size_t stream_at(Py_ssize_t stream) const {
+        if (stream < 0 || static_cast<std::size_t>(stream) >= vm_.streams())
+            throw Refusal(RefusalKind::state, "no stream " + std::to_string(stream), "stream",
+                          "give an index below " + std::to_string(vm_.streams()) + ", the most that run_batch has had");
+        return static_cast<std::size_t>(stream);
+    }
+
     static nb::object python_shape(const ltc::Shape& shape) {
         nb::list dims;
         for (std::uint32_t d : shape.dims) dims.append(d);
@@ -263,11 +299,10 @@ private:
         return nb::steal(array);
     }
 
-    void run_arrays(Py_ssize_t index, std::optional<std::size_t> steps, nb::handle inputs, nb::handle outputs) {
-        const Call call(*this);
+    void borrow(Py_ssize_t index, Leading leading, nb::handle inputs, nb::handle outputs) {
         const ltc::Model& model = model_at(index);
-        in_.borrow(model.inputs, inputs, steps, false);
-        out_.borrow(model.outputs, outputs, steps, true);
+        in_.borrow(model.inputs, inputs, leading, false);
+        out_.borrow(model.outputs, outputs, leading, true);
         for (std::size_t o = 0; o < out_.size(); ++o) {
             for (std::size_t i = 0; i < in_.size(); ++i)
                 if (out_[o].overlaps(in_[i]))
@@ -276,18 +311,19 @@ private:
                 if (out_[o].overlaps(out_[other]))
                     refuse_input("it shares memory with another output", model.outputs[o].name, "give an array of its own");
         }
-        execute(index, steps);
     }
 
-    void execute(Py_ssize_t index, std::optional<std::size_t> steps) {
+    // run(model) without the GIL, on the arrays that are borrowed; `steps` of them lie one behind the other.
+    template <class Run>
+    void execute(Py_ssize_t index, std::size_t steps, Run run) {
         const auto model = static_cast<std::size_t>(index);
         ltc::Status status;
         {
             const nb::gil_scoped_release unlocked;
-            status = steps ? vm_.run_timesteps(model, *steps, in_.data(), out_.data()) : vm_.run(model, in_.data(), out_.data());
+            status = run(model);
         }
         if (status == ltc::Status::ok) return;
-        const std::size_t port = vm_.bad_elapsed_time(model, steps.value_or(1), in_.data());
+        const std::size_t port = vm_.bad_elapsed_time(model, steps, in_.data());
         refuse_input("an elapsed time is NaN or negative", vm_.program().models[model].inputs[port].name,
                      "give the time since the previous step, 0 or more");
     }
@@ -300,8 +336,13 @@ private:
 
 std::shared_ptr<const ltc::Program> parse(const nb::bytes& data) {
     const std::span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(data.data()), data.size());
+    data.inc_ref();
+    const std::shared_ptr<const void> owner(data.ptr(), [](const void* object) {
+        const nb::gil_scoped_acquire locked;
+        nb::handle(const_cast<PyObject*>(static_cast<const PyObject*>(object))).dec_ref();
+    });
     const nb::gil_scoped_release unlocked;
-    return std::make_shared<const ltc::Program>(ltc::parse(bytes));
+    return std::make_shared<const ltc::Program>(ltc::parse(bytes, owner));
 }
 
 }  // namespace
@@ -334,12 +375,20 @@ NB_MODULE(_core, m) {
         .def("run_timesteps", &PyVM::run_timesteps, nb::arg("model"), nb::arg("steps"), nb::arg("inputs"), nb::arg("outputs"),
              nb::sig("def run_timesteps(self, model: int, steps: int, inputs: typing.Any, outputs: typing.Any) -> None"),
              "run_into() for every step of arrays with one more, leading axis of length `steps`.")
+        .def("run_batch", &PyVM::run_batch, nb::arg("model"), nb::arg("streams"), nb::arg("steps"), nb::arg("inputs"),
+             nb::arg("outputs"), nb::arg("threads"),
+             nb::sig("def run_batch(self, model: int, streams: int, steps: int, inputs: typing.Any, outputs: typing.Any, "
+                     "threads: int) -> None"),
+             "run_timesteps() for each of `streams` independent streams, on so many threads: arrays with two more,\n"
+             "leading axes of length `streams` and `steps`. Stream n keeps its state from call to call; stream 0 is\n"
+             "the one that the other calls run.")
         .def("reset", &PyVM::reset, nb::arg("model") = -1, nb::sig("def reset(self, model: int = -1) -> None"),
-             "The initial state, for one model or, with -1, for all.")
-        .def("get_state", &PyVM::get_state, nb::arg("model"), nb::arg("state"),
-             nb::sig("def get_state(self, model: int, state: int) -> typing.Any"), "A copy, of the state's shape.")
+             "The initial state of every stream, for one model or, with -1, for all.")
+        .def("get_state", &PyVM::get_state, nb::arg("model"), nb::arg("state"), nb::arg("stream") = 0,
+             nb::sig("def get_state(self, model: int, state: int, stream: int = 0) -> typing.Any"), "A copy, of the state's shape.")
         .def("set_state", &PyVM::set_state, nb::arg("model"), nb::arg("state"), nb::arg("value"),
-             nb::sig("def set_state(self, model: int, state: int, value: typing.Any) -> None"),
+             nb::arg("stream") = 0,
+             nb::sig("def set_state(self, model: int, state: int, value: typing.Any, stream: int = 0) -> None"),
              "Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.")
         .def("metrics", &PyVM::metrics, nb::sig("def metrics(self) -> dict[str, typing.Any]"),
              "Bytes of its memory, steps of its code, and the kernels that it uses.");

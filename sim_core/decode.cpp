@@ -46,6 +46,17 @@ public:
         out.resize(n);
         if (n != 0) std::memcpy(out.data(), part.data(), part.size());
     }
+    // Leaves them in the file, or copies them where they do not lie as the type demands.
+    template <class T>
+    void fill(Numbers<T>& out, std::size_t n, const char* what) {
+        Bytes part = take(std::uint64_t{n} * sizeof(T), what);
+        if (reinterpret_cast<std::uintptr_t>(part.data()) % alignof(T) == 0) {
+            out.of_file = {reinterpret_cast<const T*>(part.data()), n};
+        } else {
+            out.own.resize(n);
+            std::memcpy(out.own.data(), part.data(), part.size());
+        }
+    }
     template <class T>
     void append(std::vector<T>& out, std::size_t n, const char* what) {
         Bytes part = take(std::uint64_t{n} * sizeof(T), what);
@@ -394,10 +405,11 @@ void read_models(Reader in, Program& p) {
 
 }  // namespace
 
-Program parse(std::span<const std::uint8_t> bytes) {
+Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner) {
     const Sections sections = read_sections(bytes);
     const auto reader = [&](const char* tag) { return Reader(sections.at(tag), tag); };
     Program p;
+    p.file = std::move(owner);
     p.machine = read_machine(reader("MACH"));
     read_cores(reader("CORE"), p);
     read_code(reader("CODE"), p);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -44,6 +45,17 @@ struct ConstantRange {
     std::vector<float> data;  // [rows][B]
 };
 
+// Numbers of a store: of the file, left where they lie there, or of its own.
+template <class T>
+struct Numbers {
+    std::span<const T> of_file;
+    std::vector<T> own;
+
+    const T* data() const { return own.empty() ? of_file.data() : own.data(); }
+    std::size_t size() const { return own.empty() ? of_file.size() : own.size(); }
+    const T& operator[](std::size_t n) const { return data()[n]; }
+};
+
 // The synapse store of a core, array by array: [slots] or [slots][B].
 struct SlotStore {
     std::vector<std::uint16_t> src;  // isa::absent: no synapse in this lane
@@ -66,11 +78,11 @@ struct Core {
     std::uint32_t synapse_slots = 0;
     std::uint32_t gather_entries = 0;
     std::vector<ConstantRange> constants;
-    std::vector<std::uint16_t> weights;  // [blocks][B][B], row-major: [output][input]
+    Numbers<std::uint16_t> weights;  // [blocks][B][B], row-major: [output][input]
     SlotStore slots;
     EntryStore entries;
-    std::vector<float> shadow_weights;  // fp32 originals [blocks][B][B]; empty without section SHAD
-    std::vector<float> shadow_slots;    // [slots][4][B]: mu, sigma, w, we
+    Numbers<float> shadow_weights;  // fp32 originals [blocks][B][B]; empty without section SHAD
+    Numbers<float> shadow_slots;    // [slots][4][B]: mu, sigma, w, we
 };
 
 enum class Role : std::uint8_t { plain, elapsed_time };
@@ -116,13 +128,14 @@ struct Program {
     std::vector<Model> models;
     std::vector<std::uint32_t> fifo_rows;  // [source * cores + target]: most rows that the link FIFO ever holds
     bool has_shadow = false;
+    std::shared_ptr<const void> file;  // the bytes that `of_file` looks into, if any
 
     std::uint64_t rows_of(const Shape& shape) const { return shape.vectors() * machine.rows(shape.width()); }
 };
 
 // Reads and verifies a program (docs/architecture.md: container). Throws Refusal; never reads outside `bytes`, and
-// allocates no more than a small multiple of them.
-Program parse(std::span<const std::uint8_t> bytes);
+// allocates no more than a small multiple of them. `owner` keeps the bytes alive: large stores stay where they are.
+Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner);
 
 // The rules that hold between the parts of a parsed program; fills depth, match and fifo_rows. Called by parse.
 void verify(Program& program);

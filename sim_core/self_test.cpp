@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <mutex>
 
 #include "execute.h"
@@ -171,7 +172,7 @@ public:
         core.synapse_slots = slots;
         Numbers numbers;
         for (std::uint32_t i = 0; i < blocks * lanes * lanes; ++i)
-            core.weights.push_back(static_cast<std::uint16_t>(numbers.moderate() >> 16));
+            core.weights.own.push_back(static_cast<std::uint16_t>(numbers.moderate() >> 16));
         for (std::uint32_t i = 0; i < slots * lanes; ++i) {
             const std::uint32_t source = numbers.any();
             core.slots.src.push_back(static_cast<std::uint16_t>(source % 5 == 0 ? isa::absent : source % sources));
@@ -255,7 +256,8 @@ std::uint64_t hash(const std::vector<float>& values) {  // FNV-1a over words
 }
 
 [[gnu::noinline]] void execute(const Program& program, const Kernels& kernels, std::vector<std::vector<float>>& results) {
-    Executable executable(program, true, kernels);
+    const std::shared_ptr<const Program> shared(&program, [](const Program*) {});
+    Executable executable(shared, std::make_shared<const Parameters>(program, true, kernels), true, kernels);
     const std::vector<float> x = inputs();
     const float* const in[] = {x.data()};
     std::vector<float*> out;

@@ -11,41 +11,112 @@
 
 namespace ltc {
 
-VM::VM(std::shared_ptr<const Program> program, bool bit_accurate)
-    : program_(std::move(program)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
-      executable_(*program_, bit_accurate, kernels_) {
-    for (const Model& model : program_->models) {
-        inputs_.resize(std::max(inputs_.size(), model.inputs.size()));
-        outputs_.resize(std::max(outputs_.size(), model.outputs.size()));
-        std::vector<Region>& regions = regions_.emplace_back();
+namespace {
+
+// What a run needs of a program whose parameters are packed.
+std::shared_ptr<const Program> without_parameters(const Program& program) {
+    auto out = std::make_shared<Program>();
+    out->machine = program.machine;
+    out->code = program.code;
+    out->models = program.models;
+    out->fifo_rows = program.fifo_rows;
+    out->has_shadow = program.has_shadow;
+    for (const Core& core : program.cores) {
+        Core& kept = out->cores.emplace_back();
+        kept.tensor_rows = core.tensor_rows;
+        kept.weight_blocks = core.weight_blocks;
+        kept.synapse_slots = core.synapse_slots;
+        kept.gather_entries = core.gather_entries;
+        kept.constants = core.constants;
+    }
+    return out;
+}
+
+}  // namespace
+
+VM::VM(const Program& program, bool bit_accurate)
+    : program_(without_parameters(program)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
+      parameters_(std::make_shared<const Parameters>(program, bit_accurate, kernels_)) {
+    streams_.push_back(std::make_unique<Stream>(*this));
+}
+
+VM::Stream::Stream(const VM& vm)
+    : program(*vm.program_), executable(vm.program_, vm.parameters_, vm.bit_accurate_, vm.kernels_) {
+    for (const Model& model : program.models) {
+        inputs.resize(std::max(inputs.size(), model.inputs.size()));
+        outputs.resize(std::max(outputs.size(), model.outputs.size()));
+        std::vector<Region>& of_model = regions.emplace_back();
         for (const State& state : model.states) {
             const std::size_t width = state.shape.width();
-            Region region{executable_.row(state.core, state.row), state.shape.vectors(), width,
-                          program_->machine.rows(width) * program_->machine.block_size, {}};
+            Region region{executable.row(state.core, state.row), state.shape.vectors(), width,
+                          program.machine.rows(width) * program.machine.block_size, {}};
             region.initial.assign(region.rows, region.rows + region.vectors * region.row_lanes);
-            regions.push_back(std::move(region));
+            of_model.push_back(std::move(region));
         }
+    }
+}
+
+void VM::Stream::run(std::size_t model, std::size_t steps) noexcept {
+    const Model& m = program.models[model];
+    const FlushGuard guard;
+    for (std::size_t t = 0; t < steps; ++t) {
+        executable.run(model, inputs.data(), outputs.data());
+        for (std::size_t i = 0; i < m.inputs.size(); ++i) inputs[i] += m.inputs[i].shape.elements();
+        for (std::size_t o = 0; o < m.outputs.size(); ++o) outputs[o] += m.outputs[o].shape.elements();
     }
 }
 
 Status VM::run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept {
     if (bad_elapsed_time(model, 1, inputs) != program_->models[model].inputs.size()) return Status::bad_elapsed_time;
     const FlushGuard guard;
-    executable_.run(model, inputs, outputs);
+    streams_.front()->executable.run(model, inputs, outputs);
     return Status::ok;
 }
 
 Status VM::run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs) noexcept {
     const Model& m = program_->models[model];
     if (bad_elapsed_time(model, steps, inputs) != m.inputs.size()) return Status::bad_elapsed_time;
-    std::copy_n(inputs, m.inputs.size(), inputs_.begin());
-    std::copy_n(outputs, m.outputs.size(), outputs_.begin());
-    const FlushGuard guard;
-    for (std::size_t t = 0; t < steps; ++t) {
-        executable_.run(model, inputs_.data(), outputs_.data());
-        for (std::size_t i = 0; i < m.inputs.size(); ++i) inputs_[i] += m.inputs[i].shape.elements();
-        for (std::size_t o = 0; o < m.outputs.size(); ++o) outputs_[o] += m.outputs[o].shape.elements();
+    Stream& stream = *streams_.front();
+    std::copy_n(inputs, m.inputs.size(), stream.inputs.begin());
+    std::copy_n(outputs, m.outputs.size(), stream.outputs.begin());
+    stream.run(model, steps);
+    return Status::ok;
+}
+
+void VM::prepare_batch(std::size_t streams, std::size_t threads) {
+    workers_ = nullptr;
+    streams_.reserve(streams);
+    while (streams_.size() < streams) streams_.push_back(std::make_unique<Stream>(*this));
+    if (threads > 1) workers_ = &pool_.of(threads);
+}
+
+struct VM::Batch {
+    VM& vm;
+    std::size_t model, steps;
+    const float* const* inputs;
+    float* const* outputs;
+
+    static void run(void* context, std::size_t item) noexcept {
+        const Batch& batch = *static_cast<const Batch*>(context);
+        Stream& stream = *batch.vm.streams_[item];
+        const Model& m = stream.program.models[batch.model];
+        for (std::size_t i = 0; i < m.inputs.size(); ++i)
+            stream.inputs[i] = batch.inputs[i] + item * batch.steps * m.inputs[i].shape.elements();
+        for (std::size_t o = 0; o < m.outputs.size(); ++o)
+            stream.outputs[o] = batch.outputs[o] + item * batch.steps * m.outputs[o].shape.elements();
+        stream.run(batch.model, batch.steps);
     }
+};
+
+Status VM::run_batch(std::size_t model, std::size_t streams, std::size_t steps, const float* const* inputs,
+                     float* const* outputs) noexcept {
+    if (bad_elapsed_time(model, streams * steps, inputs) != program_->models[model].inputs.size())
+        return Status::bad_elapsed_time;
+    Batch batch{*this, model, steps, inputs, outputs};
+    if (workers_ != nullptr)
+        workers_->run(streams, &Batch::run, &batch);
+    else
+        for (std::size_t item = 0; item < streams; ++item) Batch::run(&batch, item);
     return Status::ok;
 }
 
@@ -62,17 +133,18 @@ std::size_t VM::bad_elapsed_time(std::size_t model, std::size_t steps, const flo
 }
 
 void VM::reset(std::size_t model) noexcept {
-    for (Region& region : regions_[model]) std::copy(region.initial.begin(), region.initial.end(), region.rows);
+    for (const auto& stream : streams_)
+        for (Region& region : stream->regions[model]) std::copy(region.initial.begin(), region.initial.end(), region.rows);
 }
 
-void VM::get_state(std::size_t model, std::size_t state, float* out) noexcept {
-    const Region& region = regions_[model][state];
+void VM::get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept {
+    const Region& region = streams_[stream]->regions[model][state];
     for (std::size_t v = 0; v < region.vectors; ++v)
         std::copy_n(region.rows + v * region.row_lanes, region.width, out + v * region.width);
 }
 
-void VM::set_state(std::size_t model, std::size_t state, const float* in) noexcept {
-    const Region& region = regions_[model][state];
+void VM::set_state(std::size_t model, std::size_t state, std::size_t stream, const float* in) noexcept {
+    const Region& region = streams_[stream]->regions[model][state];
     for (std::size_t v = 0; v < region.vectors; ++v)
         for (std::size_t l = 0; l < region.row_lanes; ++l)
             region.rows[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;

@@ -9,6 +9,7 @@
 
 #include "execute.h"
 #include "program.h"
+#include "workers.h"
 
 namespace ltc {
 
@@ -21,10 +22,11 @@ class VM {
 public:
     // Throws Refusal: plain fp32 without originals, kernels that this CPU lacks (choose_kernels), or kernels that fail the
     // self-test.
-    VM(std::shared_ptr<const Program> program, bool bit_accurate);
+    // Keeps nothing of `program`'s weights, synapses and gather patterns but the packed form.
+    VM(const Program& program, bool bit_accurate);
 
     // A VM is for one thread at a time: hold a Lease around every call below. It fails, rather than waits, if another
-    // thread holds one. VMs of one program share it read-only and may run at once.
+    // thread holds one. VMs share nothing and may run at once.
     class Lease {
     public:
         explicit Lease(VM& vm) : vm_(vm), held_(!vm.busy_.test_and_set(std::memory_order_acquire)) {}
@@ -43,8 +45,10 @@ public:
     const Program& program() const { return *program_; }
     bool bit_accurate() const { return bit_accurate_; }
     const Kernels& kernels() const { return kernels_; }
-    std::size_t arena_bytes() const { return executable_.arena_bytes(); }
-    std::size_t steps() const { return executable_.steps(); }
+    std::size_t arena_bytes() const { return streams_.front()->executable.arena_bytes(); }
+    std::size_t parameter_bytes() const { return parameters_->bytes(); }
+    std::size_t steps() const { return streams_.front()->executable.steps(); }
+    std::size_t streams() const { return streams_.size(); }
 
     // One inference: one array for every port, of the port's shape, fp32 in C order; outputs overlap no input.
     Status run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept;
@@ -52,11 +56,20 @@ public:
     // The same for `steps` arrays each, one behind the other. Every elapsed time is looked at before the first step.
     Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs) noexcept;
 
-    void reset(std::size_t model) noexcept;  // to the initial state
+    // Makes room for a batch: as many streams, those that are new in their initial state, and threads. Allocates; throws
+    // std::bad_alloc or std::system_error with the streams that there were.
+    void prepare_batch(std::size_t streams, std::size_t threads);
+
+    // run_timesteps for each of `streams` streams, on the threads that prepare_batch made ready: their arrays lie one
+    // behind the other. Stream 0 is the one that the other calls run.
+    Status run_batch(std::size_t model, std::size_t streams, std::size_t steps, const float* const* inputs,
+                     float* const* outputs) noexcept;
+
+    void reset(std::size_t model) noexcept;  // every stream to the initial state
 
     // An array of the state's shape; a value set is flushed as every host load is.
-    void get_state(std::size_t model, std::size_t state, float* out) noexcept;
-    void set_state(std::size_t model, std::size_t state, const float* in) noexcept;
+    void get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept;
+    void set_state(std::size_t model, std::size_t state, std::size_t stream, const float* in) noexcept;
 
     // Index of an input whose `steps` arrays hold an elapsed time that is NaN or negative; inputs.size() if none.
     std::size_t bad_elapsed_time(std::size_t model, std::size_t steps, const float* const* inputs) const noexcept;
@@ -68,14 +81,26 @@ private:
         std::size_t vectors, width, row_lanes;
         std::vector<float> initial;  // [vectors][row_lanes]
     };
+    // A state of its own, and the memory that one inference works in.
+    struct Stream {
+        explicit Stream(const VM& vm);
+        void run(std::size_t model, std::size_t steps) noexcept;  // from inputs and outputs, which it moves on
 
-    std::shared_ptr<const Program> program_;
+        const Program& program;
+        Executable executable;
+        std::vector<std::vector<Region>> regions;  // by model, by state
+        std::vector<const float*> inputs;          // of one time step
+        std::vector<float*> outputs;
+    };
+    struct Batch;
+
+    std::shared_ptr<const Program> program_;  // without the stores that parameters_ holds packed
     bool bit_accurate_;
     const Kernels& kernels_;
-    Executable executable_;
-    std::vector<std::vector<Region>> regions_;  // by model, by state
-    std::vector<const float*> inputs_;          // of one time step
-    std::vector<float*> outputs_;
+    std::shared_ptr<const Parameters> parameters_;
+    std::vector<std::unique_ptr<Stream>> streams_;
+    WorkerPool pool_;
+    Workers* workers_ = nullptr;
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };
 

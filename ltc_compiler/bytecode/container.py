@@ -109,7 +109,7 @@ def _sections(data: bytes) -> dict[bytes, Reader]:
         elif offset % ALIGNMENT or offset < end or offset + size > len(data):
             fault = f"lies at bytes {offset} to {offset + size}: unaligned, over another, or outside the file"
         else:
-            found[tag] = Reader(name, data[offset : offset + size], offset)
+            found[tag] = Reader(name, memoryview(data)[offset : offset + size], offset)
             end = offset + size
             continue
         raise ProgramError(f"section {name!r} {fault}", where="section table", remedy=RECOMPILE)

@@ -14,13 +14,13 @@ RECOMPILE = "recompile the model with this version"
 
 
 class Reader:
-    """Reads `data` front to back; `base` is its place in the file, for the errors."""
+    """Reads `data` front to back; `base` is its place in the file, for the errors. Arrays are views of the data."""
 
-    def __init__(self, section: str, data: bytes, base: int, start: int = 0) -> None:
+    def __init__(self, section: str, data: bytes | memoryview, base: int, start: int = 0) -> None:
         self.section = section
         self.base = base
         self.size = len(data)
-        self._data = data
+        self._data = memoryview(data)
         self._at = start
 
     def take(self, layout: str) -> tuple[Any, ...]:
@@ -32,7 +32,7 @@ class Reader:
         """A string: u16 length, then UTF-8."""
         (size,) = self.take("<H")
         try:
-            return self._bytes(size).decode()
+            return bytes(self._bytes(size)).decode()
         except UnicodeDecodeError as error:
             raise self.error(f"a name is not UTF-8: {error.reason}") from error
 
@@ -47,7 +47,7 @@ class Reader:
 
     def rest(self) -> bytes:
         """Everything up to the end of the section."""
-        return self._bytes(self.size - self._at)
+        return bytes(self._bytes(self.size - self._at))
 
     def expect_end(self) -> None:
         """Raises ProgramError if bytes are left."""
@@ -59,7 +59,7 @@ class Reader:
         where = f"section {self.section}, byte {self.base + self._at} of the file"
         return ProgramError(what, where=where, remedy=RECOMPILE)
 
-    def _bytes(self, size: int) -> bytes:
+    def _bytes(self, size: int) -> memoryview:
         if size > self.size - self._at:
             raise self.error(f"{size} bytes expected, the section has {self.size - self._at} left")
         data = self._data[self._at : self._at + size]

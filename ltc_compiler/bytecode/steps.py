@@ -12,6 +12,8 @@ import numpy as np
 from ltc_compiler.bytecode.ports import F32, Model, Port, as_float32, check_count
 from ltc_compiler.errors import InputError, ProgramError
 
+MAX_THREADS = 1024
+
 Axes = tuple[int | None, ...]
 AxisArgument = int | None | Sequence[int | None]
 
@@ -79,8 +81,50 @@ def to_sequences(model: Model, inputs: Sequence[object], axes: Axes) -> tuple[in
                 where=port.name,
                 remedy=f"each step takes {port.shape}; name the time axis by input_timestep_dim",
             )
-        sequences.append(np.ascontiguousarray(np.broadcast_to(array, (steps, *port.shape))))
+        whole = array if axis is not None else np.broadcast_to(array, (steps, *port.shape))
+        sequences.append(np.ascontiguousarray(whole))
     return steps, sequences
+
+
+def to_batch(model: Model, inputs: Sequence[object]) -> tuple[int, int | None, list[F32]]:
+    """Number of streams, of steps or None where the arrays have no axis of time, and every input as contiguous
+    (streams, steps, *port shape) float32. Raises InputError.
+    """
+    check_count(model, inputs)
+    arrays = [as_float32(port.name, value) for port, value in zip(model.inputs, inputs, strict=True)]
+    leading = {
+        array.shape[: max(0, array.ndim - len(p.shape))]
+        for p, array in zip(model.inputs, arrays, strict=True)
+    }
+    one = next(iter(leading), ())
+    if len(leading) != 1 or len(one) not in (1, 2):
+        found = ", ".join(f"{p.name} {array.shape}" for p, array in zip(model.inputs, arrays, strict=True))
+        wanted = ", ".join(f"{p.name} (streams, [time,] {str(p.shape)[1:]}" for p in model.inputs)
+        raise InputError(
+            f"the arrays of a batch have the shapes {found or 'of none'}", where=f"inputs of {model.name}",
+            remedy=f"give every input the same leading axes: {wanted or 'a model with inputs'}",
+        )  # fmt: skip
+    steps = 1 if len(one) == 1 else one[1]
+    batch = []
+    for port, array in zip(model.inputs, arrays, strict=True):
+        if array.shape[len(one) :] != port.shape:
+            raise InputError(
+                f"{port.name} has shape {array.shape}, expected {(*one, *port.shape)}",
+                where=port.name, remedy=f"each step of a stream takes {port.shape}",
+            )  # fmt: skip
+        batch.append(np.ascontiguousarray(array).reshape(one[0], steps, *port.shape))
+    return one[0], None if len(one) == 1 else steps, batch
+
+
+def check_threads(threads: object) -> int:
+    """A number of threads. Raises InputError."""
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
+        raise InputError(
+            f"{threads!r} threads",
+            where="threads",
+            remedy=f"give an integer from 1 to {MAX_THREADS}, or None",
+        )
+    return threads
 
 
 def from_sequences(model: Model, arrays: Sequence[F32], axes: Axes) -> F32 | tuple[F32, ...]:
@@ -91,7 +135,7 @@ def from_sequences(model: Model, arrays: Sequence[F32], axes: Axes) -> F32 | tup
     for port, array, axis in zip(model.outputs, arrays, axes, strict=True):
         place = 0 if axis is None else axis
         _check_axis(port, place, "output_timestep_dim")
-        moved.append(np.ascontiguousarray(np.moveaxis(array, 0, place)))
+        moved.append(array if place == 0 else np.ascontiguousarray(np.moveaxis(array, 0, place)))
     return one_or_all(moved)
 
 
@@ -114,7 +158,7 @@ def _time_first(port: Port, array: F32, axis: int) -> F32:
             f" {port.shape}",
             where=port.name, remedy="for a single step call run",
         )  # fmt: skip
-    return np.moveaxis(array, axis, 0)
+    return np.moveaxis(array, axis, 0) if axis else array
 
 
 def _check_axis(port: Port, axis: int, where: str) -> None:

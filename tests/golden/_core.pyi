@@ -50,13 +50,20 @@ class VM:
         run_into() for every step of arrays with one more, leading axis of length `steps`.
         """
 
-    def reset(self, model: int = -1) -> None:
-        """The initial state, for one model or, with -1, for all."""
+    def run_batch(self, model: int, streams: int, steps: int, inputs: Any, outputs: Any, threads: int) -> None:
+        """
+        run_timesteps() for each of `streams` independent streams, on so many threads: arrays with two more,
+        leading axes of length `streams` and `steps`. Stream n keeps its state from call to call; stream 0 is
+        the one that the other calls run.
+        """
 
-    def get_state(self, model: int, state: int) -> Any:
+    def reset(self, model: int = -1) -> None:
+        """The initial state of every stream, for one model or, with -1, for all."""
+
+    def get_state(self, model: int, state: int, stream: int = 0) -> Any:
         """A copy, of the state's shape."""
 
-    def set_state(self, model: int, state: int, value: Any) -> None:
+    def set_state(self, model: int, state: int, value: Any, stream: int = 0) -> None:
         """
         Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.
         """

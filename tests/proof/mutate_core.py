@@ -105,12 +105,12 @@ FAULTS = (
     Fault(
         "summation: fused products one exponent too far down",
         ("tests/test_core_units.py", "-k", "exactness"),
-        (Edit("sim_core/execute.cpp", "-112 - exponent(least)", "-113 - exponent(least)"),),
+        (Edit("sim_core/packing.cpp", "-112 - exponent(least)", "-113 - exponent(least)"),),
     ),
     Fault(
         "summation: fused products one exponent too far up",
         ("tests/test_core_units.py", "-k", "exactness"),
-        (Edit("sim_core/execute.cpp", "126 - exponent(largest)", "127 - exponent(largest)"),),
+        (Edit("sim_core/packing.cpp", "126 - exponent(largest)", "127 - exponent(largest)"),),
     ),
     Fault(
         "sigmoid: a coefficient off by one in the last place",
@@ -122,7 +122,7 @@ FAULTS = (
         ("tests/test_core_units.py", "-k", "synapses"),
         (
             Edit(
-                "sim_core/execute.cpp",
+                "sim_core/packing.cpp",
                 "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0",
                 "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0x80010021u",
             ),
@@ -154,7 +154,7 @@ FAULTS = (
     Fault(
         "gather: neighbouring lanes exchanged",
         ("tests/test_program.py", "-k", "test_file and gather"),
-        (Edit("sim_core/execute.cpp", "lane != isa::absent ? lane :", "lane != isa::absent ? lane ^ 1 :"),),
+        (Edit("sim_core/packing.cpp", "lane != isa::absent ? lane :", "lane != isa::absent ? lane ^ 1 :"),),
     ),
     Fault(
         "latency: an accumulator is free after one addition, not two",

@@ -1,0 +1,107 @@
+// The weights, synapses and gather patterns of a program in the layout that the kernels read: made once, read-only, and
+// shared by all streams of a VM. A program's own stores are not needed afterwards.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "kernels.h"
+#include "program.h"
+
+namespace ltc {
+
+// One block of zeroed memory, on huge pages where it is large and the system has them: a walk through weights beyond the
+// caches then waits less for addresses. Throws std::bad_alloc.
+class Block {
+public:
+    explicit Block(std::size_t bytes);
+    void* data() const { return data_.get(); }
+    std::size_t bytes() const { return bytes_; }
+
+private:
+    struct Freer {
+        void operator()(void* p) const { std::free(p); }
+    };
+    std::unique_ptr<void, Freer> data_;
+    std::size_t bytes_;
+};
+
+// Hands out pieces of a block, each on a cache line. Over no memory it only counts.
+class Pieces {
+public:
+    explicit Pieces(void* memory) : begin_(reinterpret_cast<std::uintptr_t>(memory)) {}
+
+    template <class T>
+    T* take(std::size_t n) {
+        T* piece = reinterpret_cast<T*>(begin_ + used_);
+        used_ += (n * sizeof(T) + line - 1) / line * line;
+        return piece;
+    }
+    std::size_t used() const { return used_; }
+
+    static constexpr std::size_t line = 64;
+
+private:
+    std::uintptr_t begin_;
+    std::size_t used_ = 0;
+};
+
+// Product pairs of k terms, in whole chunks.
+constexpr std::uint32_t padded_pairs(std::uint32_t k) { return (k / 2 + k % 2 + 7) / 8 * 8; }
+
+class Parameters {
+public:
+    struct Weights {
+        std::uint32_t* words = nullptr;
+        std::uint32_t x_low = 0, x_span = 0;  // see MatmulStep
+    };
+    struct Slots {
+        std::uint32_t* words = nullptr;
+        std::size_t slot_words;
+        bool narrow;  // see SynapseStep
+    };
+
+    // bit_accurate=false: weights and synapses are the fp32 originals; throws Refusal if the program holds none.
+    Parameters(const Program& program, bool bit_accurate, const Kernels& kernels);
+    Parameters(const Parameters&) = delete;
+    Parameters& operator=(const Parameters&) = delete;
+
+    const Weights& weights(const Instruction& i) const { return weights_.at(packing(i)); }
+    const Slots& slots(const Instruction& i) const { return slots_.at(slot_packing(i)); }
+    const std::uint32_t* runs(std::uint32_t core) const { return runs_[core]; }
+    const std::int32_t* entries(std::uint32_t core) const { return entries_[core]; }
+    std::size_t bytes() const { return block_->bytes(); }
+
+private:
+    // What decides a packing: core, first block, k, m_rows, and whether a weight takes two blocks.
+    using Packing = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, bool>;
+    using SlotPacking = std::tuple<std::uint32_t, bool>;  // core, and whether the form is narrow
+
+    static Packing packing(const Instruction& i);
+    SlotPacking slot_packing(const Instruction& i) const;
+    void find_packings(const Program& program);
+    void lay_out(Pieces& pieces, const Program& program);
+    std::size_t packed_words(const Packing& packing) const;
+    float weight(const Program& program, const Packing& packing, std::size_t output, std::size_t input) const;
+    void pack_weights(const Program& program, const Packing& packing, Weights& packed) const;
+    void pack_slots(const Program& program, std::uint32_t core, const Slots& packed) const;
+    void pack_entries(const Program& program, std::uint32_t core) const;
+
+    const bool bit_accurate_;
+    const std::size_t B_, lanes_;
+    const std::uint32_t W_;  // lanes of a vector of a row
+    std::unique_ptr<Block> block_;
+    std::vector<bool> narrow_;            // by core: its synapses have bf16 parameters; as the next two
+    std::vector<std::uint32_t*> runs_;
+    std::vector<std::int32_t*> entries_;
+    std::vector<Packing> order_;          // of weights_, as the code first reads them: memory is then read forwards
+    std::map<Packing, Weights> weights_;
+    std::map<SlotPacking, Slots> slots_;
+};
+
+}  // namespace ltc

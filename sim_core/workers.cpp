@@ -1,0 +1,81 @@
+// See workers.h. Items are taken by a counter, so that a slow core takes fewer.
+#include "workers.h"
+
+#include <unistd.h>
+
+namespace ltc {
+
+Workers::Workers(std::size_t threads) {
+    helpers_.reserve(threads);
+    try {
+        while (helpers_.size() + 1 < threads) helpers_.emplace_back([this] { help(); });
+    } catch (...) {
+        leave();
+        throw;
+    }
+}
+
+Workers::~Workers() { leave(); }
+
+void Workers::leave() noexcept {
+    {
+        const std::lock_guard lock(mutex_);
+        leaving_ = true;
+    }
+    begin_.notify_all();
+    for (std::thread& helper : helpers_) helper.join();
+    helpers_.clear();
+}
+
+void Workers::run(std::size_t items, Task task, void* context) noexcept {
+    {
+        const std::lock_guard lock(mutex_);
+        task_ = task, context_ = context, items_ = items;
+        next_.store(0, std::memory_order_relaxed);
+        at_work_ = helpers_.size();
+        ++batch_;
+    }
+    begin_.notify_all();
+    take_items();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return at_work_ == 0; });
+}
+
+void Workers::help() noexcept {
+    std::size_t seen = 0;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        begin_.wait(lock, [&] { return leaving_ || batch_ != seen; });
+        if (leaving_) return;
+        seen = batch_;
+        lock.unlock();
+        take_items();
+        lock.lock();
+        if (--at_work_ == 0) done_.notify_one();
+    }
+}
+
+void Workers::take_items() noexcept {
+    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) task_(context_, item);
+}
+
+WorkerPool::~WorkerPool() { forget(); }
+
+Workers& WorkerPool::of(std::size_t threads) {
+    const long process = getpid();
+    if (workers_ == nullptr || process_ != process || workers_->threads() != threads) {
+        forget();
+        workers_ = std::make_unique<Workers>(threads);
+        process_ = process;
+    }
+    return *workers_;
+}
+
+void WorkerPool::forget() noexcept {
+    if (process_ == getpid())
+        workers_.reset();
+    else
+        (void)workers_.release();  // its threads stayed behind in the parent: there is nothing to join
+}
+
+}  // namespace ltc
