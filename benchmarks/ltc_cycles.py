@@ -117,7 +117,7 @@ def measure(nnir: NNIR, config: Config) -> dict[str, Any]:
         "contiguous": walk["latency"],
         "cores_at_work": sum(any(units) for units in walk["busy"]),
         "busiest": isa.UNITS[unit],
-        "busy": walk["busy"][core][unit] / walk["last_out"],
+        "busy": walk["busy"][core][unit] / walk["total"],
         "us": program.compute_duration_per_inference_us(spaced=False),
     }
 

@@ -24,7 +24,7 @@ UNITS = (
 # The keys of the configuration's latency table that a row of INSTRUCTIONS may name.
 LATENCIES = (
     "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "rsqrt",
-    "accumulate", "accumulate_reduce", "matrix", "reduce", "synapse", "link", "io_in", "io_out",
+    "accumulate", "accumulate_reduce", "matrix", "reduce", "synapse", "update", "link", "io_in", "io_out",
 )  # fmt: skip
 
 # kind of field -> its encoding (little endian). A row address is base, stride, level:
@@ -117,6 +117,18 @@ def _grid(*sources: str) -> tuple[tuple[Field, ...], tuple[Access, ...]]:
     return tuple(fields), tuple(accesses)
 
 
+def _stepped(*sources: str) -> tuple[tuple[Field, ...], tuple[Access, ...]]:
+    """dst and its sources over n rows, each with a row step of its own."""
+    fields: list[Field] = []
+    for name in ("dst", *sources):
+        fields += [
+            Field(name, "row", "written" if name == "dst" else "read"),
+            Field(f"{name}_step", "i32", "rows from one index to the next; 0 repeats the row"),
+        ]
+    accesses = (Access(name, name == "dst", (("n", f"{name}_step"),)) for name in ("dst", *sources))
+    return (*fields, Field("n", "u32", "count")), tuple(accesses)
+
+
 def _row_and(name: str, *rest: Field) -> tuple[Field, ...]:
     return (Field(name, "row"), *rest)
 
@@ -207,6 +219,7 @@ FORMATS = (
             Access("v", False, (("v_rows", "1"),)),
         ),
     ),
+    Format("Update", "update", *_stepped("v", "cm", "h", "leak", "conductance", "num", "den")),
     Format(
         "Gather",
         "gather",
@@ -348,6 +361,13 @@ def _table() -> tuple[Instruction, ...]:
         ("abs", "Unary", "vector", "compare", "dst = |a|"),
         ("relu", "Unary", "vector", "compare", "dst = max(a, +0)"),
         ("sqrt", "Unary", "vector", "sqrt", "dst = square root of a, correctly rounded"),
+        (
+            "ltc_update",
+            "Update",
+            "vector",
+            "update",
+            "dst = v + (h * (N - D * v)) / (cm + h * D), with N = leak + num and D = conductance + den: rule 12",
+        ),
         (
             "row_sum",
             "RowReduce",

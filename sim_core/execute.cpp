@@ -161,6 +161,7 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
             if (!bit_accurate_) opcode = Opcode::matmul_fp32;
             break;
         case isa::Format::Synapse: step.synapse = synapse(i); break;
+        case isa::Format::Update: step.update = update(i); break;
         case isa::Format::Gather: {
             const auto op = i.as<isa::Gather>();
             step.gather = {address(i.core, op.dst), address(i.core, op.src), parameters_->entries(i.core) + op.entries * (2 + B_), op.count, lanes};
@@ -234,6 +235,24 @@ SynapseStep Executable::synapse(const Instruction& i) const {
     return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v),
             packed.words + op.slots * packed.slot_words, parameters_->runs(i.core) + op.slots, scratch_, op.v_rows * lanes,
             op.targets, lanes, packed.narrow};
+}
+
+// Rows that follow each other in every operand become one long row, in ascending order, as the rows would be.
+UpdateStep Executable::update(const Instruction& i) const {
+    const isa::FormatInfo& format = i.format();
+    const auto row = static_cast<std::ptrdiff_t>(B_);
+    UpdateStep u{};
+    u.n = i.as<isa::Update>().n;
+    u.lanes = static_cast<std::uint32_t>(B_);
+    bool follows = true;
+    for (std::size_t n = 0; n < format.n_accesses; ++n) {
+        const isa::AccessInfo& access = format.accesses[n];
+        u.at[n] = address(i.core, i.row(access.word));
+        u.step[n] = i.step(static_cast<std::size_t>(access.extents[0].step_word)) * row;
+        follows &= u.step[n] == row || u.n == 1;
+    }
+    if (follows) u.lanes *= std::exchange(u.n, 1);
+    return u;
 }
 
 LinkStep Executable::link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const {

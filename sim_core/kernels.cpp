@@ -8,6 +8,24 @@
 namespace ltc::LTC_ISA {
 namespace {
 
+template <>
+struct Semantics<Opcode::ltc_update> {
+    template <bool, int W>
+    static const Step* run(Frame& f, const Step* step) {
+        const UpdateStep& u = step->update;
+        for (std::uint32_t i = 0; i < u.n; ++i) {
+            float* row[UpdateStep::operands];
+            for (int n = 0; n < UpdateStep::operands; ++n) row[n] = resolve(f, u.at[n]) + i * u.step[n];
+            for (std::uint32_t l = 0; l < u.lanes; l += W) {
+                const auto x = [&](int n) { return load<Floats<W>>(row[n] + l); };
+                const auto v = x(1), cm = x(2), h = x(3), leak = x(4), conductance = x(5), num = x(6), den = x(7);
+                store(row[0] + l, ltc::ltc_update(v, num, den, leak, conductance, cm, h));
+            }
+        }
+        return step + 1;
+    }
+};
+
 // ---- moves -----------------------------------------------------------------------------------------------------------
 
 template <>

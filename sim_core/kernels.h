@@ -86,6 +86,14 @@ struct SynapseStep {
 };
 inline constexpr std::uint32_t scratch_zeros = 16;  // words
 
+// `n` rows; the operands in the order of isa::Update, dst first, each with its step in floats.
+struct UpdateStep {
+    static constexpr int operands = 8;
+    Address at[operands];
+    std::ptrdiff_t step[operands];
+    std::uint32_t n, lanes;
+};
+
 // A packed entry: source and destination offset in floats, then for each lane its source lane, or keep or clear.
 struct GatherStep {
     Address dst, src;
@@ -119,6 +127,7 @@ struct Step {
         ColumnReduceStep column_reduce;
         MatmulStep matmul;
         SynapseStep synapse;
+        UpdateStep update;
         GatherStep gather;
         LinkStep link;
         PortStep port;

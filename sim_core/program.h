@@ -17,7 +17,7 @@ namespace ltc {
 
 // One decoded instruction. `operands` holds the struct of its format (isa.gen.h); read it with as<isa::Unary>() etc.
 struct Instruction {
-    static constexpr std::size_t max_words = 24;
+    static constexpr std::size_t max_words = 33;
 
     isa::Opcode opcode;
     std::uint8_t core;           // isa::all_cores for loop and end

@@ -48,6 +48,7 @@ std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Sy
     for (std::uint32_t t = 0; t < op.targets; ++t) slot += p.cores[in.core].slots.run[slot];
     return slot - op.slots + op.v_rows;
 }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Update& op) { return times(3, op.n); }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Gather& op) { return op.count; }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Send& op) { return op.rows; }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Receive& op) { return op.rows; }
@@ -305,6 +306,17 @@ private:
             for (std::uint32_t j = 1; j < run[slot]; ++j) beats.beat(no_rows, no_rows);
             beats.beat(no_rows, std::array{num + t, den + t});
             slot += run[slot];
+        }
+    }
+
+    void walk(const Instruction&, const isa::Update& op, Beats<traced>& beats) {
+        const auto row = [this](const isa::Row& first, std::int32_t step, std::uint32_t i) {
+            return Lattice{address(first), step, 0}.at(i, 0);
+        };
+        for (std::uint32_t i = 0; i < op.n; ++i) {
+            beats.beat(std::array{row(op.v, op.v_step, i), row(op.cm, op.cm_step, i), row(op.h, op.h_step, i)}, no_rows);
+            beats.beat(std::array{row(op.leak, op.leak_step, i), row(op.conductance, op.conductance_step, i)}, no_rows);
+            beats.beat(std::array{row(op.num, op.num_step, i), row(op.den, op.den_step, i)}, Rows{row(op.dst, op.dst_step, i)});
         }
     }
 

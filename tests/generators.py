@@ -186,6 +186,18 @@ def _synapse(b: _Builder) -> None:
     b.keep(*add_many(b.graph, "synapse", operands, {}, b.place()))
 
 
+def _ltc_update(b: _Builder) -> None:
+    """Operands whose denominator stays away from zero."""
+    v = b.pick(lambda v: v.type.rank > b.streamable)
+    if v is None:
+        return
+    num = b.pick(lambda x: x.shape == v.shape)
+    assert num is not None
+    square = add(b.graph, "mul", num, num, source=b.place())
+    parameters = (b.graph.constant(b.rng.uniform(0.1, 1, v.shape[-1])) for _ in range(4))
+    b.keep(add(b.graph, "ltc_update", v, num, square, *parameters, source=b.place()))
+
+
 def _reduce(b: _Builder) -> None:
     x = b.pick(lambda v: v.type.rank > b.streamable)
     op = str(b.rng.choice([o for o in ("sum", "amax") if b.allowed(o)] or ["sum"]))
@@ -378,6 +390,7 @@ _GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
     "select": (("select",), _select),
     "linear": (("linear",), _linear),
     "synapse": (("synapse",), _synapse),
+    "ltc_update": (("ltc_update",), _ltc_update),
     "reduce": (("sum", "amax"), _reduce),
     "reshape": (("reshape",), _reshape),
     "permute": (("permute",), _permute),

@@ -30,7 +30,8 @@ from ltc_compiler.schedule.machine import CycleReport, estimate
 # All different, so that a wrong class shows.
 LATENCY = Latencies(
     issue=1, add=6, mul=5, div=20, sqrt=19, compare=3, move=4, gather=9, activation=7, activation_fp32=45,
-    rsqrt=35, accumulate=4, accumulate_reduce=1, matrix=28, reduce=30, synapse=31, link=12, io_in=8, io_out=10,
+    rsqrt=35, accumulate=4, accumulate_reduce=1, matrix=28, reduce=30, synapse=31, update=37,
+    link=12, io_in=8, io_out=10,
 )  # fmt: skip
 ROWS = 512  # of a test core's tensor store
 IN, OUT = 3, 2  # rows of the ports of a random model

@@ -189,16 +189,16 @@ def _edited(path: Path, old: str, new: str) -> Path:
     ("old", "new", "message"),
     [
         ("cores = 1\n", "", r"missing field cores\n"),
-        ("add = 6\n", "", r"missing field latency\.add\n"),
+        ("add = 4\n", "", r"missing field latency\.add\n"),
         ("cores = 1", "cores = 1\ncore = 2\nlanes = 3", r"unknown fields core, lanes\n"),
-        ("add = 6", "add = 6\nadder = 6", r"unknown field latency\.adder\n"),
+        ("add = 4", "add = 4\nadder = 6", r"unknown field latency\.adder\n"),
         (
             "cores = 1",
             "cores = 99",
             r"cores is 99, not an integer from 1 to 16\n  where: cores of 'tiny_c1b8' in ",
         ),
         (
-            "add = 6",
+            "add = 4",
             "add = 0",
             r"latency\.add is 0, not an integer from 1 to 1000\n  where: latency\.add in ",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnir_cases import HERE, assert_same, body, graph, inputs_for, leaky, ops_of, scan
 
+from ltc_compiler.config import Config
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Graph, Precision, Value
 from ltc_compiler.ir.ops import add
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
+from ltc_compiler.schedule.compile import Source, schedule_graphs
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
 from ltc_compiler.transforms.fuse import fuse_synapses, merge_linears
@@ -340,6 +343,72 @@ def test_what_only_looks_like_a_synapse_stays(spoil: str) -> None:
     product = add(g, "mul", gate, g.constant(np.eye(5) + 1))
     g.add_output(add(g, "sum", product, axis=0, keepdims=spoil == "keepdims"))
     assert "synapse" not in ops_of(run_pipeline(g))
+
+
+def written_out_update(g: Graph, x: Sequence[Value], swap: int = 0, spoil: str = "") -> Value:
+    """v + (h * (N - D * v)) / (cm + h * D) of v, num, den, leak, conductance, cm, h; bits of `swap` turn operands."""
+    v, num, den, leak, conductance, cm, h = x
+
+    def turned(op: str, a: Value, b: Value, bit: int) -> Value:
+        return add(g, op, *((b, a) if swap >> bit & 1 else (a, b)), source=HERE)
+
+    n, d = turned("add", leak, num, 0), turned("add", conductance, den, 1)
+    decay = turned("mul", d, num if spoil == "state" else v, 2)
+    difference = add(g, "sub", *((decay, n) if spoil == "order" else (n, decay)))
+    drive = turned("mul", h, difference, 3)
+    inertia = turned("add", cm, turned("mul", leak if spoil == "elapsed" else h, d, 4), 5)
+    quotient = add(g, "div", drive, inertia)
+    if spoil == "wish":
+        g.nodes[-1].precision = Precision.BF16
+    return turned("add", v, quotient, 6)
+
+
+@pytest.mark.parametrize("swap", [0, 1, 2, 4, 8, 16, 32, 64, 127])
+def test_a_written_out_update_becomes_one_op_with_the_same_bits(swap: int) -> None:
+    g, x = graph((2, 5), (2, 5), (5,), (2, 5), (5,), (1,), (2, 1))
+    g.add_output(written_out_update(g, x, swap))
+    new = run_pipeline(g)
+    assert ops_of(new) == ["ltc_update"]
+    assert new.nodes[0].source == HERE
+    values = [np.abs(a).astype(np.float32) + np.float32(0.25) for a in inputs_for(g)]
+    plain, fused = (
+        schedule_graphs([Source("g", form, (0,))], Config.tiny_c1b8())
+        for form in (run_pipeline(g, optimize=False), new)
+    )
+    assert "ltc_update" in fused.disassemble()
+    assert "ltc_update" not in plain.disassemble()
+    np.testing.assert_array_equal(plain.to_vm().run(*values), fused.to_vm().run(*values))
+
+
+def test_an_update_without_constant_terms_is_one_too() -> None:
+    g, (v, n, d, cm, h) = graph((5,), (5,), (5,), (5,), (5,))
+    drive = add(g, "mul", h, add(g, "sub", n, add(g, "mul", d, v)))
+    g.add_output(add(g, "add", v, add(g, "div", drive, add(g, "add", cm, add(g, "mul", h, d)))))
+    new = run_pipeline(g)
+    assert ops_of(new) == ["ltc_update"]
+    assert_same(evaluate(new, inputs_for(g)), evaluate(g, inputs_for(g)))
+
+
+@pytest.mark.parametrize("spoil", ["state", "order", "elapsed", "wish"])
+def test_what_only_looks_like_an_update_stays(spoil: str) -> None:
+    g, x = graph(*[(5,)] * 7)
+    g.add_output(written_out_update(g, x, spoil=spoil))
+    assert "ltc_update" not in ops_of(run_pipeline(g))
+
+
+@pytest.mark.parametrize(("op", "second"), [("add", 0.0), ("sub", 0.0), ("mul", 1.0), ("div", 1.0)])
+def test_an_operand_that_changes_nothing_goes(op: str, second: float) -> None:
+    g, (x, y) = graph((3, 5), (1, 5))
+    g.add_output(add(g, "neg", add(g, op, x, g.constant(np.full((5,), second)))))
+    assert ops_of(cleanup(fold(g))) == ["neg"]
+    g.add_output(
+        add(g, "neg", add(g, op, y, g.constant(np.full((3, 5), second))))
+    )  # it makes the result larger
+    g.add_output(add(g, "neg", add(g, op, x, g.constant(np.arange(5.0)))))
+    assert ops_of(cleanup(fold(g))).count(op) == 2
+    if op in ("sub", "div"):
+        g.add_output(add(g, op, g.constant(second), x))
+        assert ops_of(cleanup(fold(g))).count(op) == 3
 
 
 def linears(g: Graph, x: Value, *rows: int) -> list[Value]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from programs_for_timing import Drawn, both, image, machine, op, programs, simulated, transfer
+from programs_for_timing import LATENCY, Drawn, both, image, machine, op, programs, simulated, transfer
 
 from ltc_compiler import _core, isa
 from ltc_compiler.bytecode import Image
@@ -142,6 +142,18 @@ def test_latency_classes(row: isa.Instruction, precision: str) -> None:
         expected = {"reciprocal": 20, "rsqrt": 35}.get(row.name, 45 + 8)
     instr = op(row.name, **{a.field: 100 if a.write else 0 for a in row.format.accesses}, precision=precision)
     assert both(image(ONE, [instr])).total == latency(instr, ONE) == expected
+
+
+def test_an_update_reads_its_sums_last() -> None:
+    three = op("ltc_update", dst=100, v=0, num=10, den=20, leak=30, conductance=40, cm=50, h=60,
+               **{f"{n}_step": 1 for n in ("dst", "v", "num", "den")}, n=3)  # fmt: skip
+    walk = both(image(ONE, [three]))
+    assert walk.total == 3 * 3 - 1 + LATENCY.update
+    assert walk.busy[0][isa.UNITS.index("vector")] == busy(three, ONE) == 9
+    late = both(image(ONE, [op("move", dst=60, a=1), three]))  # h is wanted at once
+    assert late.total == LATENCY.move + walk.total
+    hidden = both(image(ONE, [op("move", dst=10, a=1), three]))  # num two cycles later
+    assert hidden.total == LATENCY.move - 2 + walk.total
 
 
 # ---- the trace ----

@@ -55,6 +55,8 @@ def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
             return counts("batch", "m_rows") * config.block_rows(counts("k"))
         case "synapse":
             return counts("v_rows") + (slots or 0)
+        case "update":
+            return 3 * counts("n")
         case "gather":
             return counts("count")
         case "send" | "receive" | "input" | "output":

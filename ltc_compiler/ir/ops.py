@@ -218,6 +218,12 @@ def _synapse_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]
     return (s * we).sum(-2), (s * w).sum(-2)
 
 
+def _ltc_update_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    v, num, den, leak, conductance, cm, h = operands
+    n, d = leak + num, conductance + den
+    return (v + (h * (n - d * v)) / (cm + h * d),)
+
+
 def scan_value(
     operands: Sequence[Array], attrs: Attrs, run_body: Callable[[Sequence[Array]], Sequence[Array]]
 ) -> tuple[Array, ...]:
@@ -327,6 +333,16 @@ def _rows() -> list[Op]:
             lambda x, a: (x[0] @ x[1].T + x[2],),
             "linear",
             "x (..., K), constant weight (M, K), constant bias (M) -> (..., M)",
+        ),
+        Op(
+            "ltc_update",
+            7,
+            {},
+            _pointwise,
+            _ltc_update_value,
+            "pointwise",
+            "v, num, den, leak, conductance, cm, h -> v + (h * (N - D * v)) / (cm + h * D), with N = leak + num and "
+            "D = conductance + den: one unfold of a liquid time-constant network",
         ),
         Op(
             "synapse",

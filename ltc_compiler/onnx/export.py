@@ -120,6 +120,15 @@ def _composed(w: Writer, node: Node, x: list[str]) -> list[str]:
     return w.emit("Where", zero, x[2], x[1], wish=wish)
 
 
+def _ltc_update(w: Writer, node: Node, x: list[str]) -> list[str]:
+    """v + (h * (N - D * v)) / (cm + h * D), with N = leak + num and D = conductance + den."""
+    v, num, den, leak, conductance, cm, h = x
+    n, d = w.one("Add", leak, num), w.one("Add", conductance, den)
+    drive = w.one("Mul", h, w.one("Sub", n, w.one("Mul", d, v)))
+    inertia = w.one("Add", cm, w.one("Mul", h, d))
+    return w.emit("Add", v, w.one("Div", drive, inertia), wish=node.results[0].name)
+
+
 def _linear(w: Writer, node: Node, x: list[str]) -> list[str]:
     _, weight, bias = (v.constant() for v in node.operands)
     matrix = w.one("Transpose", x[1], perm=[1, 0]) if weight is None else w.floats(weight.T, "weight")
@@ -200,6 +209,7 @@ WRITERS: dict[str, Write] = {
     **dict.fromkeys(["reshape", "broadcast", "permute", "concat", "slice"], _layout),
     **dict.fromkeys(["sum", "amax"], _reduce),
     "linear": _linear,
+    "ltc_update": _ltc_update,
     "synapse": _synapse,
     "scan": _scan,
 }

@@ -146,6 +146,14 @@ def _synapse(step: Step) -> None:
         step.write(step.address("den") + target, den)
 
 
+def _ltc_update(step: Step) -> None:
+    sources = ("v", "num", "den", "leak", "conductance", "cm", "h")
+    for i in range(step.number("n")):
+        row = {name: step.address(name) + i * step.number(f"{name}_step") for name in ("dst", *sources)}
+        x = {name: step.read(row[name]) for name in sources}
+        step.write(row["dst"], numerics.ltc_update(**x))
+
+
 def _gather(step: Step) -> None:
     entries = step.machine.image.cores[step.instr.core].entries
     first, count = step.number("entries"), step.number("count")
@@ -251,6 +259,7 @@ SEMANTICS: Mapping[str, Semantics] = {
     "matmul": lambda step: _matmul(step, fp32=False),
     "matmul_fp32": lambda step: _matmul(step, fp32=True),
     "synapse": _synapse,
+    "ltc_update": _ltc_update,
     "send": _send,
     "receive": _receive,
     "input": _input,

@@ -131,6 +131,17 @@ def _synapse(c: Context) -> Beats:
         yield Beat((), (c.row("num") + t, c.row("den") + t), hold=hold)
 
 
+def _update(c: Context) -> Beats:
+    for i in range(c.n("n")):
+
+        def row(name: str, i: int = i) -> int:
+            return c.row(name) + i * c.n(f"{name}_step")
+
+        yield Beat((row("v"), row("cm"), row("h")))
+        yield Beat((row("leak"), row("conductance")))
+        yield Beat((row("num"), row("den")), (row("dst"),))
+
+
 def _gather(c: Context) -> Beats:
     entries = c.outside.image.cores[c.instr.core].entries
     for e in range(c.n("entries"), c.n("entries") + c.n("count")):
@@ -175,6 +186,7 @@ PATTERNS: dict[str, Callable[[Context], Beats]] = {
     "column_reduce": _column_reduce,
     "matrix": _matrix,
     "synapse": _synapse,
+    "update": _update,
     "gather": _gather,
     "send": _send,
     "receive": _receive,

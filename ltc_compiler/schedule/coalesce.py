@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .layout import View
-from .virtual import Buffer, Kind, Op, Ref, Schedule
+from .virtual import ROW_BY_ROW, Buffer, Kind, Op, Ref, Schedule
 
 
 def coalesce(schedule: Schedule, new: View, carry: View, begin: int) -> bool:
@@ -68,12 +68,20 @@ def _in_place(op: Op, old: Buffer, target: Buffer) -> bool:
         return False
     if not any(r.buffer is target for r in reads):
         return True
-    if op.row.format.pattern != "elementwise" or op.name == "splat":
+    if op.row.format.pattern not in ROW_BY_ROW or op.name == "splat":
         return False
-    dst = (writes[0].offset, op.operands["dst_outer"], op.operands["dst_inner"])
-    o = op.operands
-    own = {n: v for n, v in o.items() if isinstance(v, Ref) and v.buffer is target}
-    return all(not v.level and (v.offset, o[f"{n}_outer"], o[f"{n}_inner"]) == dst for n, v in own.items())
+    own = {n: v for n, v in op.operands.items() if isinstance(v, Ref) and v.buffer is target}
+    dst = (writes[0].offset, *_steps(op, "dst"))
+    return all(not v.level and (v.offset, *_steps(op, n)) == dst for n, v in own.items())
+
+
+def _steps(op: Op, operand: str) -> tuple[int | Ref, ...]:
+    """The row steps of an operand of a row-by-row instruction."""
+    return tuple(
+        op.operands[f.name]
+        for f in op.row.format.fields
+        if f.kind == "i32" and f.name.startswith(f"{operand}_")
+    )
 
 
 def _is_copy_onto_itself(op: Op) -> bool:

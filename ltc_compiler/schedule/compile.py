@@ -122,9 +122,10 @@ def _cycles(program: Program) -> int:
 def core_counts(models: Sequence[Source], config: Config, optimize: bool) -> list[int]:
     """The numbers of cores that are worth trying. Large models take all of them."""
     blocks = [_blocks(n, config.block_size) for m in models for n in m.graph.walk() if n.op == "linear"]
+    targets = [n.results[0].shape[-1] for m in models for n in m.graph.walk() if n.op == "synapse"]
     most = max(len(m.cores) for m in models)
-    if most == 1 or max(blocks, default=0) < SMALL:
-        return [1]
+    if max(blocks, default=0) < SMALL:  # links cannot pay for products, but for more than one row of targets
+        most = min(most, max((row_count(n, config.block_size) for n in targets), default=1))
     return [most] if sum(blocks) > LARGE or not optimize else list(range(1, most + 1))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .. import isa, numerics
 from ..config import Config
 from ..errors import UnsupportedError
-from ..ir.graph import Precision, Value
+from ..ir.graph import Node, Precision, Value
 from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
 from .stores import CoreStores, gather_entries
 from .virtual import Buffer, Kind, Ref, Schedule
@@ -170,6 +170,18 @@ class Lowering:
         self.grid(name, [dst, *views], shape, precision=int(precision is Precision.BF16))
         return dst
 
+    def ltc_update(self, views: Sequence[View], shape: tuple[int, ...]) -> View:
+        """One unfold of an LTC state by rule 12; views in the order of the op's operands."""
+        views = [self.spread(v, shape) for v in views]
+        dst = self.new(shape, views[0].ref.buffer.core)
+        (*outer, (n, steps)) = iteration([dst, *views], shape)
+        names = ("dst", "v", "num", "den", "leak", "conductance", "cm", "h")
+        for refs in self.repeat(outer, [v.ref for v in (dst, *views)]):
+            rows: dict[str, int | Ref] = dict(zip(names, refs, strict=True))
+            moves = {f"{name}_step": step for name, step in zip(names, steps, strict=True)}
+            self.schedule.emit("ltc_update", dst.ref.buffer.core, n=n, **rows, **moves)
+        return dst
+
     def spread(self, view: View, shape: tuple[int, ...]) -> View:
         """A view whose rows can be read beside those of `shape`: a last axis of 1 stands in every lane."""
         return view if view.width != 1 or not shape or shape[-1] == 1 else self.uniform(view)
@@ -243,6 +255,16 @@ class Lowering:
             for ref in places:
                 core = ref.buffer.core
                 self.schedule.emit("receive", core, dst=ref.at(start), rows=n, source=src.buffer.core)
+
+    def parameters(self, node: Node, first: int) -> list[NDArray[np.float64]]:
+        """The operands from `first` on, which must be constants."""
+        arrays = [v.constant() for v in node.operands[first:]]
+        if any(a is None for a in arrays):
+            raise self.refuse(
+                f"{node.op} takes constant parameters and one of them depends on an input",
+                "make the weights parameters or buffers of the module",
+            )
+        return [a for a in arrays if a is not None]
 
     def refuse(self, what: str, rewrite: str) -> UnsupportedError:
         """The error for something that the machine cannot do, at the user's current place."""

@@ -17,7 +17,7 @@ from .. import isa
 from ..bytecode import Instr, Row
 from ..config import Config
 from . import machine
-from .virtual import Op, Ref
+from .virtual import ROW_BY_ROW, Op, Ref
 
 
 @dataclass(eq=False)
@@ -175,8 +175,7 @@ def _connect(tasks: list[Task], links: _Links) -> None:
 def _delay(producer: Task, consumer: Task) -> int:
     """Cycles from the producer's start to the earliest useful start of the consumer; rows chain between
     row-by-row instructions."""
-    rowwise = "elementwise"
-    if producer.op.row.format.pattern == consumer.op.row.format.pattern == rowwise:
+    if {producer.op.row.format.pattern, consumer.op.row.format.pattern} <= set(ROW_BY_ROW):
         return producer.latency
     return producer.busy - 1 + producer.latency
 

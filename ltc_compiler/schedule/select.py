@@ -20,10 +20,10 @@ from .lowering import Lowering
 from .move import reshape, select_move
 from .partition import cut_points, padded_rows, spread_rows
 from .scan import select_scan
-from .shards import Part, Sharded, common_partition, everywhere, operand_part, part_shape
-from .stores import synapse_slots, weight_blocks
+from .shards import Part, Place, Sharded, common_partition, everywhere, operand_part, part_shape, placed
+from .stores import weight_blocks
+from .synapse import select_synapse
 
-Place = View | Sharded
 Constants = NDArray[np.float64]
 Selector = Callable[[Lowering, Node], Sequence[Place]]
 
@@ -37,12 +37,11 @@ def _bf16(value: Value) -> int:
 def select_pointwise(low: Lowering, node: Node) -> Sequence[Place]:
     """An instruction of the same name, row by row, on every core that holds rows of the operands."""
     result = node.results[0]
-    precision = result.type.precision
     partition = common_partition(low, node)
     if partition is not None and node.cores and not {core for core, _, _ in partition} <= set(node.cores):
         partition = None
     if partition is None:
-        return [low.elementwise(node.op, [low.view(v) for v in node.operands], result.shape, precision)]
+        return [_row_by_row(low, node, [low.view(v) for v in node.operands], result.shape)]
     for value in node.operands:
         if not value.shape or value.shape[-1] == 1:
             everywhere(low, value, [core for core, _, _ in partition])  # one message for all of them
@@ -50,8 +49,14 @@ def select_pointwise(low: Lowering, node: Node) -> Sequence[Place]:
     for rows in partition:
         views = [operand_part(low, v, rows, result.shape) for v in node.operands]
         shape = part_shape(result.shape, rows[1], rows[2], low.block)
-        parts.append(Part(*rows, low.elementwise(node.op, views, shape, precision)))
+        parts.append(Part(*rows, _row_by_row(low, node, views, shape)))
     return [Sharded(result.shape, tuple(parts))]
+
+
+def _row_by_row(low: Lowering, node: Node, views: Sequence[View], shape: tuple[int, ...]) -> View:
+    if node.op == "ltc_update":
+        return low.ltc_update(views, shape)
+    return low.elementwise(node.op, views, shape, node.results[0].type.precision)
 
 
 def select_folded(low: Lowering, node: Node) -> list[View]:
@@ -64,20 +69,9 @@ def select_folded(low: Lowering, node: Node) -> list[View]:
     )
 
 
-def parameters(low: Lowering, node: Node, first: int) -> list[NDArray[np.float64]]:
-    """The operands from `first` on, which must be constants."""
-    arrays = [v.constant() for v in node.operands[first:]]
-    if any(a is None for a in arrays):
-        raise low.refuse(
-            f"{node.op} takes constant parameters and one of them depends on an input",
-            "make the weights parameters or buffers of the module",
-        )
-    return [a for a in arrays if a is not None]
-
-
 def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
     """Rows of the weight spread over the cores; the result stays where it is computed."""
-    weight, bias = parameters(low, node, 1)
+    weight, bias = low.parameters(node, 1)
     result = node.results[0]
     if node.operands[1].type.precision is Precision.FP32 and not low.config.fp32_matmul:
         raise low.refuse(
@@ -101,15 +95,11 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
             shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
             parts[cut].append(Part(core, start, stop, replace(view, ref=view.ref.at(first), shape=shape)))
             first += stop - start
-    places = {cut: _placed(low, p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
+    places = {cut: placed(low, p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
     if result not in low.cuts:
         return [places[cuts[0]]]
     low.pieces[result] = places
     return []
-
-
-def _placed(low: Lowering, parts: list[Part], shape: tuple[int, ...]) -> Place:
-    return parts[0].view if len(parts) == 1 and parts[0].core == low.home else Sharded(shape, tuple(parts))
 
 
 def matmul(
@@ -150,35 +140,6 @@ def matmul(
             precision=_bf16(node.results[0]),
         )
     return dst
-
-
-def select_synapse(low: Lowering, node: Node) -> list[View]:
-    """The synapse unit, once for every vector of the batch."""
-    if not low.config.synapse_unit:
-        raise low.refuse(
-            "a synapse op, and this configuration has no synapse unit",
-            "set synapse_unit in the configuration",
-        )
-    mu, sigma, w, we, mask = parameters(low, node, 1)
-    fp32 = node.operands[1].type.precision is Precision.FP32
-    v = low.vectors(low.view(node.operands[0]))
-    num, den = (low.new(r.shape) for r in node.results)
-    src, values, originals, last = synapse_slots(mu, sigma, w, we, mask, low.block, fp32)
-    address = low.stores[low.home].slots.add(src, values, originals, last)
-    for n, d, source in low.repeat(leading([num, den, v]), [num.ref, den.ref, v.ref]):
-        op = low.schedule.emit(
-            "synapse",
-            low.home,
-            num=n,
-            den=d,
-            v=source,
-            v_rows=v.rows,
-            slots=address,
-            targets=num.rows,
-            precision=int(not fp32),
-        )
-        op.slots = len(last)
-    return [num, den]
 
 
 def select_reduce(low: Lowering, node: Node) -> list[View]:
@@ -244,7 +205,11 @@ def select_slice(low: Lowering, node: Node) -> Sequence[Place]:
 
 
 SELECTORS: dict[str, Selector] = {
-    **{name: select_pointwise for name in (*UNARY, *BINARY, "select") if name not in FOLDED_ONLY},
+    **{
+        name: select_pointwise
+        for name in (*UNARY, *BINARY, "select", "ltc_update")
+        if name not in FOLDED_ONLY
+    },
     **dict.fromkeys(FOLDED_ONLY, select_folded),
     **dict.fromkeys(("reshape", "permute", "broadcast", "concat"), select_move),
     "slice": select_slice,

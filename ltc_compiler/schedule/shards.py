@@ -38,6 +38,14 @@ class Sharded:
         return tuple((p.core, p.start, p.stop) for p in self.parts)
 
 
+Place = View | Sharded
+
+
+def placed(low: Lowering, parts: Sequence[Part], shape: tuple[int, ...]) -> Place:
+    """What the parts make up together: a plain view if one part on the home core is the whole."""
+    return parts[0].view if len(parts) == 1 and parts[0].core == low.home else Sharded(shape, tuple(parts))
+
+
 def part_shape(shape: tuple[int, ...], start: int, stop: int, block: int) -> tuple[int, ...]:
     """The shape of rows [start, stop) of the last axis."""
     return (*shape[:-1], min(stop * block, shape[-1]) - start * block)

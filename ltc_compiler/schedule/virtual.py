@@ -14,6 +14,11 @@ from numpy.typing import NDArray
 
 from .. import isa
 
+ROW_BY_ROW = (
+    "elementwise",
+    "update",
+)  # patterns in which a beat reads and writes the same row of every operand
+
 
 class Kind(Enum):
     """Who fills a buffer: the program's image (constant, state) or an instruction (temporary)."""

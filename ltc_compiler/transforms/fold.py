@@ -11,11 +11,17 @@ from functools import partial
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Value, rewrite
+from ..ir.graph import Array, Graph, Node, Precision, Value, rewrite
 from ..ir.ops import OPS, POINTWISE, add, broadcast_shapes
 from .layout import simplify
 from .scans import Scan, inline
 
+NEUTRAL = {
+    "add": 0.0,
+    "sub": 0.0,
+    "mul": 1.0,
+    "div": 1.0,
+}  # the operand, second where order matters, that changes nothing
 MAX_FOLDED = 1 << 24  # elements: a larger result is left to be computed in the program
 
 
@@ -60,10 +66,22 @@ def _rule(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
         results = evaluate_node(node, arrays)
         named = zip(results, node.results, strict=True)
         return tuple(graph.constant(array, value.name, node.source) for array, value in named)
-    simple = simplify(graph, node, operands) if layout else None
+    simple = _neutral(node, operands) or (simplify(graph, node, operands) if layout else None)
     if simple is not None:
         return (_keep_wish(node, simple),)
     return _compact_operands(graph, node, operands) if node.op in POINTWISE else None
+
+
+def _neutral(node: Node, operands: tuple[Value, ...]) -> Value | None:
+    """The operand that x + 0, x - 0, x * 1 or x / 1 leaves as it is, but for the sign of a zero."""
+    if node.op not in NEUTRAL or node.precision is Precision.BF16:
+        return None
+    a, b = operands
+    for x, other in ((a, b), (b, a)) if node.op in ("add", "mul") else ((a, b),):
+        array = other.constant()
+        if array is not None and x.shape == node.results[0].shape and (array == NEUTRAL[node.op]).all():
+            return x
+    return None
 
 
 def _keep_wish(node: Node, value: Value) -> Value:

@@ -13,6 +13,7 @@ from .fuse import fuse_synapses, merge_linears
 from .hoist import hoist
 from .pieces import split_pieces
 from .precision import assign_precision
+from .updates import fuse_updates
 
 
 class Pass(NamedTuple):
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("hoist", hoist, True),
     Pass("cleanup", cleanup, False),
     Pass("synapses", fuse_synapses, False),
+    Pass("updates", fuse_updates, False),
     Pass("linears", merge_linears, False),
     Pass("refold", fold, False),
     Pass("pieces", split_pieces, False),

@@ -2,8 +2,8 @@
 
 The cell's update is the delta form, every operation one rounding in fp32, in this order, with h = dt * (1 / unfolds):
 
-    num = sensory num + recurrent num            den = sensory den + recurrent den
-    N = gleak * vleak + num                      D = (gleak + epsilon) + den
+    N = (gleak * vleak + sensory num) + recurrent num
+    D = ((gleak + epsilon) + sensory den) + recurrent den
     v = v + h * (N - D * v) / (cm + h * D)
 
 It equals ncps's update algebraically, needs no division by dt, and keeps its accuracy as dt gets small.
@@ -183,14 +183,15 @@ def _unfold(
     c: Emitter, cell: Any, p: dict[str, Weights], v: Value, sensory: tuple[Value, Value], h: Value
 ) -> Value:
     """The unfolds of one step: a scan that carries v."""
-    captured = [*sensory, *([] if h.constant() is not None else [h])]
+    still = [c.add("add", p[name], x) for name, x in zip(("leak", "leak_eps"), sensory, strict=True)]
+    captured = [*still, *([] if h.constant() is not None else [h])]
     b = c.body(Graph("unfold"))
     state = b.graph.add_input(v.type, "v")
     inner = [b.graph.add_input(x.type, f"captured_{i}") for i, x in enumerate(captured)]
     dt: Any = inner[2] if h.constant() is None else h.constant()
     num, den = _synapses(b, state, p, "")
-    total = b.add("add", p["leak"], b.add("add", inner[0], num))
-    decay = b.add("add", p["leak_eps"], b.add("add", inner[1], den))
+    total = b.add("add", inner[0], num)
+    decay = b.add("add", inner[1], den)
     top = b.add("mul", dt, b.add("sub", total, b.add("mul", decay, state)))
     bottom = b.add("add", p["cm"], b.add("mul", dt, decay))
     b.graph.add_output(b.add("add", state, b.add("div", top, bottom)), "v")
