@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from nnir_cases import graph
+from torch import Tensor, nn
 
+import ltc_torch.fx
 from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph, Precision
 from ltc_compiler.ir.ops import add_many
@@ -88,3 +91,50 @@ def test_without_the_unit_products_too_small_for_a_row_are_zero() -> None:
     v0 = np.zeros(2, np.float32)  # every sigmoid is 1/2
     assert [float(x[0]) for x in outputs(compile_graph(g, MACHINES["unit"]), v0)] == [2.0**-126] * 2
     assert [float(x[0]) for x in outputs(compile_graph(g, MACHINES["no unit"]), v0)] == [0.0] * 2
+
+
+class Handwritten(nn.Module):
+    """An LTC of 20 units and 5 inputs as people write it, six unfolds in a loop; `delta`: in the form of rule 12."""
+
+    def __init__(self, delta: bool) -> None:
+        super().__init__()
+        self.delta = delta
+        self.sensory, self.recurrent = (nn.Parameter(torch.rand(4, n, 20) + 0.1) for n in (5, 20))
+        self.g, self.rest, self.cm = (nn.Parameter(torch.rand(20) + 0.2) for _ in range(3))
+
+    def synapses(self, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        mu, sigma, w, erev = p
+        a = w * torch.sigmoid(sigma * (v.unsqueeze(-1) - mu))
+        return (a * erev).sum(1), a.sum(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (1, time, 5) -> (1, time, 20)."""
+        v, outputs = torch.zeros(1, 20), []
+        for t in range(x.shape[1]):
+            drive, leak = self.synapses(self.sensory, x[:, t])
+            for _ in range(6):
+                num, den = self.synapses(self.recurrent, v)
+                n, d = self.g * self.rest + (drive + num), self.g + (leak + den)
+                if self.delta:
+                    v = v + (1 / 6) * (n - d * v) / (self.cm + (1 / 6) * d)
+                else:
+                    v = (6 * self.cm * v + n) / (6 * self.cm + d)
+            outputs.append(v)
+        return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_a_cell_written_by_hand_takes_the_same_instructions(delta: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(1, 4, 5)
+    traced, expected = ltc_torch.fx.prepare_shape(Handwritten(delta).eval(), x)
+    nnir, axis = ltc_torch.fx.nnir.to_nnir(traced).streaming_transform(1)
+    program = nnir.to_program(Config.v80_c6b32())
+    names = [i.name for i in program.image.code]
+    assert axis == 1
+    assert "synapse" in names
+    assert "sigmoid" not in names
+    assert ("ltc_update" in names) == delta
+    vm = program.to_vm()
+    steps = [vm.run(x[:, t].numpy()) for t in range(4)]
+    np.testing.assert_allclose(np.stack(steps, 1), expected.detach().numpy(), atol=0.02)
