@@ -136,6 +136,18 @@ class Kept(Parts):
         return {"h": torch.cat(states, 1), "z": torch.cat(gates, 1)}
 
 
+class Zipped(Parts):
+    """Two sequences side by side, both cut before the loop."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(B, H)
+        outputs: list[Tensor] = []
+        for u, gate in zip(self.w(x).unbind(1), torch.sigmoid(self.w(x) - 1).unbind(1), strict=True):
+            h = self.second(u, h) * gate
+            outputs += [h[:, None]]
+        return torch.cat(outputs, 1)
+
+
 class Solves(Parts):
     def forward(self, x: Tensor) -> Tensor:
         h, times = torch.zeros(B, H), torch.linspace(0, 1, 3)
@@ -167,7 +179,20 @@ class Backwards(Parts):
         return torch.stack(outputs, 1)
 
 
-STREAM = (Appended, NoState, LearnedState, Filled, Layers, Differences, Unfolds, Lags, Kept, Solves, Liquid)
+STREAM = (
+    Appended,
+    NoState,
+    LearnedState,
+    Filled,
+    Layers,
+    Differences,
+    Unfolds,
+    Lags,
+    Kept,
+    Zipped,
+    Solves,
+    Liquid,
+)
 
 
 def scans(model: type[Parts], steps: int = T) -> tuple[int, int]:

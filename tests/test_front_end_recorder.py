@@ -393,3 +393,17 @@ def test_a_compiled_module_is_recorded_as_its_own_code() -> None:
     graph, expected = prepare_shape(model, x)
     assert [n.op for n in to_nnir(graph).graph.nodes].count("linear") == 2
     assert torch.equal(graph(x), expected)
+
+
+def test_a_write_into_what_torch_reshaped_itself() -> None:
+    """A product of a sequence is a view of a tensor that no one sees."""
+    linear = nn.Linear(4, 8)
+
+    def gated(x: Tensor) -> Tensor:
+        a, b = linear(x).chunk(2, -1)
+        gate = b.sigmoid_()
+        return x * (1 - gate) + a.relu_() * gate
+
+    x = torch.randn(2, 5, 4)
+    with torch.no_grad():
+        assert torch.allclose(record(gated, x)(x * 3), gated(x * 3), atol=1e-6)

@@ -177,7 +177,7 @@ class Writes:
         self._check_owner(name, target)
         written = self.of(target)
         if written is None:
-            base = base_of(target)
+            base = self._base_of(target)
             written = self._written[storage_key(target)] = Written(base, recorder.node(base))
         if name == "__setitem__":
             part, node = self._set_item(target, args[1], args[2])
@@ -194,6 +194,14 @@ class Writes:
         written.version += 1
         recorder.bind(part, node)
         return out
+
+    def _base_of(self, target: Tensor) -> Tensor:
+        """The tensor that others are cut from: torch's, or where it was never seen (a product that torch itself
+        reshaped) the largest one that was recorded."""
+        base, recorder = base_of(target), self._recorder
+        if recorder.depends(base):
+            return base
+        return max(recorder.sharing(target), key=Tensor.numel, default=base)
 
     def _check_owner(self, name: str, target: Tensor) -> None:
         """A body writes to its own tensors alone; a buffer may be written, but is no state."""

@@ -35,7 +35,7 @@ from .calls import (
     target_of,
 )
 from .exact import Exact
-from .inplace import Writes, is_write
+from .inplace import Writes, is_write, storage_key
 from .sources import refuse, user_source
 
 
@@ -141,6 +141,11 @@ class Recorder(TorchFunctionMode):
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor has a node in this very graph."""
         return id(tensor) in self._nodes
+
+    def sharing(self, tensor: Tensor) -> list[Tensor]:
+        """The recorded tensors that share a tensor's memory."""
+        key = storage_key(tensor)
+        return [t for t in self._kept if id(t) in self._nodes and storage_key(t) == key]
 
     def node(self, tensor: Tensor) -> fx.Node:
         """The node whose value a tensor is: recorded, captured from an enclosing graph, or a constant."""

@@ -164,12 +164,21 @@ def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:
         for read in reads(node):
             key = (read.tensor, read.axis, repr(read.rest), read.keep, _line(node))
             groups.setdefault(key, []).append((node, read))
+    parts = {
+        n for n in order if n.target is operator.getitem and reads(n) and isinstance(_shape_read(n), list)
+    }
     for group in sorted(groups.values(), key=len, reverse=True):
         for anchors in _runs(group):
-            sequence = _sunk(order, {n for n, _ in group})
+            sequence = _sunk(order, parts | {n for n, _ in group})
             for loop in _periods(sequence, anchors, same):
                 if _connect(loop, same) and len(loop.scanned) < loop.period:  # more than reads
                     yield loop
+
+
+def _shape_read(node: fx.Node) -> Any:
+    """The shape of what a getitem reads: a list of shapes for one of several results."""
+    tensor = node.args[0]
+    return tensor.meta.get("shape") if isinstance(tensor, fx.Node) else None
 
 
 def _runs(group: Sequence[tuple[fx.Node, Read]]) -> Iterator[list[fx.Node]]:
