@@ -19,6 +19,7 @@ HINTS: dict[str, tuple[str, str]] = {
     "sort": ("the machine cannot order values", "amax or amin for an extreme; order the outputs on the host"),
     "argsort": ("the machine cannot order values", "order the outputs on the host"),
     "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),
+    "quantile": ("the machine cannot order values", "mean, or choose from the outputs on the host"),
     "median": ("the machine cannot order values", "mean, or choose from the outputs on the host"),
     "argmax": (
         "positions are integers that depend on the input",
