@@ -63,6 +63,9 @@ class Latencies:
     link: int = _cycles(12, "a row from one core to another")
     io_in: int = _cycles(7, "a row from the host's side into a tensor row")
     io_out: int = _cycles(8, "a tensor row out to the host's side")
+    crossing: int = _cycles(
+        6, "more than these for a core other than the first, which is beside the host's side"
+    )
 
     def __post_init__(self) -> None:
         _check_fields(self, prefix="latency.")

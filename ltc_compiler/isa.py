@@ -25,6 +25,7 @@ UNITS = (
 LATENCIES = (
     "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "rsqrt",
     "accumulate", "accumulate_reduce", "matrix", "reduce", "synapse", "update", "link", "io_in", "io_out",
+    "crossing",
 )  # fmt: skip
 
 # kind of field -> its encoding (little endian). A row address is base, stride, level:
@@ -36,6 +37,7 @@ ENCODINGS = {
     "u32": "<I",
     "i32": "<i",
     "precision": "<B",  # 0: fp32, 1: bf16
+    "flag": "<B",  # 0: no, 1: yes
     "block": "<I",  # address in the weight store
     "slot": "<I",  # address in the synapse store
     "entry": "<I",  # address in the gather store
@@ -184,7 +186,8 @@ FORMATS = (
             Field("dst_step", "i32", "rows from one vector's result to the next"),
             Field("x", "row", "rows(k) rows of a vector; lanes from k on are absent"),
             Field("x_step", "i32", "rows from one vector to the next"),
-            Field("bias", "row", "m_rows rows, added last"),
+            Field("bias", "row", "m_rows rows for a vector, added last"),
+            Field("bias_step", "i32", "rows from one vector's bias to the next; 0: the same for all"),
             Field(
                 "weights",
                 "block",
@@ -194,11 +197,17 @@ FORMATS = (
             Field("m_rows", "u32", "output rows"),
             Field("batch", "u32", "number of vectors"),
             Field("precision", "precision", "of the result"),
+            Field(
+                "addend",
+                "flag",
+                "the product is finished as a written fp32 row before the bias is added to it",
+            ),
+            Field("relu", "flag", "max(sum, +0) of the finished fp32 sum is the result"),
         ),
         (
             Access("dst", True, (("batch", "dst_step"), ("m_rows", "1"))),
             Access("x", False, (("batch", "x_step"), ("rows(k)", "1"))),
-            Access("bias", False, (("m_rows", "1"),)),
+            Access("bias", False, (("batch", "bias_step"), ("m_rows", "1"))),
         ),
     ),
     Format(
@@ -255,13 +264,23 @@ FORMATS = (
     Format(
         "Input",
         "input",
-        _row_and("dst", Field("rows", "u32"), Field("port", "u16", "index among the model's inputs")),
+        _row_and(
+            "dst",
+            Field("rows", "u32", "whole vectors of the array, or rows of one"),
+            Field("port", "u16", "index among the model's inputs"),
+            Field("first", "u32", "the first of them, among the rows that the array fills"),
+        ),
         (Access("dst", True, (("rows", "1"),)),),
     ),
     Format(
         "Output",
         "output",
-        _row_and("src", Field("rows", "u32"), Field("port", "u16", "index among the model's outputs")),
+        _row_and(
+            "src",
+            Field("rows", "u32", "whole vectors of the array, or rows of one"),
+            Field("port", "u16", "index among the model's outputs"),
+            Field("first", "u32", "the first of them, among the rows that the array fills"),
+        ),
         (Access("src", False, (("rows", "1"),)),),
     ),
     Format("Loop", "loop", (Field("count", "u32", "number of turns, at least 1"),), ()),

@@ -322,5 +322,7 @@ def _describe(model: Model) -> str:
     lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}"]
     for side, ports in (("input", model.inputs), ("output", model.outputs)):
         lines += [f";   {side} {p.name} {p.shape} {p.precision} {p.role}" for p in ports]
-    lines += [f";   state {s.name} {s.shape} in core {s.core} from row {s.row} on" for s in model.states]
+    for s in model.states:
+        places = ", ".join(f"core {core} from row {row} on" for core, row in s.places)
+        lines.append(f";   state {s.name} {s.shape} in {places}")
     return "".join(f"{line}\n" for line in lines)

@@ -215,8 +215,9 @@ Instruction read_instruction(Reader& in) {
         const std::size_t bytes = isa::encoded_bytes[static_cast<std::size_t>(field.kind)];
         const Bytes raw = in.take(bytes, field.name);
         std::memcpy(&out.operands[field.word], raw.data(), bytes);  // little endian: shorter fields leave zeros above
-        if (field.kind == isa::FieldKind::precision && out.operands[field.word] > 1)
-            refuse_program("precision is " + std::to_string(out.operands[field.word]) + ", allowed are 0 and 1", where);
+        const bool binary = field.kind == isa::FieldKind::precision || field.kind == isa::FieldKind::flag;
+        if (binary && out.operands[field.word] > 1)
+            refuse_program(std::string(field.name) + " is " + std::to_string(out.operands[field.word]) + ", allowed are 0 and 1", where);
     }
     return out;
 }
@@ -396,6 +397,11 @@ void read_models(Reader in, Program& p) {
             state.shape = read_shape(in);
             state.core = in.get<std::uint32_t>("the core of a state");
             state.row = in.get<std::uint32_t>("the row of a state");
+            const auto copies = in.get<std::uint32_t>("n_copies");
+            for (std::uint32_t c = 0; c < copies; ++c) {
+                const auto core = in.get<std::uint32_t>("the core of a copy");
+                state.copies.push_back({core, in.get<std::uint32_t>("the row of a copy")});
+            }
             model.states.push_back(std::move(state));
         }
         p.models.push_back(std::move(model));

@@ -175,13 +175,13 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         }
         case isa::Format::Input: {
             const auto op = i.as<isa::Input>();
-            step.port = port(i, op.dst, op.port, model.inputs);
+            step.port = port(i, op.dst, {op.port, op.first, op.rows}, model.inputs);
             result = precision(static_cast<std::uint32_t>(model.inputs[op.port].precision));
             break;
         }
         case isa::Format::Output: {
             const auto op = i.as<isa::Output>();
-            step.port = port(i, op.src, op.port, model.outputs);
+            step.port = port(i, op.src, {op.port, op.first, op.rows}, model.outputs);
             break;
         }
         case isa::Format::Loop: step.loop = {i.depth + 1u, 0, nullptr}; break;
@@ -223,9 +223,9 @@ MatmulStep Executable::matmul(const Instruction& i) const {
     const Parameters::Weights& packed = parameters_->weights(i);
     const auto row = static_cast<std::ptrdiff_t>(B_);
     const bool apart = std::abs(op.dst_step) >= static_cast<std::int64_t>(op.m_rows);
-    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row,
+    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row, op.bias_step * row,
             packed.words, scratch_, op.k, static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
-            apart, packed.x_low, packed.x_span};
+            op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
 }
 
 SynapseStep Executable::synapse(const Instruction& i) const {
@@ -259,10 +259,20 @@ LinkStep Executable::link(isa::Row row, std::uint32_t core, std::uint32_t rows, 
     return {address(core, row), fifos_[source * program_->machine.cores + target], rows, static_cast<std::uint32_t>(B_)};
 }
 
-PortStep Executable::port(const Instruction& i, isa::Row row, std::uint32_t index, const std::vector<Port>& ports) const {
-    const Shape& shape = ports[index].shape;
-    return {address(i.core, row), index, static_cast<std::uint32_t>(shape.vectors()), static_cast<std::uint32_t>(shape.width()),
-            static_cast<std::uint32_t>(program_->machine.rows(shape.width()) * B_)};
+// Whole vectors, or the rows of one: then a single vector as wide as these rows are filled.
+PortStep Executable::port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const {
+    const std::size_t width = ports[rows.port].shape.width(), across = program_->machine.rows(width);
+    const std::size_t vector = rows.first / across, row = rows.first % across;
+    PortStep step{address(i.core, at), rows.port, 1, 0, 0, vector * width + row * B_};
+    if (row == 0 && rows.rows % across == 0) {
+        step.vectors = static_cast<std::uint32_t>(rows.rows / across);
+        step.width = static_cast<std::uint32_t>(width);
+        step.row_lanes = static_cast<std::uint32_t>(across * B_);
+    } else {
+        step.width = static_cast<std::uint32_t>(std::min(width, (row + rows.rows) * B_) - row * B_);
+        step.row_lanes = static_cast<std::uint32_t>(rows.rows * B_);
+    }
+    return step;
 }
 
 }  // namespace ltc

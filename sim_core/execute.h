@@ -40,7 +40,10 @@ private:
     MatmulStep matmul(const Instruction& i) const;
     SynapseStep synapse(const Instruction& i) const;
     UpdateStep update(const Instruction& i) const;
-    PortStep port(const Instruction& i, isa::Row row, std::uint32_t index, const std::vector<Port>& ports) const;
+    struct PortRows {
+        std::uint32_t port, first, rows;
+    };
+    PortStep port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const;
     LinkStep link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const;
     Address address(std::uint32_t core, isa::Row row) const;
     isa::Precision precision(std::uint32_t field) const;

@@ -92,7 +92,7 @@ struct Semantics<Opcode::input> {
     static const Step* run(Frame& f, const Step* step) {
         const PortStep& p = step->port;
         float* row = resolve(f, p.at);
-        const float* host = f.inputs[p.port];
+        const float* host = f.inputs[p.port] + p.first;
         for (std::uint32_t v = 0; v < p.vectors; ++v, row += p.row_lanes, host += p.width)
             for (std::uint32_t l = 0; l < p.row_lanes; l += W) {
                 Floats<W> x{};
@@ -112,7 +112,7 @@ struct Semantics<Opcode::output> {
     static const Step* run(Frame& f, const Step* step) {
         const PortStep& p = step->port;
         const float* row = resolve(f, p.at);
-        float* host = f.outputs[p.port];
+        float* host = f.outputs[p.port] + p.first;
         for (std::uint32_t v = 0; v < p.vectors; ++v, row += p.row_lanes, host += p.width)
             __builtin_memcpy(host, row, std::size_t{p.width} * sizeof(float));
         return step + 1;

@@ -61,10 +61,11 @@ struct ColumnReduceStep {
 inline constexpr std::uint32_t max_vectors = 4;  // that go through the weights at once
 struct MatmulStep {
     Address dst, x, bias;
-    std::ptrdiff_t dst_step, x_step;
+    std::ptrdiff_t dst_step, x_step, bias_step;
     const std::uint32_t* weights;
     std::uint32_t* scratch;  // max_vectors vectors of x, each in the form of a weight column
     std::uint32_t k, outputs, batch;
+    bool addend, relu;
     bool apart;  // the results of vectors do not overlap, so that several may go through the weights at once
     // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.
     std::uint32_t x_low, x_span;
@@ -112,6 +113,7 @@ struct LinkStep {
 struct PortStep {
     Address at;
     std::uint32_t port, vectors, width, row_lanes;
+    std::size_t first;  // element of the host's array
 };
 
 struct LoopStep {

@@ -98,6 +98,15 @@ LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) 
     return !wide && !any<W>(outside);
 }
 
+// A product's way to its row: the bias, or another row to the finished product; relu.
+template <bool bf16, class V>
+LTC_INLINE V finish(const MatmulStep& m, V y, V bias) {
+    if (m.addend) y = write<false>(y);
+    y = y + bias;
+    if (m.relu) y = relu(write<false>(y));
+    return write<bf16>(y);
+}
+
 // The results of N vectors, which are in scratch.
 template <Products how, bool bf16, int N>
 inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
@@ -107,10 +116,11 @@ inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
         const auto sums = group.sum();
         for (int i = 0; i < N; ++i) {
             float* to = dst + i * m.dst_step + o;
+            const float* more = bias + i * m.bias_step + o;
             if (o + W <= m.outputs) {
-                store(to, write<bf16>(sums.of[i] + load<Floats<W>>(bias + o)));
+                store(to, finish<bf16>(m, sums.of[i], load<Floats<W>>(more)));
             } else {  // rows narrower than a vector
-                for (std::uint32_t n = 0; n < m.outputs - o; ++n) to[n] = write<bf16>(sums.of[i][n] + bias[o + n]);
+                for (std::uint32_t n = 0; n < m.outputs - o; ++n) to[n] = finish<bf16>(m, float{sums.of[i][n]}, more[n]);
             }
         }
     }
@@ -136,7 +146,8 @@ const Step* matmul(Frame& f, const Step* step) {
     const float *x = resolve(f, m.x), *bias = resolve(f, m.bias);
     std::uint32_t b = 0;
     const auto multiply_by = [&]<int N>() {
-        for (; b + N <= m.batch; b += N, dst += N * m.dst_step, x += N * m.x_step) multiply<wide, bf16, N>(m, dst, x, bias);
+        for (; b + N <= m.batch; b += N, dst += N * m.dst_step, x += N * m.x_step, bias += N * m.bias_step)
+            multiply<wide, bf16, N>(m, dst, x, bias);
     };
     if (m.apart) {
         multiply_by.template operator()<4>();

@@ -112,6 +112,10 @@ struct State {
     Shape shape;
     std::uint32_t core;
     std::uint32_t row;  // the first of shape.vectors() * rows(shape.width())
+    struct Copy {
+        std::uint32_t core, row;
+    };
+    std::vector<Copy> copies;  // the same rows on other cores
 };
 
 struct Model {

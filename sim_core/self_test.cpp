@@ -186,7 +186,7 @@ public:
         }
         model.name = "self-test";
         model.inputs.push_back({"x", Role::plain, Precision::fp32, Shape{{operands, lanes}}});
-        emit(Opcode::input, isa::Input{.dst = row(0), .rows = operands, .port = 0});
+        emit(Opcode::input, isa::Input{.dst = row(0), .rows = operands, .port = 0, .first = 0});
         arithmetic();
         model.code_begin = 0;
         model.code_end = static_cast<std::uint32_t>(program.code.size());
@@ -215,7 +215,7 @@ private:
         const auto port = static_cast<std::uint32_t>(model.outputs.size());
         model.outputs.push_back({name + (precision == Precision::fp32 ? " fp32" : " bf16") + more, Role::plain,
                                  Precision::fp32, Shape{{n, lanes}}});
-        emit(Opcode::output, isa::Output{.src = row(operands), .rows = n, .port = port});
+        emit(Opcode::output, isa::Output{.src = row(operands), .rows = n, .port = port, .first = 0});
     }
 
     void arithmetic() {
@@ -227,7 +227,7 @@ private:
                 show(Opcode::row_max, p, 1, isa::RowReduce{row(operands), 1, row(first), 1, 1, k, 0}, from);
                 show(Opcode::column_sum, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
                 show(Opcode::column_max, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
-                const isa::Matmul product{row(operands), 1, row(first), 1, row(2 * rows), 0, k, 2, 1, 0};
+                const isa::Matmul product{row(operands), 1, row(first), 1, row(2 * rows), 0, 0, k, 2, 1, 0, 0, 0};
                 show(Opcode::matmul, p, 2, product, from);
                 show(Opcode::matmul_fp32, p, 2, product, from);
                 show(Opcode::synapse, p, 2, isa::Synapse{row(operands), row(operands + 1), row(first), 2, 0, 1, 0}, from);

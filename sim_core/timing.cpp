@@ -108,7 +108,11 @@ public:
 
     void run(const Model& model) {
         std::uint64_t rows = 0;
-        for (const Port& port : model.inputs) rows += program_.rows_of(port.shape);
+        input_rows_.clear();
+        for (const Port& port : model.inputs) {
+            input_rows_.push_back(rows);
+            rows += program_.rows_of(port.shape);
+        }
         report_.offered = rows ? arrival_ + rows - 1 : 0;
         for (std::uint32_t at = model.code_begin; at < model.code_end;) {
             const Instruction& in = program_.code[at];
@@ -168,7 +172,7 @@ private:
         const std::uint64_t issue = std::max(core_->next_issue, queue.freed[queue.oldest]);
         const std::uint64_t begin = std::max(issue, queue.free);
         const std::uint64_t waited = begin - core_->next_issue;
-        Beats<traced> beats(*core_, queue, machine_.read_ports, begin, machine_.latency(latency(in)), hold(in));
+        Beats<traced> beats(*core_, queue, machine_.read_ports, begin, delay(in), hold(in));
         finish_ = 0;
         switch (in.info().format) {
 #define LTC_CASE(name) \
@@ -191,6 +195,13 @@ private:
     }
 
     // The class of the cycles from a beat's last cycle to its row being readable.
+    // Cycles from a beat to its row: to and from the host's side, they are more for the cores that are not beside it.
+    std::uint64_t delay(const Instruction& in) const {
+        const isa::Unit unit = in.info().unit;
+        const bool far = in.core != 0 && (unit == isa::Unit::io_in || unit == isa::Unit::io_out);
+        return machine_.latency(latency(in)) + (far ? machine_.latency(isa::Latency::crossing) : 0);
+    }
+
     static isa::Latency latency(const Instruction& in) {
         const isa::InstructionInfo& info = in.info();
         const bool wide = info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision);
@@ -274,7 +285,8 @@ private:
 
     void walk(const Instruction&, const isa::Matmul& op, Beats<traced>& beats) {
         const Lattice x{address(op.x), op.x_step, 1}, dst{address(op.dst), op.dst_step, 1};
-        const std::uint64_t bias = first_row(op.bias), last = machine_.rows(op.k) - 1;
+        const Lattice bias{address(op.bias), op.bias_step, 1};
+        const std::uint64_t last = machine_.rows(op.k) - 1;
         const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate);
         for (std::uint32_t b = 0; b < op.batch; ++b) {
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
@@ -288,7 +300,7 @@ private:
                         const std::uint64_t row = first + o;
                         const std::uint64_t start =
                             i < last ? beats.beat(Rows{x.at(b, i)}, no_rows)
-                                     : beats.beat(std::array{x.at(b, i), bias + row}, Rows{dst.at(b, row)});
+                                     : beats.beat(std::array{x.at(b, i), bias.at(b, row)}, Rows{dst.at(b, row)});
                         accumulator_[at++] = start + spacing;
                     }
                     if (at == std::size_t{group} * period()) at = 0;
@@ -357,16 +369,17 @@ private:
     void walk(const Instruction&, const isa::Input& op, Beats<traced>& beats) {
         const std::uint64_t dst = first_row(op.dst);
         for (std::uint32_t j = 0; j < op.rows; ++j) {
-            beats.await(arrival_, Stall::host);
+            beats.await(arrival_ + input_rows_[op.port] + op.first + j, Stall::host);
             report_.last_in = std::max(report_.last_in, beats.beat(no_rows, Rows{dst + j}));
         }
     }
 
-    void walk(const Instruction&, const isa::Output& op, Beats<traced>& beats) {
+    void walk(const Instruction& in, const isa::Output& op, Beats<traced>& beats) {
         const std::uint64_t src = first_row(op.src);
-        for (std::uint32_t j = 0; j < op.rows; ++j)
-            finish_ = beats.beat(Rows{src + j}, no_rows) + machine_.latency(isa::Latency::io_out);
-        report_.last_out = std::max(report_.last_out, finish_);
+        for (std::uint32_t j = 0; j < op.rows; ++j) {
+            const std::uint64_t out = beats.beat(Rows{src + j}, no_rows) + delay(in);
+            report_.last_out = finish_ = std::max(out, report_.last_out + 1);
+        }
     }
 
     void walk(const Instruction&, const isa::Loop&, Beats<traced>&) {}  // control() has them
@@ -384,6 +397,7 @@ private:
     std::vector<CoreClock> cores_;
     std::vector<LinkClock> links_;  // [source][target]
     std::vector<std::uint64_t> accumulator_;
+    std::vector<std::uint64_t> input_rows_;  // by port: rows that the host offers before its own
     CycleReport report_{};
 };
 

@@ -64,14 +64,8 @@ private:
         for (const Model& model : p_.models)
             for (const State& state : model.states) {
                 const std::string where = "state " + state.name + " of model " + model.name;
-                if (state.core >= m_.cores) refuse_program("core " + std::to_string(state.core) + " does not exist", where);
-                const std::uint64_t rows = p_.rows_of(state.shape);
-                auto& core = kinds[state.core];
-                if (state.row + rows > core.size()) refuse_program("its rows are not among the rows in use", where);
-                for (std::uint64_t r = state.row; r < state.row + rows; ++r) {
-                    if (core[r] == state_row) refuse_program("it shares row " + std::to_string(r) + " with another state", where);
-                    core[r] = state_row;
-                }
+                map_state(kinds, {state.core, state.row}, p_.rows_of(state.shape), where);
+                for (const State::Copy& copy : state.copies) map_state(kinds, copy, p_.rows_of(state.shape), where);
             }
         for (const auto& core : kinds) {
             Counts counts{std::vector<std::uint32_t>(core.size() + 1), std::vector<std::uint32_t>(core.size() + 1)};
@@ -83,9 +77,21 @@ private:
         }
     }
 
+    void map_state(std::vector<std::vector<std::uint8_t>>& kinds, const State::Copy& place, std::uint64_t rows,
+                   const std::string& where) const {
+        if (place.core >= m_.cores) refuse_program("core " + std::to_string(place.core) + " does not exist", where);
+        auto& core = kinds[place.core];
+        if (place.row + rows > core.size()) refuse_program("its rows are not among the rows in use", where);
+        for (std::uint64_t r = place.row; r < place.row + rows; ++r) {
+            if (core[r] == state_row) refuse_program("it shares row " + std::to_string(r) + " with another state", where);
+            core[r] = state_row;
+        }
+    }
+
     void walk(const Model& model) {
         fifo_.assign(p_.fifo_rows.size(), 0);
-        written_.assign(model.outputs.size(), false);
+        written_.clear();
+        for (const Port& output : model.outputs) written_.emplace_back(p_.rows_of(output.shape), false);
         std::vector<std::uint32_t> open;
         std::vector<std::vector<std::int64_t>> at_entry;
         turns_.assign(1, 1);
@@ -123,7 +129,9 @@ private:
         if (std::any_of(fifo_.begin(), fifo_.end(), [](std::int64_t n) { return n != 0; }))
             refuse_program("rows are left in a link FIFO when the model ends", where);
         for (std::size_t o = 0; o < written_.size(); ++o)
-            if (!written_[o]) refuse_program("output " + model.outputs[o].name + " is never written", where);
+            if (const auto r = std::find(written_[o].begin(), written_[o].end(), false); r != written_[o].end())
+                refuse_program("row " + std::to_string(r - written_[o].begin()) + " of output " + model.outputs[o].name +
+                                   " is never written", where);
     }
 
     std::uint64_t count_of(const Instruction& i, const isa::ExtentInfo& extent) const {
@@ -217,12 +225,12 @@ private:
             case isa::Format::Receive: return check_receive(i);
             case isa::Format::Input: {
                 const auto in = i.as<isa::Input>();
-                return check_port(model.inputs, in.port, in.rows);
+                return check_port(model.inputs, in.port, in.first, in.rows);
             }
             case isa::Format::Output: {
                 const auto out = i.as<isa::Output>();
-                check_port(model.outputs, out.port, out.rows);
-                written_[out.port] = true;
+                check_port(model.outputs, out.port, out.first, out.rows);
+                std::fill_n(written_[out.port].begin() + out.first, out.rows, true);
                 return;
             }
             default: return;  // elementwise instructions and reductions: their accesses say it all
@@ -298,9 +306,13 @@ private:
         require(level >= 0, "it pops rows that were not sent");
     }
 
-    void check_port(const std::vector<Port>& ports, std::uint32_t port, std::uint32_t rows) const {
+    void check_port(const std::vector<Port>& ports, std::uint32_t port, std::uint64_t first, std::uint64_t rows) const {
         require(port < ports.size(), "its port does not exist");
-        require(rows == p_.rows_of(ports[port].shape), "its rows do not fit the shape of its port");
+        const Shape& shape = ports[port].shape;
+        require(first + rows <= p_.rows_of(shape), "its rows do not fit the shape of its port");
+        const std::uint64_t across = m_.rows(shape.width());
+        const bool vectors = first % across == 0 && rows % across == 0, inside = first % across + rows <= across;
+        require(vectors || inside, "its rows are neither whole vectors nor rows of one vector");
     }
 
     void count_instructions() const {
@@ -323,7 +335,7 @@ private:
     std::uint64_t checks_ = 0;
     std::vector<Counts> before_;
     std::vector<std::int64_t> fifo_;            // rows in each FIFO where the walk stands
-    std::vector<bool> written_;                 // outputs
+    std::vector<std::vector<bool>> written_;    // rows of every output
     std::vector<std::uint64_t> turns_;          // by level; level 0 turns once
     std::vector<std::uint64_t> total_turns_;    // of the nest down to a level
 };

@@ -49,8 +49,10 @@ VM::Stream::Stream(const VM& vm)
         for (const State& state : model.states) {
             const std::size_t width = state.shape.width();
             Region region{executable.row(state.core, state.row), state.shape.vectors(), width,
-                          program.machine.rows(width) * program.machine.block_size, {}};
+                          program.machine.rows(width) * program.machine.block_size, {}, {}};
             region.initial.assign(region.rows, region.rows + region.vectors * region.row_lanes);
+            for (const State::Copy& c : state.copies) region.copies.push_back(executable.row(c.core, c.row));
+            copy(region);
             of_model.push_back(std::move(region));
         }
     }
@@ -134,7 +136,14 @@ std::size_t VM::bad_elapsed_time(std::size_t model, std::size_t steps, const flo
 
 void VM::reset(std::size_t model) noexcept {
     for (const auto& stream : streams_)
-        for (Region& region : stream->regions[model]) std::copy(region.initial.begin(), region.initial.end(), region.rows);
+        for (Region& region : stream->regions[model]) {
+            std::copy(region.initial.begin(), region.initial.end(), region.rows);
+            copy(region);
+        }
+}
+
+void VM::copy(const Region& region) noexcept {
+    for (float* rows : region.copies) std::copy_n(region.rows, region.vectors * region.row_lanes, rows);
 }
 
 void VM::get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept {
@@ -148,6 +157,7 @@ void VM::set_state(std::size_t model, std::size_t state, std::size_t stream, con
     for (std::size_t v = 0; v < region.vectors; ++v)
         for (std::size_t l = 0; l < region.row_lanes; ++l)
             region.rows[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;
+    copy(region);
 }
 
 }  // namespace ltc

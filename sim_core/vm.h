@@ -80,6 +80,7 @@ private:
         float* rows;
         std::size_t vectors, width, row_lanes;
         std::vector<float> initial;  // [vectors][row_lanes]
+        std::vector<float*> copies;  // the same rows on other cores
     };
     // A state of its own, and the memory that one inference works in.
     struct Stream {
@@ -97,6 +98,8 @@ private:
     std::shared_ptr<const Program> program_;  // without the stores that parameters_ holds packed
     bool bit_accurate_;
     const Kernels& kernels_;
+    static void copy(const Region& region) noexcept;  // to the other cores
+
     std::shared_ptr<const Parameters> parameters_;
     std::vector<std::unique_ptr<Stream>> streams_;
     WorkerPool pool_;

@@ -31,7 +31,7 @@ from ltc_compiler.schedule.machine import CycleReport, estimate
 LATENCY = Latencies(
     issue=1, add=6, mul=5, div=20, sqrt=19, compare=3, move=4, gather=9, activation=7, activation_fp32=45,
     rsqrt=35, accumulate=4, accumulate_reduce=1, matrix=28, reduce=30, synapse=31, update=37,
-    link=12, io_in=8, io_out=10,
+    link=12, io_in=8, io_out=10, crossing=3,
 )  # fmt: skip
 ROWS = 512  # of a test core's tensor store
 IN, OUT = 3, 2  # rows of the ports of a random model
@@ -53,7 +53,7 @@ def op(name: str, core: int = 0, **given: Any) -> Instr:
     row = isa.BY_NAME[name]
     operands: dict[str, Any] = {}
     for f in row.format.fields:
-        default = 1 if f.kind == "u32" or f.name.endswith("_inner") else 0
+        default = 1 if (f.kind == "u32" and f.name != "first") or f.name.endswith("_inner") else 0
         value = given.pop(f.name, default)
         operands[f.name] = isa.PRECISIONS.index(value) if value in isa.PRECISIONS else value
     assert not given, f"{name} has no {sorted(given)}"
@@ -183,6 +183,8 @@ class _Draw:
                 return 4
             case "precision":
                 return self.number(0, 1)
+        if f.kind == "flag":
+            return self.number(0, 1)
         return self.number(1, 3) if f.kind == "u32" else self.number(-2, 3)
 
 

@@ -40,7 +40,7 @@ def op(name: str, core: int = 0, **given: int | Row) -> Instr:
     row = isa.BY_NAME[name]
     operands: dict[str, int | Row] = {}
     for f in row.format.fields:
-        plainest = 1 if f.kind == "u32" or f.name.endswith("_inner") else 0
+        plainest = 1 if (f.kind == "u32" and f.name != "first") or f.name.endswith("_inner") else 0
         operands[f.name] = given.pop(f.name, plainest)
     assert not given, f"{name} has no {sorted(given)}"
     return Instr(name, isa.ALL_CORES if row.unit == "control" else core, operands)
@@ -78,11 +78,11 @@ def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
     stores = [_core(rng, width) for _ in range(cores)]
     writer = _Writer(rng, config, names)
     for core in range(cores):
-        writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core)
+        writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core, first=0)
     while len(writer.code) < size or writer.turns:
         writer.next_instruction(closing=len(writer.code) >= size)
     for core in range(cores):
-        writer.emit("output", core, src=Row(0), rows=ROWS, port=core)
+        writer.emit("output", core, src=Row(0), rows=ROWS, port=core, first=0)
     formats = [str(rng.choice(isa.PRECISIONS)) for _ in range(cores)]
     inputs = tuple(Port(f"x{c}", (24, width), precision=formats[c]) for c in range(cores))
     outputs = tuple(Port(f"y{c}", (ROWS, width)) for c in range(cores))
@@ -183,6 +183,8 @@ class _Writer:
             return int(rng.integers(1, longest + 1))
         if f.kind == "i32":
             return int(rng.integers(-2, 3))
+        if f.kind == "flag":
+            return int(rng.integers(2))
         return int(rng.integers(*ranges.get(f.name, (1, 3))))
 
     def reach(self, access: isa.Access, operands: dict[str, int | Row]) -> tuple[int, int]:

@@ -188,7 +188,7 @@ def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
     first, second, third = ([graph.constant(w), graph.constant(np.zeros(96))] for w in weights)
     y = add(graph, "tanh", add(graph, "linear", x, *first))
     y = add(graph, "linear", y, *second)  # waits, and as written the next product waits behind it
-    graph.add_output(add(graph, "add", y, add(graph, "linear", x, *third)))
+    graph.add_output(add(graph, "mul", y, add(graph, "linear", x, *third)))
     nnir, config = NNIR(graph), Config.small_c2b16()
     made: list[int] = []
     encode = compiler.encode

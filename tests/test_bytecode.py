@@ -134,7 +134,7 @@ def test_a_row_counts_with_the_loop_of_its_level() -> None:
         ("all end\n  c0 input dst=x rows=1 port=0", r"dst=x: 'x' is not base or base\+stride@level"),
         ("all end\n c0 input dst=0 rows=1.5 port=0", "rows=1.5: '1.5' is not an integer"),
         ("all end\n c0 input dst=0 dst=1 rows=1 port=0", "dst is given twice"),
-        ("all end\n c0 input dst=0 rows=1", "missing or unknown operands port"),
+        ("all end\n c0 input dst=0 rows=1", "missing or unknown operands .*port"),
         ("all end\n c0 input dst=0 rows 1", "'rows' is not of the form field=value"),
         ("all end\n input dst=0 rows=1 port=0", "a core .* must stand first"),
         ("all end\n c99 input dst=0 rows=1 port=0", "core is 99"),

@@ -152,6 +152,7 @@ REFUSED: list[tuple[str, list[Instr]]] = [
     ("its port does not exist", [op("output", src=Row(0), port=1)]),
     ("its rows do not fit", [op("input", dst=Row(0), rows=3)]),
     ("its rows do not fit", [op("output", src=Row(0), rows=2)]),
+    ("its rows do not fit", [op("input", dst=Row(0), rows=2, first=1)]),
 ]
 
 
@@ -196,7 +197,7 @@ def test_the_features_of_the_machine_bind() -> None:
 def test_an_output_must_be_written() -> None:
     good = image()
     lacking = replace(good, code=[*good.code[:-1], op("move")])
-    with pytest.raises(ProgramError, match="output y is never written"):
+    with pytest.raises(ProgramError, match="row 0 of output y is never written"):
         _core.Program.parse(lacking.to_bytes())
 
 
@@ -356,10 +357,23 @@ def test_states_must_stand_apart_in_their_rows() -> None:
     ):
         data = bytearray(good.to_bytes())
         offset, size = find(data, "MODL")
-        struct.pack_into("<2I", data, offset + size - 8, core, row)
+        struct.pack_into("<2I", data, offset + size - 12, core, row)
         with pytest.raises(ProgramError, match=fault):
             _core.Program.parse(signed(data))
     assert model.states[1].row == 38
+    with_copy = replace(model, states=(model.states[0], replace(model.states[1], copies=((1, 30),))))
+    assert _core.Program.parse(replace(good, models=[with_copy]).to_bytes())
+    for place, fault in (
+        ((0, 36), "shares row 36"),
+        ((5, 0), "core 5 does not exist"),
+        ((1, 39), "not among the rows"),
+    ):
+        broken = replace(model.states[1], copies=((1, 30),))
+        data = bytearray(replace(good, models=[replace(model, states=(model.states[0], broken))]).to_bytes())
+        offset, size = find(data, "MODL")
+        struct.pack_into("<2I", data, offset + size - 8, *place)
+        with pytest.raises(ProgramError, match=fault):
+            _core.Program.parse(signed(data))
 
 
 def runs_in_no_time(program: Image) -> bool:

@@ -41,21 +41,22 @@ def small(*code: str, rows: int = 8, ports: int = 1, config: Config | None = Non
     return Image(config, instructions, cores, [Model("small", 0, len(instructions), x, y)])
 
 
-IN, OUT = "c0 input dst=0 rows=1 port=0", "c0 output src=0 rows=1 port=0"
+IN, OUT = "c0 input dst=0 rows=1 port=0 first=0", "c0 output src=0 rows=1 port=0 first=0"
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("c0 input dst=8 rows=1 port=0", "writes row 8 of 8"),
-        ("c0 input dst=0 rows=2 port=0", "moves 2 rows of a port that has 1"),
-        ("c0 input dst=0 rows=1 port=1", "names port 1 of 1"),
-        ("c0 output src=9 rows=1 port=0", "reads row 9 of 8"),
+        ("c0 input dst=8 rows=1 port=0 first=0", "writes row 8 of 8"),
+        ("c0 input dst=0 rows=2 port=0 first=0", "moves row 1 of a port that has 1"),
+        ("c0 input dst=0 rows=1 port=1 first=0", "names port 1 of 1"),
+        ("c0 output src=9 rows=1 port=0 first=0", "reads row 9 of 8"),
         ("c1 receive dst=0 rows=1 source=0", "pops an empty link from core 0"),
         ("c0 synapse num=0 den=1 v=2 v_rows=1 slots=0 targets=1 precision=bf16", "reads synapse slot 0 of 0"),
         ("c0 gather dst=0 dst_rows=1 src=1 src_rows=1 entries=0 count=1", "reads entry 0 of 0"),
         (
-            "c0 matmul dst=0 dst_step=0 x=1 x_step=0 bias=2 weights=0 k=8 m_rows=1 batch=1 precision=fp32",
+            "c0 matmul dst=0 dst_step=0 x=1 x_step=0 bias=2 bias_step=0 weights=0 k=8 m_rows=1 batch=1 "
+            "precision=fp32 addend=0 relu=0",
             "reads weight block 0 of 0",
         ),
         ("all end", "ends no loop"),

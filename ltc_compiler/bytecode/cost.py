@@ -27,6 +27,8 @@ def latency(instr: Instr, config: Config) -> int:
     issue.
     """
     cycles: int = getattr(config.latency, _latency_class(instr))
+    if instr.core and instr.row_of_table.unit in ("io_in", "io_out"):
+        cycles += config.latency.crossing
     return cycles + occupancy(instr, config) - 1
 
 

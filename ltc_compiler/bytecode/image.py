@@ -58,12 +58,13 @@ class Image:
         if model.end > len(self.code):
             raise ProgramError(f"model {model.name!r} ends at instruction {model.end} of {len(self.code)}")
         for state in model.states:
-            rows = self.cores[state.core].tensor_rows if 0 <= state.core < len(self.cores) else 0
-            if not 0 <= state.row <= rows - state.rows(self.config.block_size):
-                raise ProgramError(
-                    f"state {state.name!r} of model {model.name!r} is at row {state.row} of core"
-                    f" {state.core}, which has {rows} rows"
-                )
+            for core, row in state.places:
+                rows = self.cores[core].tensor_rows if 0 <= core < len(self.cores) else 0
+                if not 0 <= row <= rows - state.rows(self.config.block_size):
+                    raise ProgramError(
+                        f"state {state.name!r} of model {model.name!r} is at row {row} of core"
+                        f" {core}, which has {rows} rows"
+                    )
 
     def to_bytes(self, shadow: bool = True) -> bytes:
         """The program file; shadow=False leaves the fp32 originals out (no plain fp32 machine then)."""

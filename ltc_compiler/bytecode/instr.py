@@ -100,6 +100,8 @@ def operand_range(kind: str) -> tuple[int, int]:
     """The lowest and highest value of a field of that kind (of isa.ENCODINGS, rows excepted)."""
     if kind == "precision":
         return 0, len(isa.PRECISIONS) - 1
+    if kind == "flag":
+        return 0, 1
     letter = isa.ENCODINGS[kind][-1]
     bits = 8 * struct.calcsize(letter)
     return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if letter.islower() else (0, (1 << bits) - 1)

@@ -72,15 +72,24 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An array that lives from one run to the next, in rows of one core from `row` on."""
+    """An array that lives from one run to the next, in rows of one core from `row` on.
+
+    copies: (core, row) of each further place that holds the same rows. A program writes all of them; so does the host.
+    """
 
     name: str
     shape: tuple[int, ...]
     core: int
     row: int
+    copies: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _checked_shape(self.name, self.shape))
+
+    @property
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """(core, first row) of every place that holds the state."""
+        return ((self.core, self.row), *self.copies)
 
     def rows(self, block_size: int) -> int:
         """Rows of the tensor store that the array fills."""

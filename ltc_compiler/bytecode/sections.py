@@ -126,7 +126,12 @@ def write_models(models: Sequence[Model]) -> bytes:
             kinds = ROLES.index(port.role), isa.PRECISIONS.index(port.precision)
             out += [_text(port.name), bytes(kinds), _shape(port.shape)]
         for state in model.states:
-            out += [_text(state.name), _shape(state.shape), struct.pack("<II", state.core, state.row)]
+            out += [
+                _text(state.name),
+                _shape(state.shape),
+                struct.pack("<III", *state.places[0], len(state.copies)),
+            ]
+            out += [struct.pack("<II", *place) for place in state.copies]
     return b"".join(out)
 
 
@@ -154,7 +159,9 @@ def _read_port(reader: Reader) -> Port:
 
 def _read_state(reader: Reader) -> State:
     name, shape = reader.text(), _read_shape(reader)
-    return _checked(reader, State, name, shape, *reader.take("<II"))
+    core, row, count = reader.take("<III")
+    copies = tuple(reader.take("<II") for _ in range(count))
+    return _checked(reader, State, name, shape, core, row, copies)
 
 
 def _checked(reader: Reader, kind: Any, *fields: object) -> Any:

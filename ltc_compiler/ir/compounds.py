@@ -6,6 +6,7 @@ are not used. Shapes follow the usual layout: (batch, channels, time) for window
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -102,28 +103,47 @@ def conv1d(
     out, width, size = kernel.shape
     if groups < 1 or x.shape[1] != width * groups or out % groups:
         raise Refused(f"{groups} groups of {width} channels do not fit {x.shape[1]} inputs and {out} outputs")
-    if width == 1 and out == groups > 1:
-        return _depthwise(c, x, kernel, bias, stride, dilation)
     x = c.permute(x, (0, 2, 1))
+    meets = taps(c, x, 1, size, stride, dilation)
+    return c.permute(grouped_window(c, meets, kernel, bias, groups), (0, 2, 1))
+
+
+def grouped_window(
+    c: Composer, meets: Sequence[Value], kernel: Array, bias: Array | None, groups: int
+) -> Value:
+    """A kernel (out, channels / groups, taps) over what each of its taps meets, (..., channels) -> (..., out)."""
+    out, width, _ = kernel.shape
+    if width == 1 and out == groups > 1:
+        return _depthwise(c, meets, kernel[:, 0], bias)
     narrow = out // groups
     parts = []
     for g in range(groups):
-        part = c.slice(x, 2, g * width, (g + 1) * width)
         rows = slice(g * narrow, (g + 1) * narrow)
-        flat = kernel[rows].transpose(0, 2, 1).reshape(narrow, -1)  # taps outer, channels inner
-        window = c.concat(taps(c, part, 1, size, stride, dilation), 2)
-        parts.append(c.linear(window, flat, None if bias is None else bias[rows]))
-    return c.permute(c.concat(parts, 2), (0, 2, 1))
+        own = [c.slice(t, -1, g * width, (g + 1) * width) for t in meets]
+        parts.append(_window(c, own, kernel[rows], None if bias is None else bias[rows]))
+    return c.concat(parts, -1)
 
 
-def _depthwise(c: Composer, x: Value, kernel: Array, bias: Array | None, stride: int, dilation: int) -> Value:
-    """One kernel a channel: pointwise products, in the order of the taps."""
+def _window(c: Composer, meets: Sequence[Value], kernel: Array, bias: Array | None) -> Value:
+    """The last tap is a product of its own: in a stream it is the new element, and all others are known before."""
+    *old, new = meets
+    if not old:
+        return c.linear(new, kernel[:, :, 0], bias)
+    flat = kernel[:, :, :-1].transpose(0, 2, 1).reshape(len(kernel), -1)  # taps outer, channels inner
+    return c.add("add", c.linear(new, kernel[:, :, -1]), c.linear(c.concat(old, -1), flat, bias))
+
+
+def _depthwise(c: Composer, meets: Sequence[Value], kernel: Array, bias: Array | None) -> Value:
+    """One kernel a channel: pointwise products, added in the order of the taps to the bias."""
     total: Value | None = None
-    for k, tap in enumerate(taps(c, x, 2, kernel.shape[2], stride, dilation)):
-        product = c.add("mul", tap, kernel[:, 0, k][:, None])
-        total = product if total is None else c.add("add", total, product)
+    for k, tap in enumerate(meets):
+        product = c.add("mul", tap, kernel[:, k])
+        if total is None:
+            total = product if bias is None else c.add("add", product, bias)
+        else:
+            total = c.add("add", total, product)
     assert total is not None
-    return total if bias is None else c.add("add", total, bias[:, None])
+    return total
 
 
 def windows(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int) -> Value:
@@ -144,13 +164,24 @@ def softmax(c: Composer, x: Value, axes: Sequence[int], log: bool = False) -> Va
     return c.add("mul", powers, c.add("reciprocal", sums))
 
 
-def standardise(c: Composer, x: Value, axes: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
-    """(x - mean) / sqrt(variance + eps), the mean, and 1 / sqrt(variance + eps)."""
+def normalise(c: Composer, x: Value, axes: Sequence[int], eps: float, weight: Array | None = None) -> Value:
+    """weight * x / sqrt(mean(x * x) + eps), written so that little has to wait for the sum: the root of its count
+    is in the factor of x, and there is a root and a division behind it, and no reciprocal."""
+    count = math.prod(x.shape[a] for a in axes)
+    factor = math.sqrt(count) * (np.ones(()) if weight is None else weight)
+    squares = c.reduce("sum", c.add("mul", x, x), axes, True)
+    return c.add("div", c.add("mul", x, factor), c.add("sqrt", c.add("add", squares, count * eps)))
+
+
+def standardise(
+    c: Composer, x: Value, axes: Sequence[int], eps: float, weight: Array | None = None
+) -> tuple[Value, Value, Value]:
+    """weight * (x - mean) / sqrt(variance + eps), the mean, and 1 / sqrt(variance + eps)."""
     middle = c.mean(x, axes, True)
     centred = c.add("sub", x, middle)
     variance = c.mean(c.add("mul", centred, centred), axes, True)
     scale = c.add("rsqrt", c.add("add", variance, eps))
-    return c.add("mul", centred, scale), middle, scale
+    return normalise(c, centred, axes, eps, weight), middle, scale
 
 
 def running_sum(c: Composer, x: Value, axis: int, exclusive: bool = False) -> Value:

@@ -70,9 +70,10 @@ def _linear(types: Sequence[Type], attrs: Attrs) -> tuple[Type, ...]:
         raise ShapeError(f"weight has rank {weight.rank} and x rank {x.rank}, expected 2 and at least 1")
     if x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"x has {x.shape[-1]} features and the weight takes {weight.shape[1]}")
-    if bias.shape != weight.shape[:1]:
-        raise ShapeError(f"bias has shape {bias.shape}, expected {weight.shape[:1]}")
-    return (Type((*x.shape[:-1], weight.shape[0])),)
+    result = (*x.shape[:-1], weight.shape[0])
+    if bias.shape not in (weight.shape[:1], result):
+        raise ShapeError(f"bias has shape {bias.shape}, expected {weight.shape[:1]} or {result}")
+    return (Type(result),)
 
 
 def _synapse(types: Sequence[Type], attrs: Attrs) -> tuple[Type, ...]:
@@ -332,7 +333,7 @@ def _rows() -> list[Op]:
             _linear,
             lambda x, a: (x[0] @ x[1].T + x[2],),
             "linear",
-            "x (..., K), constant weight (M, K), constant bias (M) -> (..., M)",
+            "x (..., K), constant weight (M, K), bias: constant (M), or a value (..., M) to add -> (..., M)",
         ),
         Op(
             "ltc_update",

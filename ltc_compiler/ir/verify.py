@@ -11,7 +11,8 @@
    a next value, both of its shape.
 8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output and
    lie within the rank that the whole sequence had.
-9. After folding (`folded=True`): the weight and bias of a linear, and the parameters of a synapse, are constants.
+9. After folding (`folded=True`): the weight of a linear, its bias if that is a vector for all, and the parameters of
+   a synapse, are constants.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ def _node(node: Node, known: set[Value], folded: bool, place: str) -> None:
                       "keep the operand's precision")  # fmt: skip
     if folded and node.op in PARAMETERS:
         for name, value in zip(PARAMETERS[node.op], node.operands[1:], strict=True):
-            if value.constant() is None:
+            addend = node.op == "linear" and name == "bias" and value.shape == node.results[0].shape
+            if value.constant() is None and not addend:
                 raise _refuse(f"the {name} of {node.op} is computed from an input", place,
                               "make it a constant, or write the product with mul and sum")  # fmt: skip
     if node.op == "scan":

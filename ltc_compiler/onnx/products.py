@@ -11,7 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ir.compose import Refused
-from ..ir.compounds import conv1d, matmul, pad, running_sum, softmax, standardise, window_counts, windows
+from ..ir.compounds import (
+    conv1d,
+    matmul,
+    normalise,
+    pad,
+    running_sum,
+    softmax,
+    standardise,
+    window_counts,
+    windows,
+)
 from ..ir.graph import Array, Value
 from .call import Call, Results
 from .registry import converts
@@ -297,9 +307,7 @@ def layer_norm(call: Call) -> Results:
 @converts("RMSNormalization")
 def rms_norm(call: Call) -> Results:
     axes = range(call.axis(-1), len(call.x.shape))
-    power = call.c.mean(call.c.add("mul", call.x, call.x), axes, True)
-    scale = call.c.add("rsqrt", call.c.add("add", power, call.attr("epsilon", 1e-5)))
-    return _affine(call, call.c.add("mul", call.x, scale), call.value(1), None)
+    return _affine(call, normalise(call.c, call.x, axes, call.attr("epsilon", 1e-5)), call.value(1), None)
 
 
 @converts("InstanceNormalization")

@@ -95,7 +95,7 @@ def _parts(c: Composer, x: Value, hidden: int) -> list[Value]:
 def _lstm(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
     h, memory = states
     f, g, out = cell.functions
-    sums = c.add("add", c.linear(x, cell.w, cell.wb + cell.rb), c.linear(h, cell.r))
+    sums = c.add("add", c.linear(x, cell.w), c.linear(h, cell.r, cell.wb + cell.rb))
     i, o, forget, new = _parts(c, sums, cell.hidden)
     if cell.peepholes is not None:
         pi, po, pf = np.split(cell.peepholes, 3)
@@ -125,7 +125,7 @@ def _gru(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
 
 
 def _rnn(c: Composer, cell: Cell, x: Value, states: list[Value]) -> list[Value]:
-    sums = c.add("add", c.linear(x, cell.w, cell.wb + cell.rb), c.linear(states[0], cell.r))
+    sums = c.add("add", c.linear(x, cell.w), c.linear(states[0], cell.r, cell.wb + cell.rb))
     return [cell.functions[0](c, sums)]
 
 

@@ -54,6 +54,8 @@ class Oracle:
                 store[row : row + len(rows)] = rows
         self._initial = [store.copy() for store in tensor]
         self._machine = Machine(image, bit_accurate, tensor)
+        for model in image.models:
+            self._initialise(model)
 
     def run(self, *inputs: object, model_index: int = 0) -> Any:
         """One inference: arrays of the ports' shapes in, one array or a tuple out. Raises InputError."""
@@ -87,9 +89,7 @@ class Oracle:
         check_reset(self.image.meta)
         models = self.image.models if model_index is None else [model_at(self.image.models, model_index)]
         for model in models:
-            for state in model.states:
-                rows = self._rows(state)
-                self._machine.tensor[state.core][rows] = self._initial[state.core][rows]
+            self._initialise(model)
 
     @property
     def state(self) -> dict[str, F32]:
@@ -108,10 +108,18 @@ class Oracle:
         model = model_at(self.image.models, model_index)
         for state, array in check_state(model, values):
             rows = to_rows(array, self._machine.width)
-            self._machine.tensor[state.core][self._rows(state)] = numerics.write_fp32(rows)
+            self._write_state(state, numerics.write_fp32(rows))
+
+    def _initialise(self, model: Model) -> None:
+        for state in model.states:
+            self._write_state(state, self._initial[state.core][self._rows(state)])
 
     def _rows(self, state: State) -> slice:
         return slice(state.row, state.row + state.rows(self._machine.width))
+
+    def _write_state(self, state: State, rows: F32) -> None:
+        for core, row in state.places:
+            self._machine.tensor[core][row : row + len(rows)] = rows
 
     def _read_state(self, state: State) -> F32:
         return from_rows(self._machine.tensor[state.core][self._rows(state)], state.shape)
@@ -127,9 +135,16 @@ class Oracle:
             instr = self.image.code[machine.counter]
             SEMANTICS[instr.name](Step(machine, model, instr))
             machine.counter += 1
-        if machine.loops or any(machine.fifos.values()) or len(machine.outputs) != len(model.outputs):
+        outputs = [machine.outputs.get(i, {}) for i in range(len(model.outputs))]
+        missing = any(
+            len(rows) < p.rows(machine.width) for rows, p in zip(outputs, model.outputs, strict=True)
+        )
+        if machine.loops or any(machine.fifos.values()) or missing:
             raise ProgramError(
                 "a loop stays open, a link is not empty, or an output was not written",
                 where=f"end of model {model.name!r}", remedy="recompile the model",
             )  # fmt: skip
-        return [machine.outputs[i] for i in range(len(model.outputs))]
+        return [
+            from_rows(np.stack([rows[r] for r in range(len(rows))]), port.shape)
+            for rows, port in zip(outputs, model.outputs, strict=True)
+        ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from ltc_compiler import isa, numerics
 from ltc_compiler.bytecode import Port
-from ltc_compiler.bytecode.ports import F32, from_rows, to_rows
+from ltc_compiler.bytecode.ports import F32, to_rows
 from ltc_compiler.oracle.step import Loop, Step
 
 Semantics = Callable[[Step], None]
@@ -99,12 +99,20 @@ def _weights(step: Step, size: int) -> F32:
 def _matmul(step: Step, fp32: bool) -> None:
     width, m_rows = step.machine.width, step.number("m_rows")
     weights = _weights(step, size=2 if fp32 else 1)
-    bias = step.read_vector(step.address("bias"), m_rows * width)
+    addend, relu = step.number("addend"), step.number("relu")
     for vector in range(step.number("batch")):
         x = step.read_vector(step.address("x") + vector * step.number("x_step"), step.number("k"))
         if step.machine.bit_accurate and not fp32:
             x = numerics.to_bf16(x)
-        result = numerics.dot(weights, x, bias, fp32=True).reshape(m_rows, width)  # operands are as read
+        bias = step.read_vector(step.address("bias") + vector * step.number("bias_step"), m_rows * width)
+        if addend:
+            product = numerics.dot(weights, x, np.zeros_like(bias), fp32=True)  # operands are as read
+            result = numerics.add(numerics.write_fp32(product), bias)
+        else:
+            result = numerics.dot(weights, x, bias, fp32=True)
+        if relu:
+            result = numerics.relu(numerics.write_fp32(result))
+        result = result.reshape(m_rows, width)
         for row in range(m_rows):
             step.write(step.address("dst") + vector * step.number("dst_step") + row, result[row])
 
@@ -193,8 +201,8 @@ def _receive(step: Step) -> None:
 def _port(step: Step, ports: Sequence[Port]) -> Port:
     index = step.number("port")
     step.require(index < len(ports), f"names port {index} of {len(ports)}")
-    rows = ports[index].rows(step.machine.width)
-    step.require(step.number("rows") == rows, f"moves {step.number('rows')} rows of a port that has {rows}")
+    rows, last = ports[index].rows(step.machine.width), step.number("first") + step.number("rows")
+    step.require(last <= rows, f"moves row {last - 1} of a port that has {rows}")
     return ports[index]
 
 
@@ -202,14 +210,17 @@ def _input(step: Step) -> None:
     """The host-load rule (4): an architectural write, rounded to bf16 where the port says so."""
     port = _port(step, step.model.inputs)
     step.bf16 = step.machine.bit_accurate and port.precision == "bf16"
-    for i, row in enumerate(to_rows(step.machine.inputs[step.number("port")], step.machine.width)):
+    rows = to_rows(step.machine.inputs[step.number("port")], step.machine.width)
+    first = step.number("first")
+    for i, row in enumerate(rows[first : first + step.number("rows")]):
         step.write(step.address("dst") + i, row)
 
 
 def _output(step: Step) -> None:
-    port = _port(step, step.model.outputs)
-    rows = np.stack([step.read(step.address("src") + i) for i in range(step.number("rows"))])
-    step.machine.outputs[step.number("port")] = from_rows(rows, port.shape)
+    _port(step, step.model.outputs)
+    rows = step.machine.outputs.setdefault(step.number("port"), {})
+    for i in range(step.number("rows")):
+        rows[step.number("first") + i] = step.read(step.address("src") + i).copy()
 
 
 def _loop(step: Step) -> None:

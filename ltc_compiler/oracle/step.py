@@ -35,7 +35,7 @@ class Machine:
     loops: list[Loop] = field(default_factory=list)
     counter: int = 0  # index of the instruction under execution
     inputs: Sequence[F32] = ()
-    outputs: dict[int, F32] = field(default_factory=dict)
+    outputs: dict[int, dict[int, F32]] = field(default_factory=dict)  # by port and row of the port's array
 
     @property
     def width(self) -> int:

@@ -72,7 +72,9 @@ class Flow:
         self.stalls: list[str] = []
         self.lives: list[Life] = []
         size = code.config.block_size
-        self._states = {(s.core, s.row + r) for s in model.states for r in range(s.rows(size))}
+        self._states = {
+            (c, row + r) for s in model.states for c, row in s.places for r in range(s.rows(size))
+        }
         self._walk()
         self.lives = sorted(_joined(self.lives), key=lambda life: (life.core, life.row, life.begin))
 

@@ -42,7 +42,7 @@ class Outside:
     """What the beats of one instruction share with those of others, apart from rows and units."""
 
     image: Image
-    arrival: int  # of the host's data
+    offered: dict[int, int]  # by input port: the cycle at which the host has its first row
     links: defaultdict[tuple[int, int], Link] = field(
         default_factory=lambda: defaultdict(lambda: Link([], []))
     )
@@ -107,7 +107,7 @@ def _matrix(c: Context) -> Beats:
     period = max(1, 128 // c.config.block_size)  # input rows after which the same accumulators are used again
     spacing = 2 * c.config.latency.accumulate  # a block adds to each of its accumulators twice
     for b in range(c.n("batch")):
-        x, dst = c.row("x") + b * c.n("x_step"), c.row("dst") + b * c.n("dst_step")
+        x, bias, dst = (c.row(name) + b * c.n(f"{name}_step") for name in ("x", "bias", "dst"))
         for first in range(0, c.n("m_rows"), c.config.accumulators):
             group = range(first, min(first + c.config.accumulators, c.n("m_rows")))
             started: dict[tuple[int, int], int] = {}
@@ -117,7 +117,7 @@ def _matrix(c: Context) -> Beats:
                     if i < rows - 1:
                         started[o, i] = yield Beat((x + i,), (), after, hold)
                     else:
-                        yield Beat((x + i, c.row("bias") + o), (dst + o,), after, hold)
+                        yield Beat((x + i, bias + o), (dst + o,), after, hold)
 
 
 def _synapse(c: Context) -> Beats:
@@ -169,15 +169,16 @@ def _receive(c: Context) -> Beats:
 
 
 def _input(c: Context) -> Beats:
+    offered = c.outside.offered[c.n("port")] + c.n("first")
     for j in range(c.n("rows")):
-        start = yield Beat((), (c.row("dst") + j,), c.outside.arrival)
+        start = yield Beat((), (c.row("dst") + j,), offered + j)
         c.outside.last_in = max(c.outside.last_in, start)
 
 
 def _output(c: Context) -> Beats:
     for j in range(c.n("rows")):
         start = yield Beat((c.row("src") + j,))
-        c.outside.last_out = max(c.outside.last_out, start + latency(c.instr, c.config))
+        c.outside.last_out = max(c.outside.last_out + 1, start + latency(c.instr, c.config))
 
 
 PATTERNS: dict[str, Callable[[Context], Beats]] = {

@@ -10,26 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from .. import numerics
 from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
 from ..config import Config
-from ..errors import AllocationError, GraphError
+from ..errors import AllocationError
 from ..ir.graph import Graph, Node, Precision, Value
-from ..ir.graph import State as GraphState
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
 from ..transforms.unroll import has_short_solves, unroll_solves
-from .layout import View, fresh, row_count
-from .lowering import Lowering
+from .layout import View, innermost, row_count
+from .lowering import UNROLL, Lowering
 from .memory import allocate
 from .order import Order, reorder
-from .partition import check_places, state_places
+from .partition import check_places
+from .resident import Resident
 from .select import lower_graph
-from .virtual import Buffer, Kind, Op, Ref, Schedule
+from .states import Placed, place_states, write_states
+from .virtual import Buffer, Op, Ref, Schedule
 
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 SMALL = 4  # blocks of the largest product below which links cannot pay
@@ -47,7 +48,8 @@ class Lowered:
     schedule: Schedule
     inputs: list[Port]
     outputs: list[Port]
-    states: list[tuple[str, tuple[int, ...], Buffer]]
+    states: list[Placed]
+    resident: Resident
     streaming: dict[str, Any] = field(default_factory=dict)
 
 
@@ -153,11 +155,10 @@ def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int]) -> Lower
     """Select instructions for a graph on some cores: inputs, nodes, outputs, then the states' new values."""
     low.begin_model(cores)
     _emit_inputs(low, graph.inputs)
-    places = state_places(graph)
-    states = [(s.name, s.value.shape, _state_buffer(low, s, places[s])) for s in graph.states]
+    states = place_states(low, graph)
     lower_graph(low, graph)
     _emit_outputs(low, graph)
-    _emit_state_writes(low, graph, places, {buffer for _, _, buffer in states})
+    write_states(low, graph)
     streaming = {
         "inputs": list(graph.input_streaming_dims or [None] * len(graph.inputs)),
         "outputs": list(graph.output_streaming_dims or [None] * len(graph.outputs)),
@@ -167,7 +168,7 @@ def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int]) -> Lower
         Port(n, v.shape, "plain", _port_precision(v))
         for n, v in zip(graph.output_names, graph.outputs, strict=True)
     ]
-    return Lowered(name, low.schedule, inputs, outputs, states, streaming)
+    return Lowered(name, low.schedule, inputs, outputs, states, low.resident, streaming)
 
 
 def _port_precision(value: Value) -> str:
@@ -178,52 +179,32 @@ def _emit_inputs(low: Lowering, inputs: list[Value]) -> None:
     for port, value in enumerate(inputs):
         view = low.new(value.shape)
         low.schedule.source, low.schedule.operation = f"input {value.name}", "input"
-        low.schedule.emit("input", low.home, dst=view.ref, rows=view.total_rows, port=port)
+        low.resident.ports[view.ref.buffer] = port, low.schedule.source
+        low.schedule.emit("input", low.home, dst=view.ref, rows=view.total_rows, port=port, first=0)
         low.env[value] = view
-
-
-def _state_buffer(low: Lowering, state: GraphState, cores: tuple[int, ...]) -> Buffer:
-    """Persistent rows in the host's layout: padding lanes are +0."""
-    value, initial = state.value, state.initial
-    width = value.shape[-1] if value.shape else 1
-    rows = row_count(width, low.block)
-    data = np.zeros((int(np.prod(value.shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
-    data[:, :width] = initial.reshape(-1, width)
-    data = numerics.write_fp32(data).reshape(-1, low.block)
-    buffer = Buffer(len(data), (cores or low.cores)[0], Kind.STATE, data)
-    low.env[value] = fresh(Ref(buffer), value.shape, low.block)
-    return buffer
 
 
 def _emit_outputs(low: Lowering, graph: Graph) -> None:
     for port, (value, name) in enumerate(zip(graph.outputs, graph.output_names, strict=True)):
         low.schedule.source, low.schedule.operation = f"output {name}", "output"
-        view = low.dense(low.view(value))
-        low.schedule.emit("output", low.home, src=view.ref, rows=view.total_rows, port=port)
-
-
-def _emit_state_writes(
-    low: Lowering, graph: Graph, places: dict[GraphState, tuple[int, ...]], buffers: set[Buffer]
-) -> None:
-    """The new values replace the old ones last; a value that lies in a state's rows is saved first."""
-    writes: list[tuple[View, View]] = []
-    for state in graph.states:
-        if state.next is None:
-            raise GraphError(
-                f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
+        for first, view in _output_parts(low, value):
+            low.schedule.emit(
+                "output", view.ref.buffer.core, src=view.ref, rows=view.total_rows, port=port, first=first
             )
-        low.schedule.source, low.schedule.operation = f"state {state.name}", "state"
-        with low.placed(places[state]):
-            old, new = low.view(state.value), low.view(state.next)
-            if new == old:
-                continue
-            if new.ref.buffer in buffers:
-                saved = low.new(new.shape, uniform=new.uniform)
-                low.copy(new, saved)
-                new = saved
-            writes.append((old, new))
-    for old, new in writes:
-        low.grid("state_write", [old, new], old.shape, precision=0)
+
+
+def _output_parts(low: Lowering, value: Value) -> list[tuple[int, View]]:
+    """What goes out as it lies: parts from the cores that hold them, else the whole; each with its first row."""
+    spread = low.shards.get(value)
+    vectors = prod(value.shape[:-1])
+    if spread is None or vectors > UNROLL:
+        return [(0, low.dense(low.view(value)))]
+    parts = []
+    across = low.rows(value.shape[-1])
+    for part in spread.parts:
+        for v, view in enumerate(innermost(low.vectors(part.view))):
+            parts.append((v * across + part.start, view))
+    return parts
 
 
 def encode(models: Sequence[Lowered], low: Lowering, config: Config, used: list[int]) -> Image:
@@ -234,15 +215,26 @@ def encode(models: Sequence[Lowered], low: Lowering, config: Config, used: list[
     begin = 0
     for m in models:
         end = begin + len(m.schedule.ops)
-        states = tuple(State(name, shape, b.core, b.row) for name, shape, b in m.states)
+        states = tuple(_state(s, m.resident) for s in m.states)
         placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
         begin = end
-    persistent = _persistent(low, [b for m in models for _, _, b in m.states])
+    persistent = _persistent(low, [b for m in models for b in _state_buffers(m)])
     cores = [_core_image(low, config, core, used[core], persistent) for core in range(config.cores)]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
     operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
     meta = {"instructions": places, "operations": operations, "streaming": [m.streaming for m in models]}
     return Image(config, [_instr(op) for op in ops], cores, placed, meta)
+
+
+def _state(placed: Placed, resident: Resident) -> State:
+    buffer, offset = placed.ref.buffer, placed.ref.offset
+    copies = tuple((core, resident.copies[buffer, core].row + offset) for core in resident.cores(buffer))
+    return State(placed.name, placed.shape, buffer.core, buffer.row + offset, copies)
+
+
+def _state_buffers(model: Lowered) -> list[Buffer]:
+    own = dict.fromkeys(s.ref.buffer for s in model.states)
+    return [*own, *(c for (b, _), c in model.resident.copies.items() if b in own)]
 
 
 def _instr(op: Op) -> Instr:

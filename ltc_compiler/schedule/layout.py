@@ -7,7 +7,7 @@ row is the same). Slices, permutations and broadcasts of the other axes are view
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -125,6 +125,14 @@ def leading(views: Sequence[View]) -> list[Axis]:
     first = views[0]
     axes = [(count, tuple(v.steps[d] for v in views)) for d, count in enumerate(first.dims)]
     return merge(axes) if prod(first.dims) > 1 else []
+
+
+def innermost(view: View) -> list[View]:
+    """The vectors of a view, in row-major order."""
+    offsets = [0]
+    for count, step in zip(view.dims, view.steps, strict=True):
+        offsets = [o + i * step for o in offsets for i in range(count)]
+    return [replace(view, ref=view.ref.at(o), shape=(view.width,), steps=()) for o in offsets]
 
 
 def element_rows(view: View) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,6 +19,7 @@ from ..config import Config
 from ..errors import UnsupportedError
 from ..ir.graph import Node, Precision, Value
 from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
+from .resident import Resident
 from .stores import CoreStores, gather_entries
 from .virtual import Buffer, Kind, Ref, Schedule
 
@@ -48,6 +49,9 @@ class Lowering:
         self.shards: dict[Value, Sharded] = {}
         self.cuts: dict[Value, tuple[tuple[int, int], ...]] = {}
         self.pieces: dict[Value, dict[tuple[int, int], View | Sharded]] = {}
+        self.clipped: dict[Value, Value] = {}  # products that end in a relu
+        self.resident = Resident()
+        self.products: dict[tuple[Value, int], View] = {}  # the rows of a matrix product that a core computed
         # What was made of a value since the loop around it began: on another core, a part there, in every lane.
         self.copies: dict[tuple[Value, int], View] = {}
         self.scattered: dict[tuple[Value, int, int, int], View] = {}
@@ -256,9 +260,9 @@ class Lowering:
                 core = ref.buffer.core
                 self.schedule.emit("receive", core, dst=ref.at(start), rows=n, source=src.buffer.core)
 
-    def parameters(self, node: Node, first: int) -> list[NDArray[np.float64]]:
-        """The operands from `first` on, which must be constants."""
-        arrays = [v.constant() for v in node.operands[first:]]
+    def parameters(self, node: Node, first: int, end: int | None = None) -> list[NDArray[np.float64]]:
+        """The operands from `first` on, to below `end`, which must be constants."""
+        arrays = [v.constant() for v in node.operands[first:end]]
         if any(a is None for a in arrays):
             raise self.refuse(
                 f"{node.op} takes constant parameters and one of them depends on an input",

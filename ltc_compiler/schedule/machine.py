@@ -64,11 +64,15 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: i
     model = image.models[model_index]
     code = image.code[model.begin : model.end]
     instructions = _check_work(image, code, inferences)
-    walk = _Walk(image, arrival)
+    offered = {}
+    rows = 0
+    for index, port in enumerate(model.inputs):
+        offered[index] = arrival + rows
+        rows += port.rows(image.config.block_size)
+    walk = _Walk(image, offered)
     for _ in range(inferences):
         for instr, counters in _executed(code):
             walk.execute(instr, counters)
-    rows = sum(port.rows(image.config.block_size) for port in model.inputs)
     return walk.report(instructions, arrival + rows - 1 if rows else 0)
 
 
@@ -118,10 +122,10 @@ def _check_work(image: Image, code: list[Instr], inferences: int) -> int:
 class _Walk:
     """The state of the machine's clock while a model is walked."""
 
-    def __init__(self, image: Image, arrival: int) -> None:
+    def __init__(self, image: Image, offered: dict[int, int]) -> None:
         cores = image.config.cores
         self._config = image.config
-        self._outside = Outside(image, arrival)
+        self._outside = Outside(image, offered)
         self._last_ready = 0
         self._next_issue = [0] * cores
         # for every unit, when the instructions that its queue can hold left it, the oldest first

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..ir.graph import Node
-from .layout import View, canonical_steps, element_rows
+from .layout import View, canonical_steps, element_rows, fresh
 from .lowering import Lowering
 from .stores import gather_entries
 
@@ -95,7 +95,10 @@ def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
 
 
 def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) -> View:
-    """Operands side by side: moves of whole rows where an operand starts on one, gathers where it does not."""
+    """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
+    one, gathers where it does not."""
+    if axis == len(shape) - 1 and _side_by_side(views):
+        return fresh(views[0].ref, shape, low.block)
     dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
     start = 0
     for view in views:
@@ -111,6 +114,23 @@ def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) 
             _scatter_lanes(low, dst, view, index, target)
         start += size
     return dst
+
+
+def _side_by_side(views: list[View]) -> bool:
+    """Whether vectors fill rows that follow each other."""
+    ref = views[0].ref
+    for i, view in enumerate(views):
+        whole = view.width % view.block == 0 or i == len(views) - 1
+        if (
+            view.ref != ref
+            or not view.contiguous
+            or view.total_rows != view.rows
+            or not whole
+            or view.width == 1
+        ):
+            return False
+        ref = ref.at(view.rows)
+    return True
 
 
 def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:

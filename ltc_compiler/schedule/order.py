@@ -17,7 +17,8 @@ from .. import isa
 from ..bytecode import Instr, Row
 from ..config import Config
 from . import machine
-from .virtual import ROW_BY_ROW, Op, Ref
+from .spans import Touch, distance, touches
+from .virtual import Op, Ref
 
 
 @dataclass(eq=False)
@@ -92,15 +93,6 @@ def _number(op: Op, field: str) -> int:
     return value
 
 
-def _resources(op: Op) -> tuple[list[Hashable], list[Hashable]]:
-    """What an instruction reads and what it changes. IO ports are changed in order."""
-    reads: list[Hashable] = [r.buffer for r in op.refs(write=False)]
-    writes: list[Hashable] = [r.buffer for r in op.refs(write=True)]
-    if op.row.unit in ("io_in", "io_out"):
-        writes.append(op.row.unit)
-    return reads, writes
-
-
 class _Links:
     """The link FIFOs while instructions are chosen: rows leave in the order in which they were sent."""
 
@@ -142,42 +134,40 @@ def _depend(before: Task, after: Task, delay: int) -> None:
     after.waits += 1
 
 
-def _connect(tasks: list[Task], links: _Links) -> None:
-    """Enter the dependences over buffers, ports and links, and every task's longest path to the end."""
-    writer: dict[Hashable, list[Task]] = defaultdict(list)
-    readers: dict[Hashable, list[Task]] = defaultdict(list)
+def _connect(tasks: list[Task], links: _Links, config: Config) -> None:
+    """Enter the dependences over rows, ports and links, and every task's longest path to the end."""
+    written: dict[Hashable, list[tuple[Task, Touch]]] = defaultdict(list)
+    read: dict[Hashable, list[tuple[Task, Touch]]] = defaultdict(list)
+    port: dict[Hashable, Task] = {}
     for task in tasks:
-        reads, writes = _resources(task.op)
+        reads, writes = (touches(task.op, config, task.busy, write) for write in (False, True))
         before: dict[Task, int] = {}
-        for r in reads:
-            for w in writer[r]:
-                before[w] = max(before.get(w, 0), _delay(w, task))
-        for r in writes:
-            for w in (*writer[r], *readers[r]):
-                before.setdefault(w, 1)
+        for touch in reads:
+            for other, was in written[touch.buffer]:
+                if was.meets(touch):
+                    before[other] = max(before.get(other, 0), distance(was, touch, other.latency))
+        for touch in writes:
+            for other, was in (*written[touch.buffer], *read[touch.buffer]):
+                if was.meets(touch):
+                    before.setdefault(other, 1)
+        if task.op.row.unit in ("io_in", "io_out"):  # a core's port keeps the written order
+            place = task.op.row.unit, task.op.core
+            if place in port:
+                before.setdefault(port[place], 1)
+            port[place] = task
         for other, delay in before.items():
             if other is not task:
                 _depend(other, task, delay)
-        for r in reads:
-            readers[r].append(task)
-        for r in writes:
-            writer[r].append(
-                task
-            )  # an instruction may fill a part of a buffer, so earlier writers still matter
-            readers[r] = []
+        for touch in reads:
+            read[touch.buffer].append((task, touch))
+        for touch in writes:
+            written[touch.buffer].append((task, touch))
+            read[touch.buffer] = [(t, r) for t, r in read[touch.buffer] if not touch.covers(r)]
     for (send, _), receive in links.partner.items():
         _depend(send, receive, send.latency)
     for task in reversed(tasks):
         task.path = task.busy + task.latency
         task.path = max([task.path, *(t.path + d for t, d in task.after)])
-
-
-def _delay(producer: Task, consumer: Task) -> int:
-    """Cycles from the producer's start to the earliest useful start of the consumer; rows chain between
-    row-by-row instructions."""
-    if {producer.op.row.format.pattern, consumer.op.row.format.pattern} <= set(ROW_BY_ROW):
-        return producer.latency
-    return producer.busy - 1 + producer.latency
 
 
 class _Clock:
@@ -249,7 +239,7 @@ def _first(a: tuple[int, int, int, Task] | None, b: tuple[int, int, int, Task]) 
 def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     tasks = [_task(op, i, config) for i, op in enumerate(run)]
     links = _Links(tasks, config.link_fifo_rows)
-    _connect(tasks, links)
+    _connect(tasks, links, config)
     for task in tasks:
         if order is Order.STATE_FIRST and task.op.row.unit == "io_in":
             task.ready = FAR

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import Config
 from ..errors import ConfigError
-from ..ir.graph import Graph, State, Value
+from ..ir.graph import Graph, Node, State, Value
 from ..transforms.pieces import is_piece, overlapping
 from .layout import row_count
 
@@ -45,17 +45,52 @@ def state_places(graph: Graph) -> dict[State, tuple[int, ...]]:
 
 
 def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
-    """The pieces of every linear whose readers are all slices of the last axis that do not overlap."""
+    """The pieces of every linear whose readers are all slices of the last axis that do not overlap. A linear that ends
+    in another is cut as that one is."""
     kept = {*graph.outputs, *(s.next for s in graph.states)}
     uses = graph.uses()
     cuts: dict[Value, tuple[Cut, ...]] = {}
-    for node in graph.nodes:
+    for node in reversed(graph.nodes):
         if node.op == "linear" and node.results[0] not in kept:
             value = node.results[0]
             readers = uses.get(value, [])
-            if readers and all(is_piece(r, value) for r in readers) and not overlapping(readers):
+            if ends_in(value, readers):
+                cuts[value] = cuts.get(readers[0].results[0], ((0, value.shape[-1]),))
+            elif (
+                _cuttable(node, uses)
+                and readers
+                and all(is_piece(r, value) for r in readers)
+                and not overlapping(readers)
+            ):
                 cuts[value] = tuple(sorted({(r.attrs["start"], r.attrs["stop"]) for r in readers}))
     return cuts
+
+
+def clipped_products(graph: Graph) -> dict[Value, Value]:
+    """The linears whose one reader is a relu, which the matrix unit applies itself, with the results of these."""
+    kept = {*graph.outputs, *(s.next for s in graph.states)}
+    clipped: dict[Value, Value] = {}
+    for value, readers in graph.uses().items():
+        if value.node is None or value.node.op != "linear" or value in kept or len(readers) != 1:
+            continue
+        if readers[0].op == "relu" and readers[0].cores == value.node.cores:
+            clipped[value] = readers[0].results[0]
+    return clipped
+
+
+def _cuttable(node: Node, uses: dict[Value, list[Node]]) -> bool:
+    """Whether what a product adds can be cut as the product is: a constant bias, or a product for it alone."""
+    bias = node.operands[2]
+    if bias.constant() is not None:
+        return bias.type.rank == 1
+    return bias.node is not None and bias.node.op == "linear" and ends_in(bias, uses[bias])
+
+
+def ends_in(value: Value, readers: Sequence[Node]) -> bool:
+    """Whether the one reader of a product is another product that adds it."""
+    if value.node is None or len(readers) != 1 or readers[0].op != "linear":
+        return False
+    return readers[0].operands[2] is value and readers[0].cores == value.node.cores
 
 
 def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int]) -> dict[int, list[Chunk]]:

@@ -17,8 +17,8 @@ from ..ir.graph import Graph, Node, Precision, Value
 from ..ir.ops import BINARY, OPS, UNARY
 from .layout import View, iteration, leading
 from .lowering import Lowering
-from .move import reshape, select_move
-from .partition import cut_points, padded_rows, spread_rows
+from .move import broadcast, reshape, select_move
+from .partition import Chunk, clipped_products, cut_points, padded_rows, spread_rows
 from .scan import select_scan
 from .shards import Part, Place, Sharded, common_partition, everywhere, operand_part, part_shape, placed
 from .stores import weight_blocks
@@ -59,6 +59,14 @@ def _row_by_row(low: Lowering, node: Node, views: Sequence[View], shape: tuple[i
     return low.elementwise(node.op, views, shape, node.results[0].type.precision)
 
 
+def select_relu(low: Lowering, node: Node) -> Sequence[Place]:
+    """Done where the product was finished, if it is one for this alone."""
+    value = node.operands[0]
+    if value not in low.clipped:
+        return select_pointwise(low, node)
+    return [low.shards[value] if value in low.shards else low.env[value]]
+
+
 def select_folded(low: Lowering, node: Node) -> list[View]:
     """An op that exists for constant folding alone."""
     raise UnsupportedError.single(
@@ -71,7 +79,7 @@ def select_folded(low: Lowering, node: Node) -> list[View]:
 
 def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
     """Rows of the weight spread over the cores; the result stays where it is computed."""
-    weight, bias = low.parameters(node, 1)
+    (weight,) = low.parameters(node, 1, 2)
     result = node.results[0]
     if node.operands[1].type.precision is Precision.FP32 and not low.config.fp32_matmul:
         raise low.refuse(
@@ -89,7 +97,8 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
     xs = everywhere(low, node.operands[0], list(chunks))
     for core, own in chunks.items():
         index = padded_rows(own, low.block)
-        view = matmul(low, node, xs[core], weight, bias, index, core)
+        view = matmul(low, node, xs[core], weight, addend(low, node, own, index, core), index, core)
+        low.products[result, core] = view
         first = 0
         for cut, start, stop in own:
             shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
@@ -102,12 +111,26 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
     return []
 
 
+def addend(low: Lowering, node: Node, own: Sequence[Chunk], index: NDArray[np.int64], core: int) -> View:
+    """What a core adds to its rows of a product: a constant bias, a product that it holds, or rows of another value."""
+    value = node.operands[2]
+    dims = node.results[0].shape[:-1]
+    bias = value.constant()
+    if bias is not None and bias.ndim == 1:
+        rows = low.constant(np.where(index >= 0, bias[index], 0.0), core)
+        return broadcast(low, rows, (*dims, len(index)))
+    if (value, core) in low.products:
+        return low.products[value, core]
+    ((_, start, stop),) = own
+    return low.vectors(operand_part(low, value, (core, start, stop), node.results[0].shape))
+
+
 def matmul(
     low: Lowering,
     node: Node,
     x: View,
     weight: Constants,
-    bias: Constants,
+    bias: View,
     index: NDArray[np.int64],
     core: int,
 ) -> View:
@@ -120,11 +143,10 @@ def matmul(
     present = index >= 0
     rows = np.where(present[:, None], weight[index], 0.0)
     address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32, exponent))
-    bias_ref = low.constant(np.where(present, bias[index], 0.0).reshape(-1, low.block), core).ref
     dst = low.new((*x.dims, len(index)), core)
-    axes = leading([dst, x])
-    outer, (batch, (dst_step, x_step)) = axes[:-1], axes[-1] if axes else (1, (0, 0))
-    for to, source in low.repeat(outer, [dst.ref, x.ref]):
+    axes = leading([dst, x, bias])
+    outer, (batch, (dst_step, x_step, bias_step)) = axes[:-1], axes[-1] if axes else (1, (0, 0, 0))
+    for to, source, added in low.repeat(outer, [dst.ref, x.ref, bias.ref]):
         low.schedule.emit(
             "matmul_fp32" if fp32 else "matmul",
             core,
@@ -132,12 +154,15 @@ def matmul(
             dst_step=dst_step,
             x=source,
             x_step=x_step,
-            bias=bias_ref,
+            bias=added,
+            bias_step=bias_step,
             weights=address,
             k=weight.shape[1],
             m_rows=dst.rows,
             batch=batch,
-            precision=_bf16(node.results[0]),
+            precision=_bf16(low.clipped.get(node.results[0], node.results[0])),
+            addend=int(node.operands[2].constant() is None),
+            relu=int(node.results[0] in low.clipped),
         )
     return dst
 
@@ -211,6 +236,7 @@ SELECTORS: dict[str, Selector] = {
         if name not in FOLDED_ONLY
     },
     **dict.fromkeys(FOLDED_ONLY, select_folded),
+    "relu": select_relu,
     **dict.fromkeys(("reshape", "permute", "broadcast", "concat"), select_move),
     "slice": select_slice,
     **dict.fromkeys(("sum", "amax"), select_reduce),
@@ -226,6 +252,7 @@ assert not _missing, f"ops without selection: {_missing}"
 def lower_graph(low: Lowering, graph: Graph) -> None:
     """Select every node in order and record where its results lie."""
     low.cuts |= cut_points(graph)
+    low.clipped |= clipped_products(graph)
     for node in graph.nodes:
         if node.op == "constant":
             continue

@@ -104,11 +104,24 @@ def everywhere(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, V
             own = low.env[value] = found[low.home]
     elif missing:
         assert own is not None, f"%{value.name} is read before it is made"
-        view = low.dense(low.uniform(own) if own.width == 1 else own)
-        copies = {c: low.new(view.shape, c, view.uniform) for c in missing}
-        send(low, view, list(copies.values()))
-        found |= copies
+        found |= _copies(low, own, missing)
     low.copies |= {(value, c): v for c, v in found.items() if v is not own}
+    return found
+
+
+def _copies(low: Lowering, view: View, cores: Sequence[int]) -> dict[int, View]:
+    """A view on other cores: of rows that they hold by themselves, or of a copy that is sent to them."""
+    found = {}
+    for core in cores:
+        own = low.resident.view(low, view, core)
+        if own is not None:
+            found[core] = low.uniform(own) if own.width == 1 else own
+    rest = [c for c in cores if c not in found]
+    if rest:
+        view = low.dense(low.uniform(view) if view.width == 1 else view)
+        sent = {c: low.new(view.shape, c, view.uniform) for c in rest}
+        send(low, view, list(sent.values()))
+        found |= sent
     return found
 
 

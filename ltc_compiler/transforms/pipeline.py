@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..ir.graph import Graph
 from ..ir.verify import verify
+from .addends import join_addends
 from .cleanup import cleanup
 from .fold import fold
 from .fuse import fuse_synapses, merge_linears
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("updates", fuse_updates, False),
     Pass("linears", merge_linears, False),
     Pass("refold", fold, False),
+    Pass("addends", join_addends, False),
     Pass("pieces", split_pieces, False),
     Pass("recleanup", cleanup, False),
     Pass("precision", assign_precision, True),

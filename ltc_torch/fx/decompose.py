@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltc_compiler.ir.compounds import matmul
+from ltc_compiler.ir.compounds import matmul, normalise
 from ltc_compiler.ir.graph import Graph, Value
 
 from .causal import added_by, causal_attention
@@ -170,10 +170,17 @@ def _affine(c: Emitter, x: Value, weight: Any, bias: Any) -> Value:
     return x if bias is None else c.add("add", x, bias)
 
 
-def _standardised(c: Emitter, x: Value, axes: Axes, eps: float) -> Value:
+def _standardised(
+    c: Emitter, x: Value, axes: Sequence[int], eps: float, weight: Value | None = None
+) -> Value:
     _, centred = _centred(c, x, axes)
-    var = c.add("mul", c.reduce("sum", c.add("mul", centred, centred), axes, True), 1 / _count(x.shape, axes))
-    return c.add("mul", centred, c.add("rsqrt", c.add("add", var, eps)))
+    return _normalised(c, centred, axes, eps, weight)
+
+
+def _normalised(c: Emitter, x: Value, axes: Sequence[int], eps: float, weight: Value | None) -> Value:
+    factor = None if weight is None else weight.constant()
+    y = normalise(c, x, axes, eps, factor)
+    return y if weight is None or factor is not None else c.add("mul", y, weight)
 
 
 @converts("layer_norm")
@@ -186,7 +193,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Value:
     axes = tuple(range(-len(normalized_shape), 0))
-    return _affine(c, _standardised(c, input, axes, eps), weight, bias)
+    return _affine(c, _standardised(c, input, axes, eps, weight), None, bias)
 
 
 @converts("rms_norm")
@@ -198,10 +205,7 @@ def rms_norm(
     eps: float | None = None,
 ) -> Value:
     axes = tuple(range(-len(normalized_shape), 0))
-    squares = c.reduce("sum", c.add("mul", input, input), axes, True)
-    power = c.add("mul", squares, 1 / _count(input.shape, axes))
-    eps = torch.finfo(c.dtype).eps if eps is None else eps
-    return _affine(c, c.add("mul", input, c.add("rsqrt", c.add("add", power, eps))), weight, None)
+    return _normalised(c, input, axes, torch.finfo(c.dtype).eps if eps is None else eps, weight)
 
 
 @converts("batch_norm", "instance_norm")
@@ -242,7 +246,7 @@ def group_norm(
 ) -> Value:
     batch, channels, *rest = input.shape
     grouped = c.reshape(input, (batch, num_groups, channels // num_groups * math.prod(rest)))
-    x = c.reshape(_standardised(c, grouped, -1, eps), input.shape)
+    x = c.reshape(_standardised(c, grouped, (-1,), eps), input.shape)
     columns = [None if v is None else c.reshape(v, (channels, *[1] * len(rest))) for v in (weight, bias)]
     return _affine(c, x, *columns)
 

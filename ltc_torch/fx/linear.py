@@ -1,7 +1,7 @@
 """Converters of torch functions that contract an axis: linear maps, matmuls, convolutions; einsum is in einsum.py.
 
 A constant operand makes the product a `linear`. A product of two computed tensors is a multiplication and a sum.
-A convolution is a `linear` over the taps of its kernel laid side by side.
+A convolution is a `linear` over the older taps of its kernel, laid side by side, and one over the last.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ltc_compiler.ir.compounds import matmul
-from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.ir.compounds import grouped_window, matmul, taps
+from ltc_compiler.ir.graph import Value
 
 from .causal import written_out
 from .emit import Emitter
@@ -85,23 +85,6 @@ def conv1d(
     x = pad_axes(c, input, sides) if any(sides) else input
     x = c.move(x, -1, len(x.shape) - 2)  # (..., time, channels)
     offset = None if bias is None else bias.constant()
-    wide, narrow = kernel.shape[1], kernel.shape[0] // groups
-    parts = []
-    for g in range(groups):
-        rows = slice(g * narrow, (g + 1) * narrow)
-        part = c.slice(x, -1, g * wide, (g + 1) * wide)
-        parts.append(_taps(c, part, kernel[rows], None if offset is None else offset[rows], step, spread))
-    y = c.concat(parts, len(x.shape) - 1)
-    return c.move(y, -1, len(y.shape) - 2)
-
-
-def _taps(c: Emitter, x: Value, kernel: Array, bias: Array | None, step: int, spread: int) -> Value:
-    """x (..., time, channels), kernel (out, channels, taps) -> (..., time, out)."""
-    taps = kernel.shape[2]
     axis = len(x.shape) - 2
-    count = (x.shape[axis] - (taps - 1) * spread - 1) // step + 1
-    if count < 1:
-        raise Refused(f"{x.shape[axis]} time steps are fewer than the kernel reaches over")
-    cuts = [c.slice(x, axis, k * spread, k * spread + (count - 1) * step + 1, step) for k in range(taps)]
-    flat = kernel.transpose(0, 2, 1).reshape(kernel.shape[0], -1)  # taps outer, channels inner
-    return c.linear(c.concat(cuts, axis + 1), flat, bias)
+    meets = taps(c, x, axis, kernel.shape[2], step, spread)
+    return c.move(grouped_window(c, meets, kernel, offset, groups), -1, axis)

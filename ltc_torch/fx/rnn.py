@@ -94,7 +94,7 @@ def _layer(
     b_hh: Any = getattr(module, "bias_hh" + suffix) if module.bias else None
     w_hr = getattr(module, "weight_hr" + suffix) if module.proj_size else None
     if module.bias and module.mode != "GRU":  # GRU multiplies its recurrent bias by a gate
-        b_ih, b_hh = b_ih + b_hh, None
+        b_ih, b_hh = None, b_ih + b_hh
 
     def step(carries: list[Tensor], slices: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         new = cell(F.linear(slices[0], w_ih, b_ih), F.linear(carries[0], w_hh, b_hh), carries)
@@ -120,7 +120,7 @@ def one_step(module: Any, input: Tensor, hx: Any = None) -> Any:
     b_ih: Any = module.bias_ih
     b_hh: Any = module.bias_hh
     if module.bias and mode != "GRU":
-        b_ih, b_hh = b_ih + b_hh, None
+        b_ih, b_hh = None, b_ih + b_hh
     gates = F.linear(input, module.weight_ih, b_ih), F.linear(states[0], module.weight_hh, b_hh)
     new = CELLS[mode](*gates, states)
     return tuple(new) if two else new[0]
