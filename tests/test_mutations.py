@@ -191,7 +191,7 @@ def timed(seed: int) -> tuple[Image, dict[str, Any]]:
 
 
 def clocks_agree(change: Callable[[Config], Config] = lambda config: config) -> None:
-    for seed in range(25):
+    for seed in range(60):
         image, simulated = timed(seed)
         estimated = estimate(replace(image, config=change(image.config)))
         assert (estimated.total, estimated.last_in, estimated.last_out) == (

@@ -77,7 +77,7 @@ def shown() -> list[tuple[str, int, Instr]]:
     to = Row(OPERANDS)
     for number, precision in enumerate(isa.PRECISIONS):
         for name, row in isa.BY_NAME.items():
-            if row.unit in ("vector", "activation"):
+            if row.unit in ("vector", "activation") and row.format.pattern == "elementwise":
                 operands: Any = {
                     c: Row(i * ROWS) for i, c in enumerate("abc") if c in [f.name for f in row.format.fields]
                 }
