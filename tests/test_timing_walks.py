@@ -79,7 +79,7 @@ class Ports(machine_of_schedule._Walk):
 @given(drawn=programs())
 def test_no_cycle_needs_more_ports_than_there_are(drawn: Drawn) -> None:
     program = drawn.image()
-    walk = Ports(program, 0)
+    walk = Ports(program, {0: 0})
     for instr, counters in machine_of_schedule._executed(program.code):
         walk.execute(instr, counters)
     assert max(walk.read.values()) <= drawn.config.read_ports
