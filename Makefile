@@ -13,7 +13,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 SANITIZED := build/sanitize
 # The tests that execute C++; they must not need torch, which does not run under the sanitizers in reasonable time.
 SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/test_vm*.py tests/test_oracle*.py \
-	tests/test_program*.py)
+	tests/test_program*.py tests/test_timing*.py tests/test_self_test.py tests/test_batch.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test proof lint sanitize stubs docs docs-isa clean

@@ -20,7 +20,7 @@ from ..errors import UnsupportedError
 from ..ir.graph import Node, Precision, Value
 from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
 from .resident import Resident
-from .stores import CoreStores, gather_entries
+from .stores import CoreStores, gather_entries, repeats
 from .virtual import Buffer, Kind, Ref, Schedule
 
 if TYPE_CHECKING:
@@ -236,19 +236,27 @@ class Lowering:
             to_lane = np.tile(every, len(to_row) // self.block)
         self.emit_gather(dst, view, gather_entries(to_row, (to_lane, lanes), rows, clear, self.block))
 
-    def emit_gather(self, dst: View, view: View, entries: tuple[NDArray[Any], ...]) -> None:
-        """The instruction for planned entries: source row, destination row, clear, lanes; rows count from the views."""
+    def emit_gather(
+        self, dst: View, view: View, entries: tuple[NDArray[Any], ...], count: int | None = None
+    ) -> None:
+        """Instructions for planned entries: source row, destination row, clear, lanes; rows count from the views.
+
+        Entries that repeat further on in the tensor are stored once. `count`: only the first so many are walked.
+        """
+        entries, turns = repeats(entries) if count is None else (entries, [(count, 0, 0)])
         core = view.ref.buffer.core
-        self.schedule.emit(
-            "gather",
-            core,
-            dst=dst.ref,
-            dst_rows=int(entries[1].max()) + 1,
-            src=view.ref,
-            src_rows=int(entries[0].max()) + 1,
-            entries=self.stores[core].entries.add(*entries),
-            count=len(entries[0]),
-        )
+        address = self.stores[core].entries.add(*entries)
+        for n, src_step, dst_step in turns:
+            self.schedule.emit(
+                "gather",
+                core,
+                dst=dst.ref.at(dst_step),
+                dst_rows=int(entries[1][:n].max()) + 1,
+                src=view.ref.at(src_step),
+                src_rows=int(entries[0][:n].max()) + 1,
+                entries=address,
+                count=n,
+            )
 
     def transfer(self, src: Ref, places: Sequence[Ref], rows: int) -> None:
         """Send consecutive rows of a core to others, in pieces that fit the link FIFOs."""

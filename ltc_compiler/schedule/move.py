@@ -6,13 +6,17 @@ A gather is planned from the flat index of every element, so that one rule serve
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from math import prod
 
 import numpy as np
 
 from ..ir.graph import Node
-from .layout import View, canonical_steps, element_rows, fresh
+from .layout import View, canonical_steps, element_rows
 from .lowering import Lowering
 from .stores import gather_entries
+
+SEPARATE_TILES = 256  # matrices of a tensor that are transposed tile by tile; more are planned together
 
 
 def _flat(view: View) -> np.ndarray:
@@ -66,7 +70,38 @@ def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
         return replace(view, shape=shape, steps=tuple(view.steps[d] for d in dims[:-1]))
     if view.width == shape[-1] == 1:
         return reshape(low, view, shape)
-    return low.gather(view, shape, _flat(view).transpose(dims))
+    others = [d for d in dims[:-1] if d != len(dims) - 1]
+    if (
+        min(view.width, shape[-1]) == 1
+        or view.uniform
+        or prod(view.shape[d] for d in others) > SEPARATE_TILES
+    ):
+        return low.gather(view, shape, _flat(view).transpose(dims))
+    return _transpose(low, view, dims, others)
+
+
+def _transpose(low: Lowering, view: View, dims: tuple[int, ...], others: list[int]) -> View:
+    """Axis dims[-1] and the last axis change places in tiles of one row block each, which share their entries."""
+    dst = low.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
+    high, wide, block = dst.width, view.width, view.block
+    down, across = view.steps[dims[-1]], dst.steps[dims.index(len(dims) - 1)]
+    for at in product(*(range(view.shape[d]) for d in others)):
+        from_row = sum(i * view.steps[d] for i, d in zip(at, others, strict=True))
+        to_row = sum(i * dst.steps[dims.index(d)] for i, d in zip(at, others, strict=True))
+        for i in range(0, high, block):
+            entries = _tile(min(block, high - i), min(block, wide), down, across, block)
+            for j in range(0, wide, block):
+                source = view.ref.at(from_row + i * down + j // block * view.block_step)
+                target = dst.ref.at(to_row + j * across + i // block)
+                count = int((entries[1] < min(block, wide - j) * across).sum())
+                low.emit_gather(replace(dst, ref=target), replace(view, ref=source), entries, count)
+    return dst
+
+
+def _tile(high: int, wide: int, down: int, across: int, block: int) -> tuple[np.ndarray, ...]:
+    """Entries that turn lanes 0 to `wide` of `high` rows, `down` apart, into rows `across` apart."""
+    lane, row = (a.ravel() for a in np.indices((wide, high)))
+    return gather_entries(lane * across, (row, lane), row * down, True, block)
 
 
 def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int) -> View:
@@ -98,7 +133,7 @@ def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) 
     """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
     one, gathers where it does not."""
     if axis == len(shape) - 1 and _side_by_side(views):
-        return fresh(views[0].ref, shape, low.block)
+        return replace(views[0], shape=shape, block_step=1)
     dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
     start = 0
     for view in views:
@@ -117,20 +152,18 @@ def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) 
 
 
 def _side_by_side(views: list[View]) -> bool:
-    """Whether vectors fill rows that follow each other."""
-    ref = views[0].ref
-    for i, view in enumerate(views):
-        whole = view.width % view.block == 0 or i == len(views) - 1
-        if (
-            view.ref != ref
-            or not view.contiguous
-            or view.total_rows != view.rows
-            or not whole
-            or view.width == 1
-        ):
-            return False
-        ref = ref.at(view.rows)
-    return True
+    """Whether the vectors of each view stand in the rows that follow those of the view before: so do the windows of a
+    sequence, which overlap."""
+    first = views[0]
+    return all(
+        (view.dims, view.steps) == (first.dims, first.steps)
+        and view.ref == first.ref.at(i * first.rows)
+        and (view.block_step == 1 or view.rows == 1)
+        and not (view.uniform or view.width == 1)
+        and (view.width == first.width or i == len(views) - 1)
+        and (view.width % view.block == 0 or i == len(views) - 1)
+        for i, view in enumerate(views)
+    )
 
 
 def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:

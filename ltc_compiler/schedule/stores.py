@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .. import isa, numerics
 from .layout import row_count
 
 Floats = NDArray[np.float32]
+PIECE = 512  # entries of a gather up to which nothing is looked for that repeats
 
 
 @dataclass(eq=False)
@@ -124,3 +126,44 @@ def gather_entries(
     first = np.r_[True, unique[1:, 0] != unique[:-1, 0]]
     clears = (first & clear).astype(np.uint8)
     return unique[:, 1].astype(np.int32), unique[:, 0].astype(np.int32), clears, lanes
+
+
+def repeats(entries: tuple[NDArray[Any], ...]) -> tuple[tuple[NDArray[Any], ...], list[tuple[int, int, int]]]:
+    """The entries of a gather whose pattern repeats with even steps through its rows: those of one piece, and for each
+    piece how many of them it takes and how many rows of source and destination further on it stands."""
+    src, dst, clear, lane = entries
+    total = len(src)
+    first = np.flatnonzero(np.r_[True, dst[1:] != dst[:-1]])  # of each destination row
+    if total <= PIECE or len(first) < 2:
+        return entries, [(total, 0, 0)]
+    ends = np.r_[first[1:], total]
+    known: dict[bytes, int] = {}
+    patterns = np.array(
+        [
+            known.setdefault(
+                (src[b:e] - src[b]).tobytes() + clear[b:e].tobytes() + lane[b:e].tobytes(), int(b)
+            )
+            for b, e in zip(first, ends, strict=True)
+        ]
+    )
+    rows = np.stack([patterns, src[first], dst[first]])
+    period = _period(rows)
+    if period is None:
+        return entries, [(total, 0, 0)]
+    _, src_step, dst_step = rows[:, period] - rows[:, 0]
+    turns = max(1, PIECE // int(ends[period - 1]))  # as many periods as fill a piece
+    starts = np.r_[first[:: period * turns], total]
+    pieces = [
+        (int(e - b), i * turns * int(src_step), i * turns * int(dst_step))
+        for i, (b, e) in enumerate(pairwise(starts))
+    ]
+    return tuple(column[: starts[1]] for column in entries), pieces
+
+
+def _period(rows: NDArray[np.int64]) -> int | None:
+    """After how many rows (pattern, source, destination) comes the same pattern, always the same steps further on."""
+    for period in np.flatnonzero(rows[0, 1:] == rows[0, 0]) + 1:
+        step = rows[:, period:] - rows[:, :-period]
+        if (step == step[:, :1]).all() and step[0, 0] == 0 and (step[:, 0] >= 0).all():
+            return int(period)
+    return None

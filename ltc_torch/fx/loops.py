@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -17,7 +18,8 @@ from .structured import scan
 def _dispatch(original: Function) -> Function:
     def dispatch(combine_fn: Function, init: Any, xs: Any, *, dim: int = 0, reverse: bool = False) -> Any:
         if current() is None:
-            return original(combine_fn, init, xs, dim=dim, reverse=reverse)
+            with torch.compiler.set_stance("default"):  # which runs it compiled, and knows no other way
+                return original(combine_fn, init, xs, dim=dim, reverse=reverse)
         return _scan(combine_fn, init, xs, dim, reverse)
 
     return dispatch
