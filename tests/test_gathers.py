@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nnir_cases import graph
 
@@ -34,6 +34,7 @@ def entries(g: Graph, config: Config) -> int:
 @given(st.data())
 def test_every_permutation_moves_every_element(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3, 8, 9, 17]), min_size=2, max_size=4)))
+    assume(np.prod(shape) <= 3000)  # what fits
     dims = tuple(data.draw(st.permutations(range(len(shape)))))
     g, (x,) = graph(shape)
     g.add_output(add(g, "permute", x, dims=dims))
