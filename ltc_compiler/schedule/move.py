@@ -66,10 +66,9 @@ def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
     if not dims:
         return view
     shape = tuple(view.shape[d] for d in dims)
-    if dims[-1] == len(dims) - 1:
-        return replace(view, shape=shape, steps=tuple(view.steps[d] for d in dims[:-1]))
-    if view.width == shape[-1] == 1:
-        return reshape(low, view, shape)
+    if dims[-1] == len(dims) - 1 or view.width == shape[-1] == 1:
+        steps = (*view.steps, 0)  # a last axis that leaves its place has one element
+        return replace(view, shape=shape, steps=tuple(steps[d] for d in dims[:-1]))
     others = [d for d in dims[:-1] if d != len(dims) - 1]
     if (
         min(view.width, shape[-1]) == 1
