@@ -22,6 +22,7 @@ from ltc_compiler import Config, InputError, ProgramBuilder, StateError
 from ltc_compiler.ir.graph import Graph, Value, copy_node
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
+from ltc_compiler.transforms.pipeline import run_pipeline
 
 SEEDS = st.integers(0, 2**32)
 
@@ -249,6 +250,8 @@ def test_a_program_cut_in_two_gives_the_same_bits(seed: int, where: float, bit_a
     position = int(where * len(graph.nodes))
     first, second, again = cut(graph, position)
     assume(first.outputs and second.nodes)
+    # What turns out to be a constant is folded on with what reads it, in fp64 (rule 13): not so across a cut.
+    assume(all(v.constant() is None for v in run_pipeline(first).outputs))
     inputs = [x.astype(np.float32) for x in random_inputs(rng, graph)]
     expected = bits(NNIR(graph).to_program(SMALL).to_vm(bit_accurate).run(*inputs))
     crossing = leaves(NNIR(first).to_program(WIDE).to_vm(bit_accurate).run(*inputs))
