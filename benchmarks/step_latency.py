@@ -6,9 +6,10 @@ over the first calls are compared with PyTorch's. The limit is what the row's ar
 bare kernels from packed weights, and an empty call from Python.
 
     python benchmarks/step_latency.py [--workloads W1 W2 ...] [--peers NAME ...|all|none] [--rounds 20] [--full]
-                                      [--json FILE] [--markdown FILE] [--plot FILE]
+                                      [--patience 120] [--json FILE] [--markdown FILE] [--plot FILE]
 
-Prints Markdown. --full: every peer, and 100,000 calls of the simulator for its 99th percentile.
+Prints Markdown; --json is written anew after every workload. --full: every peer, and 100,000 calls of the simulator
+for its 99th percentile. A contestant that takes longer than --patience seconds to build is left out with a note.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import argparse
 import importlib.metadata
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,25 @@ def prepare(workload: Workload) -> Case:
     return Case(workload, model, step_of(workload, model).eval(), program, torch.randn(workload.input_shape))
 
 
-def build(case: Case, names: list[str]) -> tuple[dict[str, Callable[[], object]], Result, Result]:
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """TimeoutError in what takes longer. By a signal: for the main thread alone."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"not ready within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def build(
+    case: Case, names: list[str], patience: int
+) -> tuple[dict[str, Callable[[], object]], Result, Result]:
     """The contestants that work, the distance of each from PyTorch, and why the others do not.
 
     Leaves with a message if one that should agree does not: its time would mean nothing.
@@ -69,11 +90,12 @@ def build(case: Case, names: list[str]) -> tuple[dict[str, Callable[[], object]]
     reference: np.ndarray | None = None
     for name in names:
         try:
-            call, read = (PEERS | OURS | UNTIMED)[name](case)
-            outputs = []
-            for _ in range(CHECKED_CALLS):
-                call()
-                outputs.append(np.array(read(), np.float32).ravel())
+            with at_most(patience):  # the first calls compile in some
+                call, read = (PEERS | OURS | UNTIMED)[name](case)
+                outputs = []
+                for _ in range(CHECKED_CALLS):
+                    call()
+                    outputs.append(np.array(read(), np.float32).ravel())
         except Exception as error:  # whatever a runtime raises: the others go on
             skipped[name] = (
                 f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
@@ -131,12 +153,11 @@ def summary(times: list[float]) -> Result:
     return {"median": statistics.median(times), "p99": float(np.percentile(times, 99)), "calls": len(times)}
 
 
-def measure(workload: Workload, peers: list[str], rounds: int, full: bool) -> Result:
+def measure(workload: Workload, peers: list[str], rounds: int, full: bool, patience: int) -> Result:
     """Everything about one workload, as plain values."""
     case = prepare(workload)
-    calls, errors, skipped = build(
-        case, ["PyTorch eager", *(p for p in peers if p != "PyTorch eager"), *OURS, *UNTIMED]
-    )
+    names = ["PyTorch eager", *(p for p in peers if p != "PyTorch eager"), *OURS, *UNTIMED]
+    calls, errors, skipped = build(case, names, patience)
     bare, listed = None, _limits.work(case.program)
     try:
         x, y = case.x.numpy(), np.empty(case.program.output_shape(), np.float32)
@@ -266,6 +287,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--full", action="store_true", help="every peer; p99 of the simulator over 100,000 calls"
     )
+    parser.add_argument(
+        "--patience", type=_common.positive, default=120, help="seconds that a contestant may take to build"
+    )
     parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="the core to run on")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--markdown", type=Path, help="write the tables to this file")
@@ -285,15 +309,16 @@ def main() -> None:
     about = environment()
     for key in given.workloads:
         print(f"measuring {key}", file=sys.stderr)
-        results[key] = measure(WORKLOADS[key], chosen, given.rounds, given.full)
+        results[key] = measure(WORKLOADS[key], chosen, given.rounds, given.full, given.patience)
+        if given.json:
+            saved = json.dumps({**about, "workloads": results}, indent=2) + "\n"
+            given.json.write_text(saved, encoding="utf-8")
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     head = f"{about['machine']}; core {about['core']}, 1 thread, load {about['load']:.1f}; {versions}"
     text = f"{head}\n\n{markdown(results)}\n"
     print(text)
     if given.markdown:
         given.markdown.write_text(text, encoding="utf-8")
-    if given.json:
-        given.json.write_text(json.dumps({**about, "workloads": results}, indent=2) + "\n", encoding="utf-8")
     if given.plot:
         plot(results, given.plot)
 

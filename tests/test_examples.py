@@ -194,3 +194,12 @@ def test_benchmark(tmp_path: Path) -> None:
         if result["limit"]:  # this CPU has the instructions for the bare kernels
             assert result["limit"]["kernel"] > 0 < result["limit"]["call"]
             assert cells[-1] == f"{times['run_into'][0] / result['limit']['sum']:.2f}"
+
+
+def test_the_benchmark_of_batches(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks" / "batch_scaling.py"
+    text = run(tmp_path, script, "--workloads", "W4", "--streams", "2", "--rounds", "1", "--json", "out.json")
+    result = json.loads((tmp_path / "out.json").read_text())["workloads"]["W4"]
+    assert result["steps"] > 1
+    assert all(us > 0 for us in result["us"].values())
+    assert row(text, "W4 ncps CfC(64)")[0] == str(result["steps"])
