@@ -159,6 +159,32 @@ class Solves(Parts):
         return torch.stack(outputs, 1)
 
 
+class Between(Parts):
+    """An ODE-RNN: the state, constant at first, is solved forward before each input is looked at."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, times = torch.zeros(B, H), torch.linspace(0, 1, 3)
+        outputs: list[Tensor] = []
+        for t in range(x.shape[1]):
+            h = torchdiffeq.odeint(lambda _, y: torch.tanh(self.u(y)) - y, h, times, method="rk4")[-1]
+            h = self.gru(x[:, t], h)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+class Ticks(Parts):
+    """A cell that stays one node runs on constants first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(B, 8)
+        outputs: list[Tensor] = []
+        for t in range(x.shape[1]):
+            _, h = self.ltc(torch.ones(B, D), h)
+            h = h + self.w(x[:, t])
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
 class Liquid(Parts):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(B, 8)
@@ -191,6 +217,8 @@ STREAM = (
     Kept,
     Zipped,
     Solves,
+    Between,
+    Ticks,
     Liquid,
 )
 

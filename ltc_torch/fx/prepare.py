@@ -235,11 +235,12 @@ def _forward(
             if rewritten is not None:
                 return rewritten(module, *args, **kwargs)
             tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-            if not is_leaf or not any(map(recorder.depends, tensors)):
+            depends = any(map(recorder.depends, tensors))
+            if not is_leaf or not (depends or recorder.with_constants):
                 return original(*args, **kwargs)
             with paused():
                 result = original(*args, **kwargs)
-                recorder.record_module(path, args, kwargs, result)
+                recorder.record_module(path, args, kwargs, result, constant=not depends)
             return result
         finally:
             session.modules.pop()

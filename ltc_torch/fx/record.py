@@ -88,7 +88,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.session = session
         self.parent = parent
-        self._with_constants = with_constants
+        self.with_constants = with_constants
         self.graph = fx.Graph()
         self.captures: list[
             Tensor
@@ -222,12 +222,14 @@ class Recorder(TorchFunctionMode):
             op, shown, self.argument(tuple(args)), self.argument(dict(kwargs)), result, constant
         )
 
-    def record_module(self, path: str, args: Any, kwargs: Any, result: Any) -> fx.Node:
+    def record_module(
+        self, path: str, args: Any, kwargs: Any, result: Any, constant: bool = False
+    ) -> fx.Node:
         """Write down a call of a submodule that is kept whole."""
         if not _is_path(path):
             path = self.session.attach("module", self.session.root.get_submodule(path))
         return self._emit(
-            "call_module", path, self.argument(tuple(args)), self.argument(dict(kwargs)), result
+            "call_module", path, self.argument(tuple(args)), self.argument(dict(kwargs)), result, constant
         )
 
     def _emit(
@@ -300,7 +302,7 @@ class Recorder(TorchFunctionMode):
         self, func: Callable[..., Any], name: str, args: Any, kwargs: Any, tensors: list[Tensor]
     ) -> Any:
         out = self.session.exact.call(func, args, kwargs)
-        if not self._with_constants or not tensors or not name or name in VALUE_READS:
+        if not self.with_constants or not tensors or not name or name in VALUE_READS:
             return out
         results = pytree.tree_leaves(out)
         floats = all(isinstance(t, Tensor) and t.is_floating_point() for t in results)
@@ -335,7 +337,7 @@ class Recorder(TorchFunctionMode):
     def finish(self, outputs: Any) -> None:
         """Set the graph's outputs (any nest of tensors) and drop what they do not need."""
         self.graph.output(pytree.tree_map(lambda t: self.node(t) if isinstance(t, Tensor) else t, outputs))
-        if not self._with_constants:
+        if not self.with_constants:
             self.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
 
     def close_body(self, body: Recorder) -> None:

@@ -106,10 +106,12 @@ def _record(
         axes = [a % (y.dim() + 1) for a, y in zip(axes, outputs, strict=True)]
         module = fx.GraphModule(session.root, body.graph, "Body")
         results = run_scan(module, carries, xs, body.captures, length, in_axes, axes)
-        if any(map(recorder.depends, (*carries, *xs, *body.captures))):
+        depends = any(map(recorder.depends, (*carries, *xs, *body.captures)))
+        if depends or recorder.with_constants:
             owner = recorder.graph.get_attr(session.attach("body", module))
             owner.meta["body"] = module
-            recorder.record(run_scan, (owner, carries, xs, body.captures, length, in_axes, axes), {}, results)
+            operands = (owner, carries, xs, body.captures, length, in_axes, axes)
+            recorder.record(run_scan, operands, {}, results, constant=not depends)
     return list(results[: len(carries)]), list(results[len(carries) :])
 
 
