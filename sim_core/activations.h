@@ -248,15 +248,15 @@ LTC_INLINE F activation_fp32(F x) {
 // parameters that are bf16 already.
 [[gnu::always_inline]] inline void synapse_bf16(float v, float mu, float sigma, float w, float we, float& num,
                                                 float& den) {
-    const float s = activation_bf16(Activation::sigmoid, sigma * (v - mu));
-    num = num + s * we;
-    den = den + s * w;
+    const float s = activation_bf16(Activation::sigmoid, sigma * write_fp32(v - mu));
+    num = write_fp32(num + write_fp32(s * we));
+    den = write_fp32(den + write_fp32(s * w));
 }
 template <class F>
 LTC_INLINE void synapse_fp32(F v, F mu, F sigma, F w, F we, F& num, F& den) {
-    const F s = activation_fp32<Activation::sigmoid>(sigma * (v - mu));
-    num = num + s * we;
-    den = den + s * w;
+    const F s = activation_fp32<Activation::sigmoid>(write_fp32(sigma * write_fp32(v - mu)));
+    num = write_fp32(num + write_fp32(s * we));
+    den = write_fp32(den + write_fp32(s * w));
 }
 
 }  // namespace ltc

@@ -28,9 +28,10 @@ struct NarrowSources {
     // Rule 11 for one vector of lanes of one slot.
     LTC_INLINE void add(const std::uint32_t* p, V& num, V& den) const {
         const U<V> potential = load<U<V>>(p + W), weight = load<U<V>>(p + 2 * W);
-        const V s = sigmoid_bf16(round_architectural(second<V>(potential) * (pick(load<U<V>>(p)) - first<V>(potential))));
-        num = num + s * second<V>(weight);
-        den = den + s * first<V>(weight);
+        const V d = write_fp32(pick(load<U<V>>(p)) - first<V>(potential));
+        const V s = sigmoid_bf16(round_architectural(second<V>(potential) * d));
+        num = write_fp32(num + write_fp32(s * second<V>(weight)));
+        den = write_fp32(den + write_fp32(s * first<V>(weight)));
     }
 
 private:
@@ -47,10 +48,10 @@ struct WideSources {
 
     LTC_INLINE void add(const std::uint32_t* p, V& num, V& den) const {
         const V v = from_bits<V>(gather<4, V>(scratch_, load<U<V>>(p)));
-        const V x = load<V>(p + 2 * W) * (v - load<V>(p + W));
+        const V x = load<V>(p + 2 * W) * write_fp32(v - load<V>(p + W));
         const V s = bf16 ? sigmoid_bf16(round_architectural(x)) : activation_fp32<Activation::sigmoid>(x);
-        num = num + s * load<V>(p + 4 * W);
-        den = den + s * load<V>(p + 3 * W);
+        num = write_fp32(num + write_fp32(s * load<V>(p + 4 * W)));
+        den = write_fp32(den + write_fp32(s * load<V>(p + 3 * W)));
     }
 
 private:
@@ -71,8 +72,8 @@ inline void synapse_rows(const SynapseStep& s, float* num_row, float* den_row) {
             for (std::uint32_t i = 0; i < n; ++i, p += slot_words)
                 for (std::uint32_t g = 0; g < G; ++g) sources.add(p + g * Sources::words, num[g], den[g]);
             for (std::uint32_t g = 0; g < G; ++g) {
-                store(num_row + l + W * g, write_fp32(num[g]));
-                store(den_row + l + W * g, write_fp32(den[g]));
+                store(num_row + l + W * g, num[g]);
+                store(den_row + l + W * g, den[g]);
             }
         }
         slot += std::size_t{n} * slot_words;

@@ -165,11 +165,14 @@ def synapse_sums(v: F32, slots: SlotArrays) -> tuple[F32, F32]:
     num = den = np.zeros(slots.src.shape[1], np.float32)
     for src, mu, sigma, w, we in zip(slots.src, slots.mu, slots.sigma, slots.w, slots.we, strict=True):
         there = src != ABSENT
-        x = numerics.mul(sigma, numerics.sub(numerics.to_bf16(v)[np.where(there, src, 0)], mu))
-        s = numerics.activation_bf16("sigmoid", x)
-        num = np.where(there, numerics.add(num, numerics.mul(s, we)), num)
-        den = np.where(there, numerics.add(den, numerics.mul(s, w)), den)
-    return numerics.write_fp32(num), numerics.write_fp32(den)
+        d = numerics.write_fp32(numerics.sub(numerics.to_bf16(v)[np.where(there, src, 0)], mu))
+        s = numerics.activation_bf16("sigmoid", numerics.mul(sigma, d))
+        products = (numerics.write_fp32(numerics.mul(s, p)) for p in (we, w))
+        num, den = (
+            np.where(there, numerics.write_fp32(numerics.add(total, p)), total)
+            for total, p in zip((num, den), products, strict=True)
+        )
+    return num, den
 
 
 @every_set_of_kernels

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nnir_cases import graph
+from test_core_runs import kernel_names
 from torch import Tensor, nn
 
 import ltc_torch.fx
@@ -25,6 +26,7 @@ ROOM = replace(
 MACHINES = {
     "unit": replace(ROOM, cores=1),
     "two cores": ROOM,
+    "wide": replace(ROOM, cores=1, block_size=32),
     "no unit": replace(ROOM, cores=1, synapse_unit=False),
     "two cores, no unit": replace(ROOM, synapse_unit=False),
     "wide, no unit": replace(ROOM, cores=1, block_size=32, synapse_unit=False),
@@ -83,16 +85,79 @@ def test_the_sums_are_the_same_on_every_machine(
             np.testing.assert_array_equal(mine.view(np.uint32), other.view(np.uint32), err_msg=name)
 
 
-def test_without_the_unit_products_too_small_for_a_row_are_zero() -> None:
-    """Rule 11: the one thing that a machine without the unit does otherwise. s * w = 2^-127, and two of them."""
-    g, (v,) = graph((2,))
-    ones = np.ones((2, 1))
-    arrays = [0 * ones, ones, ones * 2.0**-126, ones * 2.0**-126, ones]
-    for result in add_many(g, "synapse", [v, *(g.constant(a) for a in arrays)], {}):
+def written_sums(columns: np.ndarray, v: np.ndarray) -> Graph:
+    """Sums over synapses that `columns` (mu, sigma, w, we; sources; targets) lists; NaN for mu where there is none."""
+    g, (source,) = graph(v.shape)
+    there = ~np.isnan(columns[0])
+    arrays = [np.where(there, c, 0) for c in columns]
+    for result in add_many(g, "synapse", [source, *(g.constant(a) for a in (*arrays, there * 1.0))], {}):
         g.add_output(result)
-    v0 = np.zeros(2, np.float32)  # every sigmoid is 1/2
-    assert [float(x[0]) for x in outputs(compile_graph(g, MACHINES["unit"]), v0)] == [2.0**-126] * 2
-    assert [float(x[0]) for x in outputs(compile_graph(g, MACHINES["no unit"]), v0)] == [0.0] * 2
+    return g
+
+
+def same_everywhere(g: Graph, v: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The sums, with the same bits from every set of kernels with the unit and without, and from the reference."""
+    expected = outputs(compile_graph(g, MACHINES["unit"]), v)
+    for name in ("unit", "wide", "no unit"):
+        program = compile_graph(g, MACHINES[name])
+        for kernels in kernel_names():
+            monkeypatch.setenv("LTC_SIMD", kernels)
+            for mine, other in zip(outputs(program, v), expected, strict=True):
+                np.testing.assert_array_equal(
+                    mine.view(np.uint32), other.view(np.uint32), f"{name}, {kernels}"
+                )
+    return expected
+
+
+@pytest.mark.parametrize("fp32", [False, True])
+def test_every_operation_is_an_architectural_write(fp32: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 11 by hand: what falls below 2^-126 is zero before the next operation sees it."""
+    tiny, off = 2.0**-126, (np.nan, 0.0, 0.0, 0.0)
+    targets = [
+        # a product of 2^-127, twice; with gradual underflow they would add up to 2^-126
+        [(0, 1, tiny, -tiny), (0, 1, tiny, -tiny), off, off],
+        # a partial sum of 2^-127, then 2^-126
+        [(0, 1, 3 * tiny, -3 * tiny), (0, 1, -2 * tiny, 2 * tiny), (0, 1, 2 * tiny, -2 * tiny), off],
+        # a difference of 2^-127; times 2^127 it would open the gate to sigmoid(1)
+        [off, off, off, (tiny, 2.0**127, 1.0, -1.0)],
+        # a gate that is shut: sigmoid(-87) = 1.4e-38 is a number, half of it is none
+        [(87.0, 1, 1.0, -0.5), off, off, off],
+    ]
+    columns = np.array(targets).transpose(2, 1, 0)
+    g = written_sums(columns, v := np.array([0, 0, 0, 1.5 * tiny], np.float32))
+    if fp32:
+        next(n for n in g.nodes if n.op == "synapse").precision = Precision.FP32
+    num, den = same_everywhere(g, v, monkeypatch)
+    np.testing.assert_array_equal(num[:3], np.array([0, -tiny, -0.5], np.float32))
+    np.testing.assert_array_equal(den[:3], np.array([0, tiny, 0.5], np.float32))
+    assert num[3] == 0 < den[3] < 2 * tiny
+
+
+@pytest.mark.parametrize("fp32", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_extreme_synapses_are_the_same_on_every_machine(
+    seed: int, fp32: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shut gates, products and sums about 2^-126, |sigma| about 2^101, overflows, infinities and NaN, at random."""
+    rng = np.random.default_rng(seed)
+    v = np.array([0, 1, -1, 2.0**-126, 1.25 * 2.0**-126, 60, 3e38, 0.5, np.inf, np.nan], np.float32)
+    size = (len(v), 70)
+    signs, mantissas = (rng.choice([-1.0, 1.0], (4, *size)), rng.integers(128, 256, (4, *size)) / 128)
+    exponents = [
+        [-127, -126, -1, 0, 6, 127],
+        [-60, -8, 0, 3, 5, 101, 126],
+        *[[-126, -125, -70, -41, -39, 0, 2, 126]] * 2,
+    ]
+    columns = signs * mantissas * np.exp2(np.stack([rng.choice(e, size) for e in exponents]))
+    columns[0][rng.random(size) < 0.2] = 0
+    columns[0][rng.random(size) < 0.4] = np.nan
+    columns[0][-2:, :40] = np.nan  # most targets do not see infinity and NaN
+    g = written_sums(columns, v)
+    if fp32:
+        next(n for n in g.nodes if n.op == "synapse").precision = Precision.FP32
+    num, den = same_everywhere(g, v, monkeypatch)
+    assert np.isfinite(num[:40]).any()
+    assert np.isnan(den[40:]).any()
 
 
 class Handwritten(nn.Module):

@@ -138,7 +138,7 @@ def synapse(
     valid: npt.ArrayLike | None = None,
     start: tuple[npt.ArrayLike, npt.ArrayLike] = (0.0, 0.0),
 ) -> tuple[F32, F32]:
-    """Numerator and denominator (..., targets) of the synapses on each target, not yet written (11).
+    """Numerator and denominator (..., targets) of the synapses on each target, every operation written (11).
 
     v: (..., sources). src: (slots, targets) integers, ascending along a target's slots; mu, sigma, w, we:
     the same shape; valid: the slots that exist, all without it. start: what the two sums begin with.
@@ -151,10 +151,10 @@ def synapse(
     shape = (*v.shape[:-1], src.shape[1])
     num, den = (np.broadcast_to(np.asarray(s, np.float32), shape) for s in start)
     for slot in range(src.shape[0]):
-        x = sigma[slot] * (v[..., np.where(exists[slot], src[slot], 0)] - mu[slot])
-        s = ACTIVATIONS_FP32["sigmoid"](x) if fp32 else activation_bf16("sigmoid", x)
-        num = np.where(exists[slot], num + s * we[slot], num)
-        den = np.where(exists[slot], den + s * w[slot], den)
+        x = sigma[slot] * write_fp32(v[..., np.where(exists[slot], src[slot], 0)] - mu[slot])
+        s = ACTIVATIONS_FP32["sigmoid"](write_fp32(x)) if fp32 else activation_bf16("sigmoid", x)
+        num = np.where(exists[slot], write_fp32(num + write_fp32(s * we[slot])), num)
+        den = np.where(exists[slot], write_fp32(den + write_fp32(s * w[slot])), den)
     return num, den
 
 

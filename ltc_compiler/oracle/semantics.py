@@ -129,7 +129,7 @@ def _slot(step: Step, index: int) -> tuple[F32, F32, F32, F32]:
 
 
 def _synapse(step: Step) -> None:
-    slots = step.machine.image.cores[step.instr.core].slots
+    slots, write = step.machine.image.cores[step.instr.core].slots, numerics.write_fp32
     width = step.machine.width
     v = step.read_vector(step.address("v"), step.number("v_rows") * width)
     bf16, step.bf16 = step.bf16, False  # the two sums are written as fp32
@@ -144,10 +144,10 @@ def _synapse(step: Step) -> None:
             source = np.where(there, slots.src[index], 0)
             step.require(int(source.max()) < len(v), f"reads source {source.max()} of {len(v)}")
             mu, sigma, w, we = _slot(step, index)
-            x = numerics.mul(sigma, numerics.sub(v[source], mu))
+            x = write(numerics.mul(sigma, write(numerics.sub(v[source], mu))))
             s = numerics.activation_bf16("sigmoid", x) if bf16 else numerics.ACTIVATIONS_FP32["sigmoid"](x)
-            num = np.where(there, numerics.add(num, numerics.mul(s, we)), num)
-            den = np.where(there, numerics.add(den, numerics.mul(s, w)), den)
+            num = np.where(there, write(numerics.add(num, write(numerics.mul(s, we)))), num)
+            den = np.where(there, write(numerics.add(den, write(numerics.mul(s, w)))), den)
             last = bool(slots.last[index])
             index += 1
         step.write(step.address("num") + target, num)

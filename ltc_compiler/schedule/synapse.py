@@ -1,7 +1,7 @@
 """Selection of synapses: rows of targets spread over the cores, each core on its synapse unit.
 
-A machine without the unit does the same operations in the same order with moves, vector and activation instructions.
-What lies between them is then an architectural write (docs/numerics.md, rule 11, says where that shows).
+A machine without the unit does the same operations in the same order with moves, vector and activation instructions:
+the bits are the same, as rule 11 of docs/numerics.md makes every operation an architectural write.
 """
 
 from __future__ import annotations
