@@ -185,6 +185,20 @@ class Ticks(Parts):
         return torch.stack(outputs, 1)
 
 
+class OneOfBatch(Parts):
+    """A controller without a batch: its reads name an element of the first axis, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        integral, last = torch.zeros(D), torch.zeros(D)
+        outputs: list[Tensor] = []
+        for t in range(x.shape[1]):
+            error = x[1, t]
+            integral = (integral + 0.1 * error).clamp(-1, 1)
+            outputs.append(error + integral + (error - last) / 0.1)
+            last = error
+        return torch.stack(outputs)
+
+
 class Liquid(Parts):
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(B, 8)
@@ -219,6 +233,7 @@ STREAM = (
     Solves,
     Between,
     Ticks,
+    OneOfBatch,
     Liquid,
 )
 

@@ -257,7 +257,7 @@ def _alike(a: fx.Node, b: fx.Node, same: Callable[[fx.Node], Any]) -> bool:
 
 
 def _skeleton(node: fx.Node) -> Any:
-    found = [(r.axis, repr(r.rest), r.keep) for r in reads(node)]
+    found = [(r.axis, [isinstance(i, int) or repr(i) for i in r.rest or ()], r.keep) for r in reads(node)]
     return found or repr(fx.node.map_arg((node.args, node.kwargs), lambda n: 0))
 
 
@@ -289,7 +289,8 @@ def _scanned(loop: Loop, place: int, turns: Sequence[fx.Node]) -> bool:
     for candidates in zip(*map(reads, turns), strict=False):
         first, second = candidates[:2]
         stride = second.at - first.at
-        outside = all(c.tensor is first.tensor for c in candidates) and loop.place(first.tensor) is None
+        same = all(c.tensor is first.tensor and repr(c.rest) == repr(first.rest) for c in candidates)
+        outside = same and loop.place(first.tensor) is None
         even = all(c.at == first.at + k * stride for k, c in enumerate(candidates))
         if outside and even and stride in (1, -1):
             loop.scanned[place] = (first, stride)
