@@ -55,7 +55,7 @@ NAMES: dict[str, Any] = {
     "step": lambda u, h: (h + u, h + u),
 }  # fmt: skip
 MODULES: dict[str, nn.Module] = {
-    "conv": nn.Conv1d(D, 3, 3), "strided": nn.Conv1d(D, 3, 3, stride=2), "conv2d": nn.Conv2d(1, 2, 3),
+    "conv": nn.Conv1d(D, 3, 3), "strided": nn.Conv1d(D, 3, 3, stride=2),
     "gru": nn.GRU(D, 3, batch_first=True), "both": nn.GRU(D, 3, bidirectional=True, batch_first=True),
     "ltc": ncps.torch.LTC(D, 3), "norm": nn.LayerNorm(D), "time_norm": nn.LayerNorm((T, D)),
     "batch_norm": nn.BatchNorm1d(D, track_running_stats=False), "kept": nn.BatchNorm1d(D),
@@ -113,7 +113,7 @@ CASES = (
     Case("convert", "F.dropout(x, 0.5)", "F.dropout(x, 0.5, training=self.training)", equal=False),
     Case("convert", "x.half() * 2", "x * 2", equal=False),
     Case("convert", "torch.erf(x)", "torch.tanh(1.1284 * x + 0.1009 * x**3)", equal=False),
-    Case("convert", "self.conv2d(x.unsqueeze(1))", "self.conv(x.mT)", equal=False),
+    Case("convert", "F.max_pool1d(x.mT, 2, ceil_mode=True)", "F.max_pool1d(x.mT, 2)"),
     Case(
         "convert",
         "F.interpolate(x.mT, scale_factor=2, mode='linear')",

@@ -67,6 +67,8 @@ def _named() -> dict[str, Case]:
 
 V, C4 = W[0], W[:, :4]
 KERNEL, GROUPED, POINT, PAIR = data(5, 4, 3), data(4, 2, 2), data(2, 4, 1), data(4, 4, 2)
+IMAGE, PATCH, GROUPS, EACH = data(5, 1, 2, 3), data(2, 3, 3, 2), data(6, 1, 2, 2), data(2, 1, 2, 3)
+CUBE = data(3, 1, 2, 2, 3)
 BILINEAR, EYE = data(2, 6, 6), torch.eye(4).double()
 SLOPES = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
 broadcast_tensors: Any = torch.broadcast_tensors
@@ -127,6 +129,12 @@ ONE: dict[str, Case] = {
     "conv1d": lambda x: (F.conv1d(x, KERNEL, V[:5]), F.conv1d(x, GROUPED, None, 2, 1, 2, 2), F.conv1d(x[0], POINT)),
     "conv1d same": lambda x: F.conv1d(x, KERNEL, padding="same"),
     "conv1d valid": lambda x: F.conv1d(x, PAIR, padding="valid"),
+    "conv2d": lambda x: (F.conv2d(x[:, None], IMAGE, V[:5]), F.conv2d(x, PATCH, None, (2, 1), (1, 2), (1, 2)), F.conv2d(x[None], PATCH, padding="same")),
+    "conv2d groups": lambda x: (F.conv2d(x.unflatten(1, (2, 2)), GROUPS, V[:6], 1, 1, 1, 2), F.conv2d(x.unflatten(1, (2, 2)), EACH, V[:2], 1, (0, 1), 1, 2)),
+    "conv3d": lambda x: F.conv3d(x[None, None], CUBE, V[:3], (1, 2, 1), (1, 0, 1)),
+    "pooling of images": lambda x: (F.max_pool2d(x, 2), F.avg_pool2d(x[None], (2, 3), 1), F.max_pool2d(x, 3, (1, 2), 1), F.avg_pool2d(x, 2, 2, 1), F.avg_pool3d(x[None], 2), F.max_pool3d(x[None], 2, 1)),
+    "adaptive pooling of images": lambda x: (F.adaptive_avg_pool2d(x, (1, 1)), F.adaptive_avg_pool2d(x, (None, 4)), F.adaptive_max_pool2d(x, 3), F.adaptive_avg_pool3d(x[None], 1), F.adaptive_max_pool3d(x[None], 2)),
+    "pooling of all": lambda x: (F.avg_pool1d(x, x.shape[-1]), F.max_pool1d(x, x.shape[-1])),
     "pooling": lambda x: (F.max_pool1d(x, 2), F.avg_pool1d(x, 3, 1), F.max_pool1d(x, 3, 2, 1), F.avg_pool1d(x, 2, 2, 1)),
     "adaptive pooling": lambda x: (F.adaptive_avg_pool1d(x, 1), F.adaptive_avg_pool1d(x, 4), F.adaptive_max_pool1d(x, 4)),
     "resampling": lambda x: (F.interpolate(x, scale_factor=2), F.interpolate(x, size=18), F.interpolate(x, 12, mode="nearest")),

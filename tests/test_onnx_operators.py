@@ -157,6 +157,11 @@ CONV: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((1, 3, 9), (4, 3, 4), {"auto_pad": "VALID"}),
     ((1, 3, 1, 9), (4, 3, 1, 3), {"pads": [0, 1, 0, 1]}),
     ((1, 3, 9, 1), (4, 3, 3, 1), {"strides": [2, 1]}),
+    ((2, 3, 6, 7), (4, 3, 3, 2), {"pads": [1, 0, 2, 1], "strides": [2, 1]}),
+    ((1, 4, 6, 7), (6, 2, 2, 3), {"group": 2, "dilations": [1, 2]}),
+    ((1, 4, 6, 7), (8, 1, 3, 3), {"group": 4, "pads": [1, 1, 1, 1]}),
+    ((1, 4, 6, 7), (4, 1, 3, 3), {"group": 4, "auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ((1, 2, 4, 5, 3), (3, 2, 2, 3, 2), {}),
 ]
 WINDOWS = [
     *(Case("Conv", [x, weights(*w), weights(w[0])], a, tag=f"{w}") for x, w, a in CONV),
@@ -176,6 +181,20 @@ WINDOWS = [
     ),
     Case("AveragePool", [(2, 3, 10)], {"kernel_shape": [3], "pads": [1, 1], "count_include_pad": 1}),
     Case("AveragePool", [(2, 3, 1, 10)], {"kernel_shape": [1, 3]}),
+    *(
+        Case(op, [(2, 3, 5, 6)], {"kernel_shape": [2, 3], **a})
+        for op in ("AveragePool", "MaxPool")
+        for a in (
+            {},
+            {"strides": [2, 1], "pads": [1, 1, 0, 1]},
+            {"strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1},
+            {"kernel_shape": [5, 6]},
+        )
+    ),
+    Case(
+        "AveragePool", [(2, 3, 5, 6)], {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1}
+    ),
+    Case("AveragePool", [(1, 2, 3, 4, 4)], {"kernel_shape": [2, 2, 2]}),
     *(Case(op, [s]) for op in ("GlobalAveragePool", "GlobalMaxPool") for s in ((2, 3, 7), (2, 3, 4, 5))),
 ]
 REDUCTIONS = [

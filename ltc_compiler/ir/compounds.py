@@ -96,16 +96,46 @@ def taps(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int
     return [c.slice(x, axis, k * dilation, k * dilation + span, stride) for k in range(size)]
 
 
-def conv1d(
-    c: Composer, x: Value, kernel: Array, bias: Array | None, stride: int, dilation: int, groups: int
+def convolution(
+    c: Composer,
+    x: Value,
+    kernel: Array,
+    bias: Array | None,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    groups: int,
 ) -> Value:
-    """x (batch, channels, time), kernel (out, channels / groups, taps) -> (batch, out, time); no padding here."""
-    out, width, size = kernel.shape
-    if groups < 1 or x.shape[1] != width * groups or out % groups:
-        raise Refused(f"{groups} groups of {width} channels do not fit {x.shape[1]} inputs and {out} outputs")
-    x = c.permute(x, (0, 2, 1))
-    meets = taps(c, x, 1, size, stride, dilation)
-    return c.permute(grouped_window(c, meets, kernel, bias, groups), (0, 2, 1))
+    """x (..., channels, *spatial), kernel (out, channels / groups, *taps) -> (..., out, *spatial); no padding here.
+
+    The taps of all axes but the last become channels, so that one window over the last axis is left.
+    """
+    out, width = kernel.shape[:2]
+    axes = kernel.ndim - 2
+    channels = len(x.shape) - axes - 1
+    if groups < 1 or x.shape[channels] != width * groups or out % groups:
+        raise Refused(
+            f"{groups} groups of {width} channels do not fit {x.shape[channels]} inputs and {out} outputs"
+        )
+    steps = [(channels + i, kernel.shape[2 + i], strides[i], dilations[i]) for i in range(axes)]
+    x = c.move(x, channels, len(x.shape) - 1)
+    if width == 1 and out == groups > 1:
+        meets = [x]
+        for step in steps:
+            meets = [tap for value in meets for tap in taps(c, value, *step)]
+        return c.move(_depthwise(c, meets, kernel.reshape(out, -1), bias), -1, channels)
+    for step in steps[:-1]:
+        x = _side_by_side(c, taps(c, x, *step), groups)
+        kernel = np.moveaxis(kernel, 2, 1).reshape(out, -1, *kernel.shape[3:])
+    return c.move(grouped_window(c, taps(c, x, *steps[-1]), kernel, bias, groups), -1, channels)
+
+
+def _side_by_side(c: Composer, meets: Sequence[Value], groups: int) -> Value:
+    """What each tap meets, (..., channels), as channels (..., groups * taps * channels of a group)."""
+    if groups == 1 or len(meets) == 1:
+        return c.concat(meets, -1)
+    *outer, channels = meets[0].shape
+    grouped = [c.reshape(t, (*outer, groups, channels // groups)) for t in meets]
+    return c.reshape(c.concat(grouped, -1), (*outer, channels * len(meets)))
 
 
 def grouped_window(
@@ -146,10 +176,16 @@ def _depthwise(c: Composer, meets: Sequence[Value], kernel: Array, bias: Array |
     return total
 
 
-def windows(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int) -> Value:
-    """The windows of an axis, side by side on a new last axis."""
-    rank = len(x.shape)
-    return c.concat([c.unsqueeze(t, rank) for t in taps(c, x, axis, size, stride, dilation)], rank)
+def pooled(c: Composer, x: Value, op: str, axis: int, size: int, stride: int, dilation: int) -> Value:
+    """The largest element ("max") or the sum ("add") of every window of an axis, in the order of the taps."""
+    meets = taps(c, x, axis, size, stride, dilation)
+    if meets[0].shape[axis] == 1:  # one window
+        span = c.slice(x, axis, 0, (size - 1) * dilation + 1, dilation)
+        return c.reduce("amax" if op == "max" else "sum", span, (axis,), True)
+    total = meets[0]
+    for tap in meets[1:]:
+        total = c.add(op, total, tap)
+    return total
 
 
 # ---------------------------------------------------------------- reductions

@@ -1,5 +1,5 @@
 """Converters of ONNX operators that contract an axis or slide a window: products, convolutions, pools, reductions,
-norms. Convolutions and pools are over one axis, time; axes of an image that have one element and no padding drop out.
+norms.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import numpy as np
 
 from ..ir.compose import Refused
 from ..ir.compounds import (
-    conv1d,
+    convolution,
     matmul,
     normalise,
     pad,
+    pooled,
     running_sum,
     softmax,
     standardise,
     window_counts,
-    windows,
 )
 from ..ir.graph import Array, Value
 from .call import Call, Results
@@ -115,8 +115,8 @@ class Window:
         return (self.size - 1) * self.dilation + 1
 
 
-def _one_axis(call: Call, x: Value, kernel: Sequence[int]) -> tuple[Value, Window, int]:
-    """x as (batch, channels, time), its window, and the index of the time axis among the spatial ones."""
+def _windows(call: Call, x: Value, kernel: Sequence[int]) -> list[Window]:
+    """The window of each spatial axis of x, (batch, channels, *spatial)."""
     spatial = x.shape[2:]
     n = len(spatial)
     if len(kernel) != n or n == 0:
@@ -130,16 +130,11 @@ def _one_axis(call: Call, x: Value, kernel: Sequence[int]) -> tuple[Value, Windo
         or min((*strides, *dilations, *kernel)) < 1
     ):
         raise Refused("strides, dilations or pads do not fit the axes of the window")
-    idle = [i for i in range(n) if spatial[i] == kernel[i] == 1 and pads[i] == pads[n + i] == 0]
-    work = [i for i in range(n) if i not in idle] or [n - 1]
-    if len(work) > 1:
-        raise Refused(f"{call.op} over {len(work)} axes", "one axis, time: (batch, channels, time)")
-    at = work[0]
-    before, after = _padding(
-        call, spatial[at], kernel[at], strides[at], dilations[at], pads[at], pads[n + at]
-    )
-    x = call.c.reshape(x, (*x.shape[:2], spatial[at]))
-    return x, Window(kernel[at], strides[at], dilations[at], before, after), at
+    found = []
+    for i, settings in enumerate(zip(kernel, strides, dilations, strict=True)):
+        sides = _padding(call, spatial[i], *settings, pads[i], pads[n + i])
+        found.append(Window(*settings, *sides))
+    return found
 
 
 def _padding(
@@ -155,47 +150,46 @@ def _padding(
     return (small, total - small) if auto == "SAME_UPPER" else (total - small, small)
 
 
-def _restored(call: Call, y: Value, x: Value, at: int) -> Value:
-    """The axes of one element that dropped out, again."""
-    spatial = [1] * (len(x.shape) - 2)
-    spatial[at] = y.shape[2]
-    return call.c.reshape(y, (*y.shape[:2], *spatial))
-
-
-@converts("Conv", limits="two or three spatial axes; a computed weight")
+@converts("Conv", limits="a computed weight")
 def conv(call: Call) -> Results:
-    kernel = call.array(1, "W").astype(np.float64)
-    x, window, at = _one_axis(call, call.x, kernel.shape[2:])
-    kernel = kernel.reshape(*kernel.shape[:2], window.size)
+    x, kernel = call.x, call.array(1, "W").astype(np.float64)
+    slides = _windows(call, x, kernel.shape[2:])
     bias = call.weight(2, "B", 1) if call.has(2) else None
-    x = pad(call.c, x, 2, window.before, window.after) if window.before or window.after else x
-    y = conv1d(call.c, x, kernel, bias, window.stride, window.dilation, int(call.attr("group", 1)))
-    return _restored(call, y, call.x, at)
+    for i, w in enumerate(slides):
+        x = pad(call.c, x, 2 + i, w.before, w.after) if w.before or w.after else x
+    strides, dilations = [w.stride for w in slides], [w.dilation for w in slides]
+    return convolution(call.c, x, kernel, bias, strides, dilations, int(call.attr("group", 1)))
 
 
-@converts("AveragePool", "MaxPool", limits="two or three spatial axes; the positions that MaxPool found")
+@converts("AveragePool", "MaxPool", limits="the positions that MaxPool found")
 def pool(call: Call) -> Results:
-    x, window, at = _one_axis(call, call.x, call.ints("kernel_shape") or ())
-    size = x.shape[2]
+    """Axis by axis: a maximum of maxima, a sum of sums."""
+    x = call.x
+    largest = call.op == "MaxPool"
+    scale = np.ones((1,) * len(x.shape))
+    for axis, window in enumerate(_windows(call, x, call.ints("kernel_shape") or ()), 2):
+        size, count = x.shape[axis], _positions(call, x.shape[axis], window)
+        end = max(0, (count - 1) * window.stride + window.reach - size - window.before)
+        x = pad(call.c, x, axis, window.before, end, fill=-math.inf if largest else 0.0)
+        slides = (window.size, window.stride, window.dilation)
+        x = pooled(call.c, x, "max" if largest else "add", axis, *slides)
+        real = (window.before, window.before + size)
+        if call.attr("count_include_pad", 0):
+            real = (0, size + window.before + window.after)
+        counts = window_counts(*real, count, *slides)
+        scale = scale / np.expand_dims(np.maximum(counts, 1), [a for a in range(scale.ndim) if a != axis])
+    if largest:
+        return [x, Refused("the positions of a maximum", "use its values alone")]
+    even = (scale == scale.flat[0]).all()
+    return call.c.add("mul", x, scale.flat[0] if even else scale)
+
+
+def _positions(call: Call, size: int, window: Window) -> int:
+    """Places of a window on a padded axis."""
     spare = size + window.before + window.after - window.reach
     count = (-(-spare // window.stride) if call.attr("ceil_mode", 0) else spare // window.stride) + 1
-    if (count - 1) * window.stride >= size + window.before:
-        count -= 1  # a window that starts in the padding at the end is left out
-    end = max(0, (count - 1) * window.stride + window.reach - size - window.before)
-    largest = call.op == "MaxPool"
-    x = pad(call.c, x, 2, window.before, end, fill=-math.inf if largest else 0.0)
-    spread = windows(call.c, x, 2, window.size, window.stride, window.dilation)
-    if largest:
-        y = call.c.reduce("amax", spread, (3,), False)
-        return [_restored(call, y, call.x, at), Refused("the positions of a maximum", "use its values alone")]
-    shape = (count, window.size, window.stride, window.dilation)
-    if call.attr("count_include_pad", 0):
-        counts = window_counts(0, size + window.before + window.after, *shape)
-    else:
-        counts = window_counts(window.before, window.before + size, *shape)
-    scale = 1 / np.maximum(counts, 1)
-    scale = scale[0] if (counts == counts[0]).all() else scale
-    return _restored(call, call.c.add("mul", call.c.reduce("sum", spread, (3,), False), scale), call.x, at)
+    # a window that starts in the padding at the end is left out
+    return count - ((count - 1) * window.stride >= size + window.before)
 
 
 @converts("GlobalAveragePool", "GlobalMaxPool")

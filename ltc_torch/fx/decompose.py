@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltc_compiler.ir.compounds import matmul, normalise
+from ltc_compiler.ir.compounds import matmul, normalise, pooled
 from ltc_compiler.ir.graph import Graph, Value
 
 from .causal import added_by, causal_attention
 from .emit import Emitter
-from .layout import pad, unfold
+from .layout import each_axis, pad
 from .registry import Refused, converts
 
 Axes = int | Sequence[int] | None
@@ -293,8 +293,17 @@ def attention(
 # ---------------------------------------------------------------- pooling
 
 
-@converts("avg_pool1d", "max_pool1d")
-def pool1d(
+# What else torch's pools take, with the defaults: no other values are converted.
+_LARGEST: tuple[tuple[str, Any], ...] = (("dilation", 1), ("ceil_mode", False))
+_AVERAGES: tuple[tuple[str, Any], ...] = (
+    ("ceil_mode", False),
+    ("count_include_pad", True),
+    ("divisor_override", None),
+)
+
+
+@converts(*(f"{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
+def pool(
     c: Emitter,
     input: Value,
     kernel_size: Any,
@@ -303,39 +312,47 @@ def pool1d(
     *args: Any,
     **kwargs: Any,
 ) -> Value:
-    size, step, side = (int(np.atleast_1d(v)[0]) for v in (kernel_size, stride or kernel_size, padding))
-    largest = c.target == "max_pool1d"
-    plain = (1, False) if largest else (False, True)  # dilation, ceil_mode; ceil_mode, count_include_pad
-    names = ("dilation", "ceil_mode") if largest else ("ceil_mode", "count_include_pad")
-    given = [
-        kwargs.get(n, args[i] if i < len(args) else p)
-        for i, (n, p) in enumerate(zip(names, plain, strict=True))
-    ]
-    if tuple(int(np.atleast_1d(g)[0]) for g in given) != tuple(map(int, plain)) or kwargs.get(
-        "return_indices"
-    ):
-        raise Refused(
-            f"{c.target} with {', '.join(names)} or return_indices other than their defaults", "the defaults"
-        )
-    x = pad(c, input, (side, side), value=-math.inf if largest else 0.0) if side else input
-    windows = unfold(c, x, len(x.shape) - 1, size, step)
-    if largest:
-        return c.reduce("amax", windows, -1, False)
-    return c.add("mul", c.reduce("sum", windows, -1, False), 1 / size)
+    """Axis by axis: a maximum of maxima, a sum of sums."""
+    axes = int(c.target[-2])
+    sizes, sides = each_axis(kernel_size, axes), each_axis(padding, axes)
+    steps = each_axis(stride, axes) if stride not in (None, [], ()) else sizes
+    largest = c.target.startswith("max")
+    settings = _LARGEST if largest else _AVERAGES
+    given = {name: args[i] if i < len(args) else kwargs.get(name, d) for i, (name, d) in enumerate(settings)}
+    changed = any((np.atleast_1d(given[name]) != default).any() for name, default in settings)
+    if changed or kwargs.get("return_indices"):
+        names = ", ".join(name for name, _ in settings)
+        raise Refused(f"{c.target} with {names} or return_indices other than their defaults", "the defaults")
+    around = [s for side in reversed(sides) for s in (side, side)]
+    x = pad(c, input, around, value=-math.inf if largest else 0.0) if any(sides) else input
+    for i, (size, step) in enumerate(zip(sizes, steps, strict=True)):
+        x = pooled(c, x, "max" if largest else "add", len(x.shape) - axes + i, size, step, 1)
+    return x if largest else c.add("mul", x, 1 / math.prod(sizes))
 
 
-@converts("adaptive_avg_pool1d", "adaptive_max_pool1d")
-def adaptive_pool1d(c: Emitter, input: Value, output_size: Any, return_indices: bool = False) -> Value:
-    """Windows as torch lays them: from floor(i L / n) to ceil((i + 1) L / n)."""
-    axis, length = len(input.shape) - 1, input.shape[-1]
-    count = int(np.atleast_1d(output_size)[0])
+@converts(*(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
+def adaptive_pool(c: Emitter, input: Value, output_size: Any, return_indices: bool = False) -> Value:
+    """Windows as torch lays them on every axis: from floor(i L / n) to ceil((i + 1) L / n)."""
+    axes = int(c.target[-2])
     if return_indices:
-        raise Refused("adaptive_max_pool1d with return_indices", "use its values alone")
-    parts = []
+        raise Refused(f"{c.target} with return_indices", "use its values alone")
+    counts = list(output_size) if isinstance(output_size, (list, tuple)) else [output_size] * axes
+    x = input
+    for i, count in enumerate(counts * axes if len(counts) == 1 else counts):
+        axis = len(input.shape) - axes + i
+        x = _adaptive(c, x, axis, x.shape[axis] if count is None else int(count))
+    return x
+
+
+def _adaptive(c: Emitter, x: Value, axis: int, count: int) -> Value:
+    length, parts = x.shape[axis], []
+    largest = "max" in c.target
+    if length % count == 0:
+        size = length // count
+        x = pooled(c, x, "max" if largest else "add", axis, size, size, 1)
+        return x if largest else c.add("mul", x, 1 / size)
     for i in range(count):
         start, stop = i * length // count, -(-(i + 1) * length // count)
-        window = c.slice(input, axis, start, stop)
-        op = "amax" if c.target == "adaptive_max_pool1d" else "sum"
-        part = c.reduce(op, window, axis, True)
-        parts.append(part if op == "amax" else c.add("mul", part, 1 / (stop - start)))
+        part = c.reduce("amax" if largest else "sum", c.slice(x, axis, start, stop), axis, True)
+        parts.append(part if largest else c.add("mul", part, 1 / (stop - start)))
     return c.concat(parts, axis)

@@ -10,12 +10,7 @@ _HOST = "compute it outside of the model and pass it as an input"
 HINTS: dict[str, tuple[str, str]] = {
     "fft*": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
     "stft": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
-    "conv2d": ("convolutions run over one axis", "nn.Conv1d, with the other axis among the channels"),
-    "conv3d": ("convolutions run over one axis", "nn.Conv1d, with the other axes among the channels"),
     "conv_transpose*": ("a transposed convolution changes the rate", "repeat_interleave, then nn.Conv1d"),
-    "max_pool2d": ("pooling runs over one axis", "max_pool1d, or reshape and amax"),
-    "avg_pool2d": ("pooling runs over one axis", "avg_pool1d, or reshape and mean"),
-    "adaptive_*": ("pooling runs over one axis", "adaptive_avg_pool1d, or reshape and mean"),
     "sort": ("the machine cannot order values", "amax or amin for an extreme; order the outputs on the host"),
     "argsort": ("the machine cannot order values", "order the outputs on the host"),
     "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),

@@ -259,6 +259,12 @@ def pad(
 # ---------------------------------------------------------------- cutting
 
 
+def each_axis(setting: Any, axes: int) -> list[int]:
+    """A setting of a window for every axis that it slides along, where torch takes one number for all."""
+    values = [int(v) for v in np.atleast_1d(setting)]
+    return values * axes if len(values) == 1 else values
+
+
 @converts("select")
 def select(c: Emitter, input: Value, dim: int, index: int) -> Value:
     return c.select(input, dim, int(index))

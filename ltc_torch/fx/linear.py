@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from ltc_compiler.ir.compounds import grouped_window, matmul, taps
+from ltc_compiler.ir.compounds import convolution, matmul
 from ltc_compiler.ir.graph import Value
 
 from .causal import written_out
 from .emit import Emitter
+from .layout import each_axis
 from .layout import pad as pad_axes
 from .registry import Refused, converts
 
@@ -61,8 +60,8 @@ def addmm(c: Emitter, input: Value, a: Value, b: Value, *, beta: float = 1, alph
     return c.add("add", input if beta == 1 else c.add("mul", input, beta), y)
 
 
-@converts("conv1d")
-def conv1d(
+@converts("conv1d", "conv2d", "conv3d")
+def conv(
     c: Emitter,
     input: Value,
     weight: Value,
@@ -72,19 +71,18 @@ def conv1d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Value:
-    """input (batch, channels, time) or (channels, time); weight (out, channels / groups, kernel)."""
+    """input (batch, channels, *spatial) or (channels, *spatial); weight (out, channels / groups, *kernel)."""
     kernel = weight.constant()
     if kernel is None:
         raise Refused("a convolution whose weight depends on the input", "a constant weight")
-    step, spread = (int(np.atleast_1d(v)[0]) for v in (stride, dilation))
-    reach = (kernel.shape[2] - 1) * spread
-    if padding == "same":
-        sides = (reach // 2, reach - reach // 2)
-    else:
-        sides = (0, 0) if padding == "valid" else (int(np.atleast_1d(padding)[0]),) * 2
+    axes = kernel.ndim - 2
+    strides, dilations = each_axis(stride, axes), each_axis(dilation, axes)
+    sides: list[int] = []  # as torch's pad takes them: the last axis first
+    for i in reversed(range(axes)):
+        reach = (kernel.shape[2 + i] - 1) * dilations[i]
+        if padding == "same":
+            sides += [reach // 2, reach - reach // 2]
+        else:
+            sides += [0 if padding == "valid" else each_axis(padding, axes)[i]] * 2
     x = pad_axes(c, input, sides) if any(sides) else input
-    x = c.move(x, -1, len(x.shape) - 2)  # (..., time, channels)
-    offset = None if bias is None else bias.constant()
-    axis = len(x.shape) - 2
-    meets = taps(c, x, axis, kernel.shape[2], step, spread)
-    return c.move(grouped_window(c, meets, kernel, offset, groups), -1, axis)
+    return convolution(c, x, kernel, None if bias is None else bias.constant(), strides, dilations, groups)

@@ -127,6 +127,22 @@ class Strided(nn.Module):
         return F.glu(F.avg_pool1d(y, 2), 1)
 
 
+class Images(nn.Module):
+    """A small classifier of images: strided, grouped and depthwise convolutions, norms, pools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 6, (3, 2), groups=6), nn.Hardswish(), nn.Conv2d(6, 8, 2, stride=(1, 2), groups=2), nn.SiLU(),
+        )  # fmt: skip
+        self.pool, self.head = nn.AdaptiveAvgPool2d((1, 2)), nn.Linear(16, 3)
+
+    def forward(self, a: Tensor) -> Tensor:
+        y: Tensor = self.head(self.pool(self.features(a)).flatten(1))
+        return y
+
+
 class Attention(nn.Module):
     def __init__(self, causal: bool) -> None:
         super().__init__()
@@ -200,6 +216,7 @@ MODELS: dict[str, tuple[Any, ...]] = {
         (2,),
     ),
     "strided_convolutions": (Strided, x(B, 12, D)),
+    "images": (Images, x(B, 2, 9, 10)),
     "attention": (lambda: Attention(False), x(B, T, D)),
     "causal_attention": (lambda: Attention(True), x(B, T, D), (1,)),
     "multihead_attention": (lambda: MultiHead(), x(B, T, D)),

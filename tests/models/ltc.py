@@ -129,8 +129,25 @@ MODELS: dict[str, tuple[Any, ...]] = {
         lambda: GatedLTCCell(D, H, method="midpoint"),
         lambda: (torch.randn(B, D), torch.randn(B, H)),
     ),
+    "driving": (lambda: Driving(), lambda: (torch.randn(B, 3, 2, 7, 9),), (1,)),
     "user_scan": (UserScan, lambda: (torch.randn(B, T, D), torch.rand(B, T, 1)), (1, 1)),
 }
+
+
+class Driving(nn.Module):
+    """Frames of a camera through a convolutional head, then a liquid cell: Lechner et al. (2020)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 2), nn.Flatten())
+        self.cell = ncps.torch.LTCCell(ncps.wirings.AutoNCP(8, 2, seed=5), 24)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        h, outputs = torch.zeros(len(frames), 8), []
+        for t in range(frames.shape[1]):
+            y, h = self.cell(self.head(frames[:, t]), h)
+            outputs.append(y)
+        return torch.stack(outputs, 1)
 
 
 class GatedSpans(GatedLTC):
