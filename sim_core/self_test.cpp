@@ -57,6 +57,7 @@ constexpr Pinned pinned[] = {
     {"matmul fp32", 0x8a1992a6e2ba8821},
     {"matmul_fp32 fp32", 0x4890547d76b2995b},
     {"synapse fp32", 0xaedae4b165c166fe},
+    {"ltc_update fp32", 0xa93a90dba85ec59b},
     {"row_sum fp32 of any bits", 0x5ebf75f147d78e65},
     {"row_max fp32 of any bits", 0x296f3d9077327835},
     {"column_sum fp32 of any bits", 0x14d022adf7f6eafb},
@@ -64,6 +65,7 @@ constexpr Pinned pinned[] = {
     {"matmul fp32 of any bits", 0xb617bfd5ccc25201},
     {"matmul_fp32 fp32 of any bits", 0xd1e33ed9c8f01bc5},
     {"synapse fp32 of any bits", 0xc0b54340f7a9335b},
+    {"ltc_update fp32 of any bits", 0xbb6c72cf0d5bdaa7},
     {"row_sum fp32 of small numbers", 0xfc23adeb0b286c65},
     {"row_max fp32 of small numbers", 0x17f82c7cbc99a9d5},
     {"column_sum fp32 of small numbers", 0xc4e346394984b38e},
@@ -71,6 +73,7 @@ constexpr Pinned pinned[] = {
     {"matmul fp32 of small numbers", 0xb5a4fcadab19f90e},
     {"matmul_fp32 fp32 of small numbers", 0x5485d0be1cc57f28},
     {"synapse fp32 of small numbers", 0x504a3929ad65e0ef},
+    {"ltc_update fp32 of small numbers", 0xa5dde98fb703b528},
     {"add bf16", 0x7f05ec1acb599c25},
     {"sub bf16", 0x5742f30cadae9c25},
     {"mul bf16", 0x36345f3186f69c25},
@@ -125,7 +128,7 @@ constexpr Pinned pinned[] = {
 // Operands: rows 0 to 59, ten of each kind in turn; the products of `small` numbers can be subnormal.
 constexpr std::uint32_t lanes = 16, block = 10, rows = 2 * block, operands = 3 * rows, k = block * lanes;
 constexpr std::uint32_t moderate = 0, any = block, small = 5 * block;
-constexpr std::uint32_t blocks = 4 * block, slots = 6, sources = 2 * lanes;
+constexpr std::uint32_t blocks = 4 * block, slots = 6, sources = 2 * lanes, updates = block - 6;
 
 class Numbers {
 public:
@@ -231,8 +234,20 @@ private:
                 show(Opcode::matmul, p, 2, product, from);
                 show(Opcode::matmul_fp32, p, 2, product, from);
                 show(Opcode::synapse, p, 2, isa::Synapse{row(operands), row(operands + 1), row(first), 2, 0, 1, 0}, from);
+                if (p == Precision::fp32) show(Opcode::ltc_update, p, updates, update(first), from);
             }
         }
+    }
+
+    // The seven operands of an update: as many rows each of one kind, every one a row after the operand before it.
+    static isa::Update update(std::uint32_t first) {
+        isa::Update op{};
+        op.dst = row(operands);
+        for (auto* source : {&op.v, &op.cm, &op.h, &op.leak, &op.conductance, &op.num, &op.den}) *source = row(first++);
+        for (auto* step : {&op.dst_step, &op.v_step, &op.cm_step, &op.h_step, &op.leak_step, &op.conductance_step, &op.num_step, &op.den_step})
+            *step = 1;
+        op.n = updates;
+        return op;
     }
 
     void pointwise(Opcode opcode, Precision p) {

@@ -1,6 +1,5 @@
 // What a VM proves before its first run: that the kernels chosen for this CPU, as this compiler built them, give the bits
-// of the contract. One small program runs every arithmetic instruction on fixed numbers, but ltc_update, whose operations are
-// those of add, sub, mul and div; the hash of each result is pinned.
+// of the contract. One small program runs every arithmetic instruction on fixed numbers; the hash of each result is pinned.
 #pragma once
 
 #include <cstdint>

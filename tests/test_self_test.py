@@ -24,6 +24,8 @@ from ltc_compiler.program import Program
 LANES, BLOCK = 16, 10
 ROWS, K = 2 * BLOCK, BLOCK * LANES
 OPERANDS, SLOTS, SOURCES = 3 * ROWS, 6, 2 * LANES
+UPDATED = ("v", "cm", "h", "leak", "conductance", "num", "den")
+UPDATES = BLOCK - len(UPDATED) + 1
 KINDS = {0: "", BLOCK: " of any bits", 5 * BLOCK: " of small numbers"}
 
 
@@ -98,6 +100,11 @@ def shown() -> list[tuple[str, int, Instr]]:
             found.append((f"synapse {precision}{kind}", 2,
                           op("synapse", num=to, den=Row(OPERANDS + 1), v=x, v_rows=2, slots=0, targets=1,
                              precision=number)))  # fmt: skip
+            if precision == "fp32":
+                sources: Any = {name: Row(first + i) for i, name in enumerate(UPDATED)}
+                steps: Any = {f"{name}_step": 1 for name in ("dst", *UPDATED)}
+                found.append((f"ltc_update fp32{kind}", UPDATES,
+                              op("ltc_update", dst=to, n=UPDATES, **sources, **steps)))  # fmt: skip
     return found
 
 
