@@ -1,9 +1,11 @@
 """Programs drawn at random over the whole instruction table, for VM against oracle.
 
 Every instruction is drawn by a walk over its row of the table, so a new row is drawn too. A core's tensor store is
-cut into regions: instructions write to LOW and HIGH, state_write to STATE, nothing to CONSTANT; those that may not
-read what they write (matmul, gather, the two sums of a synapse) write to LOW alone and read elsewhere. At the end every
-row of every core goes to an output, so that a comparison of outputs compares everything that was written.
+cut into regions: instructions write to LOW and HIGH, state_write to STATE and, where the state of another core has a
+copy there, to COPY, nothing to CONSTANT; those that may not read what they write (matmul, gather, the two sums of a
+synapse) write to LOW alone and read elsewhere. Beside the ports of whole rows there are one of vectors of any width,
+read and written whole, a vector or some rows at a time, and perhaps an elapsed time. At the end every row of every core
+goes to an output, so that a comparison of outputs compares everything that was written.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from ltc_compiler import isa, numerics
 from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
 from ltc_compiler.config import Config
 
-LOW, HIGH, CONSTANT, STATE = range(12), range(12, 24), range(24, 32), range(32, 40)
-ROWS = 40
+LOW, HIGH, CONSTANT, STATE, COPY = range(12), range(12, 24), range(24, 32), range(32, 40), range(40, 48)
+ROWS = 48
 BLOCKS, SLOTS, ENTRIES = 24, 24, 16
 FIFO = 6
 CONTROL = ("loop", "end", "send", "receive", "input", "output")
@@ -62,6 +64,16 @@ def values(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
     return np.choose(kind, [moderate, numerics.to_bf16(moderate), tied, strange]).astype(np.float32)
 
 
+def inputs_of(rng: np.random.Generator, model: Model) -> list[NDArray[np.float32]]:
+    """Inputs of a run: any bit patterns, but elapsed times that are not refused."""
+    return [
+        np.array(rng.uniform(0, 2, port.shape), np.float32)
+        if port.role == "elapsed_time"
+        else values(rng, port.shape)
+        for port in model.inputs
+    ]
+
+
 def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
     """A program of one model with about `size` instructions, most of them from `names`."""
     rng = np.random.default_rng(seed)
@@ -76,18 +88,35 @@ def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
         tensor_rows=ROWS,
     )
     stores = [_core(rng, width) for _ in range(cores)]
-    writer = _Writer(rng, config, names)
+    formats = [str(rng.choice(isa.PRECISIONS)) for _ in range(cores + 1)]
+    inputs = [Port(f"x{c}", (24, width), precision=formats[c]) for c in range(cores)]
+    inputs.append(Port("narrow", _narrow(rng, width), precision=formats[cores]))
+    if rng.random() < 0.5:
+        inputs.append(Port("elapsed", (), role="elapsed_time"))
+    outputs = [Port(f"y{c}", (ROWS, width)) for c in range(cores)]
+    outputs.append(Port("narrow", _narrow(rng, width)))
+    places = [int(c) for c in rng.permutation(cores)]  # of the copy of each core's state
+    copied = rng.random(cores) < 0.6
+    writer = _Writer(rng, config, names, inputs, outputs, {places[c] for c in range(cores) if copied[c]})
     for core in range(cores):
         writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core, first=0)
     while len(writer.code) < size or writer.turns:
         writer.next_instruction(closing=len(writer.code) >= size)
     for core in range(cores):
         writer.emit("output", core, src=Row(0), rows=ROWS, port=core, first=0)
-    formats = [str(rng.choice(isa.PRECISIONS)) for _ in range(cores)]
-    inputs = tuple(Port(f"x{c}", (24, width), precision=formats[c]) for c in range(cores))
-    outputs = tuple(Port(f"y{c}", (ROWS, width)) for c in range(cores))
-    states = tuple(State(f"s{c}", (2, 2, 2 * width - 1), c, STATE.start) for c in range(cores))
-    return Image(config, writer.code, stores, [Model("random", 0, len(writer.code), inputs, outputs, states)])
+    writer.emit("output", 0, src=Row(0), rows=outputs[cores].rows(width), port=cores, first=0)
+    states = [
+        State(f"s{c}", (2, 2, 2 * width - 1), c, STATE.start, ((places[c], COPY.start),) if copied[c] else ())
+        for c in range(cores)
+    ]
+    model = Model("random", 0, len(writer.code), tuple(inputs), tuple(outputs), tuple(states))
+    return Image(config, writer.code, stores, [model])
+
+
+def _narrow(rng: np.random.Generator, width: int) -> tuple[int, int]:
+    """A few vectors of up to three rows each, the last of which is seldom full."""
+    across = int(rng.integers(1, 4))
+    return int(rng.integers(1, 4)), int(rng.integers((across - 1) * width + 1, across * width + 1))
 
 
 def _core(rng: np.random.Generator, width: int) -> CoreImage:
@@ -103,7 +132,7 @@ def _core(rng: np.random.Generator, width: int) -> CoreImage:
         rng.random(ENTRIES) < 0.5, lane,
     )  # fmt: skip
     weights = (values(rng, (BLOCKS, width, width)).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
-    constants = numerics.write_fp32(values(rng, (len(CONSTANT) + len(STATE), width)))
+    constants = numerics.write_fp32(values(rng, (len(CONSTANT) + len(STATE) + len(COPY), width)))
     return CoreImage(
         ROWS, [(CONSTANT.start, constants)], weights, SlotArrays(src, mu, sigma, w, we, last), entries,
         values(rng, weights.shape), values(rng, (SLOTS, 4, width)),
@@ -111,10 +140,19 @@ def _core(rng: np.random.Generator, width: int) -> CoreImage:
 
 
 class _Writer:
-    """Emits instructions; `turns` holds the counts of the loops that are open."""
+    """Emits instructions. turns: the counts of the loops that are open. copies: the cores with a state in COPY."""
 
-    def __init__(self, rng: np.random.Generator, config: Config, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        config: Config,
+        names: Sequence[str],
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        copies: set[int],
+    ) -> None:
         self.rng, self.config, self.names = rng, config, names
+        self.inputs, self.outputs, self.copies = inputs, outputs, copies
         self.code: list[Instr] = []
         self.turns: list[int] = []
 
@@ -130,8 +168,10 @@ class _Writer:
         elif not closing and chance < 0.18 and len(self.turns) < isa.MAX_LOOP_DEPTH:
             self.turns.append(int(self.rng.integers(1, 4)))
             self.emit("loop", isa.ALL_CORES, count=self.turns[-1])
-        elif chance < 0.28 and self.config.cores > 1:
+        elif chance < 0.26 and self.config.cores > 1:
             self.exchange()
+        elif chance < 0.32:
+            self.port()
         else:
             name, core = str(self.rng.choice(self.names)), int(self.rng.integers(self.config.cores))
             while not self.draw(name, core):
@@ -148,6 +188,30 @@ class _Writer:
         for core in targets:
             self.emit("receive", core, dst=self.row([*LOW, *HIGH], 0, rows - 1), rows=rows, source=sender)
 
+    def port(self) -> None:
+        """An input or output of a port of vectors: of all of them, of one, or of some rows of one."""
+        rng, width, core = self.rng, self.config.block_size, int(self.rng.integers(self.config.cores))
+        reads = rng.random() < 0.6
+        ports = self.inputs if reads else self.outputs
+        number = int(rng.integers(self.config.cores, len(ports)))
+        rows, across = ports[number].rows(width), self.config.block_rows((ports[number].shape or (1,))[-1])
+        first = 0
+        kind = rng.integers(3)
+        if kind > 0:
+            first, rows = across * int(rng.integers(rows // across)), across
+        if kind > 1:
+            skipped = int(rng.integers(across))
+            first, rows = first + skipped, int(rng.integers(1, across - skipped + 1))
+        at = self.row([*LOW, *HIGH] if reads else range(ROWS), 0, rows - 1)
+        self.emit(
+            "input" if reads else "output",
+            core,
+            **{"dst" if reads else "src": at},
+            rows=rows,
+            port=number,
+            first=first,
+        )
+
     def draw(self, name: str, core: int) -> bool:
         """Any instruction of DRAWN with operands that the verifier accepts; False if its rows did not fit."""
         row = isa.BY_NAME[name]
@@ -162,7 +226,7 @@ class _Writer:
         if row.format.pattern == "column_reduce" and operands["k_step"] == 0:
             operands["k"] = int(self.rng.integers(1, 300))
         for access in row.format.accesses:
-            region = self.region(name, row.format.name, access)
+            region = self.region(name, row.format.name, access, core)
             low, high = self.reach(access, operands)
             if high - low >= len(region):
                 return False
@@ -199,9 +263,9 @@ class _Writer:
             low, high = low + min(0, (n - 1) * stride), high + max(0, (n - 1) * stride)
         return low, high
 
-    def region(self, name: str, format_name: str, access: isa.Access) -> range | list[int]:
+    def region(self, name: str, format_name: str, access: isa.Access, core: int) -> range | list[int]:
         if name == "state_write" and access.write:
-            return STATE
+            return COPY if core in self.copies and self.rng.random() < 0.5 else STATE
         if format_name in APART:
             if access.field == "num":
                 return LOW[:6]

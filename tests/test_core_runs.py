@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_programs import draw, op, values
+from random_programs import draw, inputs_of, op, values
 
 from ltc_compiler import _core, numerics
 from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
@@ -61,7 +61,7 @@ def test_every_set_of_kernels_gives_the_same_bits(monkeypatch: pytest.MonkeyPatc
     names = kernel_names()
     for seed in range(12):
         program, rng = draw(seed, 40), np.random.default_rng(seed)
-        inputs = [values(rng, port.shape) for port in program.models[0].inputs]
+        inputs = inputs_of(rng, program.models[0])
         results = []
         for name in names:
             monkeypatch.setenv("LTC_SIMD", name)

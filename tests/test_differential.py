@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from random_programs import DRAWN, draw, values
+from random_programs import DRAWN, draw, inputs_of, values
 
 from ltc_compiler.bytecode import Image, disassemble
 from ltc_compiler.errors import ConfigError
@@ -30,7 +30,7 @@ def compare(image: Image, seed: int, bit_accurate: bool) -> None:
     model = image.models[0]
     assert_same(image, vm.state, oracle.state, "initial state")
     for turn in range(RUNS):
-        inputs = [values(rng, port.shape) for port in model.inputs]
+        inputs = inputs_of(rng, model)
         found, expected = vm.run(*inputs), oracle.run(*inputs)
         found, expected = (r if isinstance(r, tuple) else (r,) for r in (found, expected))
         for port, mine, theirs in zip(model.outputs, found, expected, strict=True):

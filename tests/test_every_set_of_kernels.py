@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from generators import random_graph, random_inputs
-from random_programs import draw, values
+from random_programs import draw, inputs_of
 from test_core_runs import kernel_names
 
 from ltc_compiler import Config
@@ -39,7 +39,7 @@ def corpus() -> list[Case]:
     for seed in range(PROGRAMS):
         rng = np.random.default_rng(seed)
         image = draw(seed, 40)
-        inputs = [[values(rng, p.shape) for p in image.models[0].inputs] for _ in range(RUNS)]
+        inputs = [inputs_of(rng, image.models[0]) for _ in range(RUNS)]
         found.append((image.to_bytes(), seed % 4 != 0, inputs))
     for seed in range(GRAPHS):
         rng = np.random.default_rng(seed)

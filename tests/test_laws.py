@@ -16,7 +16,7 @@ import pytest
 from generators import random_graph, random_inputs
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
-from random_programs import draw, values
+from random_programs import draw, inputs_of
 
 from ltc_compiler import Config, InputError, ProgramBuilder, StateError
 from ltc_compiler.ir.graph import Graph, Value, copy_node
@@ -101,7 +101,7 @@ def test_saving_and_loading_change_nothing(tmp_path: Path, seed: int, bit_accura
     rng = np.random.default_rng(seed)
     machines = [p.to_vm(bit_accurate) for p in programs]
     for _ in range(2):
-        inputs = [values(rng, p.shape) for p in program.image.models[0].inputs]
+        inputs = inputs_of(rng, program.image.models[0])
         first, *others = ([*bits(m.run(*inputs)), *bits(tuple(m.state.values()))] for m in machines)
         assert all(other == first for other in others)
 
@@ -156,7 +156,7 @@ def test_two_threads_change_nothing(seed: int) -> None:
     inputs = []
     for n, image in enumerate(images):
         rng = np.random.default_rng(seed + n)
-        inputs.append([[values(rng, p.shape) for p in image.models[0].inputs] for _ in range(20)])
+        inputs.append([inputs_of(rng, image.models[0]) for _ in range(20)])
     expected = [
         [bits(vm.run(*x)) for x in xs] for vm, xs in zip(map(Program.to_vm, programs), inputs, strict=True)
     ]
