@@ -454,6 +454,17 @@ def test_padding_with_something_unknown() -> None:
         streaming_transform(g, [0, None])
 
 
+@pytest.mark.parametrize("width", [6, 33, 70])
+def test_a_product_of_what_is_the_same_at_every_step_streams(width: int) -> None:
+    """As an initial state repeated along the sequence: no BLAS may make its rows differ in the last place."""
+    rng = np.random.default_rng(width)
+    g, (x,) = graph((T, width))
+    same = g.constant(np.tile(rng.normal(size=width), (T, 1)))
+    weight, bias = g.constant(rng.normal(size=(width, width))), g.constant(rng.normal(size=width))
+    g.add_output(add(g, "add", x, add(g, "linear", same, weight, bias)))
+    law(g)
+
+
 def test_the_end_of_right_padding_cannot_be_known() -> None:
     g, (x,) = graph((T, 8))
     both = add(g, "concat", x, g.constant(np.zeros((1, 8))), axis=0)

@@ -213,6 +213,16 @@ def _erf(x: Array) -> Array:
     return np.vectorize(erf, otypes=[np.float64])(x).astype(x.dtype)
 
 
+def _linear_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
+    """Equal vectors give equal results, as a value that is the same at every step must: a BLAS does not promise it."""
+    x, weight, bias = operands
+    shape = (*x.shape[:-1], len(weight))
+    for axis in range(x.ndim - 1):
+        first = x.take([0], axis) if x.shape[axis] > 1 else x
+        x = first if (x == first).all() else x
+    return (np.broadcast_to(x @ weight.T, shape) + bias,)
+
+
 def _synapse_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
     v, mu, sigma, w, we, mask = operands
     s = sigmoid(sigma * (v[..., :, None] - mu)) * (mask != 0)
@@ -331,7 +341,7 @@ def _rows() -> list[Op]:
             3,
             {},
             _linear,
-            lambda x, a: (x[0] @ x[1].T + x[2],),
+            _linear_value,
             "linear",
             "x (..., K), constant weight (M, K), bias: constant (M), or a value (..., M) to add -> (..., M)",
         ),
