@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ltc_compiler.ir.graph import Array, Graph, Role, Source, Type, Value
+from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, Type, Value
 from ltc_compiler.ir.ops import BINARY, UNARY, add, add_many
 
 SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 70)
@@ -68,11 +68,13 @@ def random_graph(
     nodes: int | None = None,
     sizes: tuple[int, ...] = SIZES,
     steps: int | None = None,
+    wishes: bool = False,
 ) -> Graph:
     """A graph of some random nodes, all of ops the machine has; `ops` restricts them to a set of names.
 
     streamable: every input has the same number of steps on axis 0, and every output streams along some axis or is as
-    of the last step, so that `streaming_transform(graph, 0)` accepts it. sizes: the axis sizes to choose from.
+    of the last step, so that `streaming_transform(graph, 0)` accepts it. sizes: the axis sizes to choose from. wishes:
+    half of the graphs have nodes that ask for a precision, so that they are far from their fp64 meaning.
     """
     graph = Graph("random")
     steps = int(rng.integers(3, 9)) if steps is None else steps
@@ -89,7 +91,17 @@ def random_graph(
         graph.add_output(value)
     if streamable:
         _last_step(builder, ends[0])
+    if wishes and rng.random() < 0.5:
+        _wish(rng, graph)
     return graph
+
+
+def _wish(rng: np.random.Generator, graph: Graph) -> None:
+    fp32, bf16, fp8 = Precision.FP32, Precision.BF16, Precision.FP8_E4M3
+    for node in graph.walk():
+        if rng.random() < 0.4:
+            some = {"linear": (fp32, fp8), "synapse": (fp32,)}.get(node.op, (bf16, bf16, fp32))
+            node.precision = some[int(rng.integers(len(some)))]
 
 
 def random_inputs(rng: np.random.Generator, graph: Graph) -> list[Array]:
@@ -172,6 +184,22 @@ def _linear(b: _Builder) -> None:
     if x is not None:
         m = b.size()
         b.keep(add(b.graph, "linear", x, b.weights(m, x.shape[-1]), b.weights(m), source=b.place()))
+
+
+def _layer(b: _Builder) -> None:
+    """A product, often added to something, and often clipped: the matrix unit does all of it."""
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is None or not b.allowed("add"):
+        return
+    m = b.size()
+    bias = b.graph.constant(np.zeros(m)) if b.chance(0.7) else b.weights(m)
+    y = add(b.graph, "linear", x, b.weights(m, x.shape[-1]), bias, source=b.place())
+    other = b.pick(lambda v: v.shape == y.shape)
+    if other is None and b.chance(0.7):
+        other = add(b.graph, "linear", x, b.weights(m, x.shape[-1]), b.weights(m), source=b.place())
+    if other is not None:
+        y = add(b.graph, "add", *((y, other) if b.chance(0.5) else (other, y)), source=b.place())
+    b.keep(add(b.graph, "relu", y, source=b.place()) if b.allowed("relu") and b.chance(0.6) else y)
 
 
 def _synapse(b: _Builder) -> None:
@@ -359,7 +387,8 @@ def _scan(b: _Builder) -> None:
             operands.insert(1, times)
             body.inputs.insert(1, time := Value(Type(()), "t", None, 1))
             slices.index = 2
-            moving = add(body, "cos", time) if b.ops is None or "cos" in b.ops else time
+            wave = str(b.rng.choice(("sin", "cos")))
+            moving = add(body, wave, time) if b.allowed(wave) else time
             inner.keep(add(body, "mul", carry, moving))
     _grow(inner, int(b.rng.integers(1, 4)))
     fit = inner.pick(lambda v: v.shape == seen and v.node is not None)
@@ -367,6 +396,9 @@ def _scan(b: _Builder) -> None:
         add(body, "mul", slices, body.constant(0.5)) if b.streamable else slices
     )  # a carry that streams from the start
     total = add(body, "add", add(body, "add", carry, fit or slices), moved)
+    if len(seen) > inner.streamable and b.allowed("linear") and b.chance(0.4):  # as a recurrent cell
+        weights = inner.weights(seen[-1], seen[-1]), inner.weights(seen[-1])
+        total = add(body, "add", total, add(body, "linear", carry, *weights))
     following = add(body, "tanh", total)
     body.add_output(following)
     output = inner.pick(lambda v: v.node is not None) if b.chance(0.5) else None
@@ -389,6 +421,7 @@ _GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
     "binary": (BINARY, _binary),
     "select": (("select",), _select),
     "linear": (("linear",), _linear),
+    "layer": (("linear",), _layer),
     "synapse": (("synapse",), _synapse),
     "ltc_update": (("ltc_update",), _ltc_update),
     "reduce": (("sum", "amax"), _reduce),

@@ -43,7 +43,7 @@ def corpus() -> list[Case]:
         found.append((image.to_bytes(), seed % 4 != 0, inputs))
     for seed in range(GRAPHS):
         rng = np.random.default_rng(seed)
-        graph = random_graph(rng)
+        graph = random_graph(rng, wishes=True)
         program = NNIR(graph).to_program(CONFIGS[seed % len(CONFIGS)])
         inputs = [[x.astype(np.float32) for x in random_inputs(rng, graph)] for _ in range(RUNS)]
         found.append((program.save_bytes(), seed % 4 != 0, inputs))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generators import random_graph, random_inputs
+from generators import SIZES, random_graph, random_inputs
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from random_programs import draw, inputs_of
@@ -44,9 +44,13 @@ def bits(arrays: Any) -> list[bytes]:
 
 
 def steps_of(seed: int) -> tuple[NNIR, list[Any]]:
-    """A random graph of one step, with whatever states it has, and a sequence for each of its inputs."""
+    """A random graph of one step, with whatever states it has, and a sequence for each of its inputs.
+
+    One in three is wide: its products are spread over cores, and its states lie on several.
+    """
     rng = np.random.default_rng(seed)
-    whole = NNIR(random_graph(rng, streamable=True))
+    sizes = SIZES if seed % 3 else (40, 64, 70)
+    whole = NNIR(random_graph(rng, streamable=True, sizes=sizes, wishes=True))
     inputs = [x.astype(np.float32) for x in random_inputs(rng, whole.graph)]
     return whole.streaming_transform(0)[0], inputs
 
@@ -67,7 +71,7 @@ def test_cores_block_size_and_schedule_change_nothing(
     seed: int, machines: list[tuple[int, int, bool]]
 ) -> None:
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng)
+    graph = random_graph(rng, wishes=True)
     inputs = [x.astype(np.float32) for x in random_inputs(rng, graph)]
     expected = bits(NNIR(graph).to_program(SMALL).to_vm().run(*inputs))
     for cores, block_size, optimize in machines:
@@ -246,7 +250,7 @@ def cut(graph: Graph, position: int) -> tuple[Graph, Graph, list[int]]:
 @given(SEEDS, st.floats(0.1, 0.9), st.booleans())
 def test_a_program_cut_in_two_gives_the_same_bits(seed: int, where: float, bit_accurate: bool) -> None:
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng)
+    graph = random_graph(rng, wishes=True)
     position = int(where * len(graph.nodes))
     first, second, again = cut(graph, position)
     assume(first.outputs and second.nodes)
