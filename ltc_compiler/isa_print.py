@@ -113,7 +113,7 @@ struct AccessInfo {
     std::uint8_t word;
     bool write;
     std::uint8_t n_extents;
-    ExtentInfo extents[2];
+    ExtentInfo extents[3];
 };
 
 struct FormatInfo {

@@ -56,7 +56,7 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
             const Instruction& i = program_->code[at];
             n += i.opcode == Opcode::send ? program_->cores.size() : 1;
             if (i.info().format == isa::Format::Matmul)
-                scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(i.as<isa::Matmul>().k));
+                scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(input_lanes(i, B_)) + scratch_spare);
             else if (i.opcode == Opcode::synapse)
                 scratch = std::max<std::size_t>(scratch, scratch_zeros + std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
         }
@@ -224,7 +224,7 @@ MatmulStep Executable::matmul(const Instruction& i) const {
     const auto row = static_cast<std::ptrdiff_t>(B_);
     const bool apart = std::abs(op.dst_step) >= static_cast<std::int64_t>(op.m_rows);
     return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row, op.bias_step * row,
-            packed.words, scratch_, op.k, static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
+            op.tap_step * row, packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
             op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
 }
 

@@ -59,12 +59,14 @@ struct ColumnReduceStep {
 // all its product pairs, 8 by 8, with zeros after the last; a pair is `lanes` words (bf16: the even k in the high half)
 // or twice `lanes` floats (fp32: the even k's, then the odd k's).
 inline constexpr std::uint32_t max_vectors = 4;  // that go through the weights at once
+inline constexpr std::uint32_t scratch_spare = 16;  // words behind them that a last tap of few lanes may write
 struct MatmulStep {
     Address dst, x, bias;
-    std::ptrdiff_t dst_step, x_step, bias_step;
+    std::ptrdiff_t dst_step, x_step, bias_step, tap_step;
     const std::uint32_t* weights;
-    std::uint32_t* scratch;  // max_vectors vectors of x, each in the form of a weight column
-    std::uint32_t k, outputs, batch;
+    std::uint32_t* scratch;  // max_vectors vectors of x, each in the form of a weight column, and scratch_spare words
+    std::uint32_t k, tap_lanes;  // elements of a tap, and the lanes of the whole rows that they fill
+    std::uint32_t lanes, outputs, batch;  // lanes: up to the last element of the last tap
     bool addend, relu;
     bool apart;  // the results of vectors do not overlap, so that several may go through the weights at once
     // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.

@@ -79,20 +79,24 @@ private:
     }
 };
 
-// x as the matrix unit reads it, with zeros from k up to a multiple of 16. Whether fused operations are exact on it.
+// x as the matrix unit reads it: tap behind tap in whole rows, with zeros behind the k elements of each, behind the last
+// up to a multiple of 16. A tap's zeros may reach over the one that is written next. Whether fused operations are exact.
 template <bool wide, int W>
 LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) {
     using V = Floats<W>;
     typename Vector<W>::Words outside{};
-    for (std::uint32_t l = 0; l < (m.k + 15) / 16 * 16; l += W) {
-        V v = load<V>(x + l);
-        if (l + W > m.k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(m.k) - static_cast<std::int32_t>(l), v, V{});
-        if constexpr (wide) {
-            store(out + l, v);
-        } else {
-            const auto pairs = pack_pairs<W>(v);
-            outside |= outside_of<W>(pairs, m.x_low >> 16, m.x_span >> 16);
-            store(out + l / 2, pairs);
+    for (std::uint32_t first = 0; first < m.lanes; first += m.tap_lanes, x += m.tap_step) {
+        const std::uint32_t end = first + m.tap_lanes < m.lanes ? m.tap_lanes : (m.lanes + 15) / 16 * 16 - first;
+        for (std::uint32_t l = 0; l < end; l += W) {
+            V v = load<V>(x + l);
+            if (l + W > m.k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(m.k) - static_cast<std::int32_t>(l), v, V{});
+            if constexpr (wide) {
+                store(out + first + l, v);
+            } else {
+                const auto pairs = pack_pairs<W>(v);
+                outside |= outside_of<W>(pairs, m.x_low >> 16, m.x_span >> 16);
+                store(out + (first + l) / 2, pairs);
+            }
         }
     }
     return !wide && !any<W>(outside);
@@ -111,7 +115,7 @@ LTC_INLINE V finish(const MatmulStep& m, V y, V bias) {
 template <Products how, bool bf16, int N>
 inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
     constexpr int W = native;
-    Group<how, W, N> group{m.weights, m.scratch, (m.k + 15) / 16 * (how == Products::wide ? 16 : 8), (m.k + 1) / 2};
+    Group<how, W, N> group{m.weights, m.scratch, (m.lanes + 15) / 16 * (how == Products::wide ? 16 : 8), (m.lanes + 1) / 2};
     for (std::uint32_t o = 0; o < m.outputs; o += W) {
         const auto sums = group.sum();
         for (int i = 0; i < N; ++i) {
@@ -128,7 +132,7 @@ inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
 
 template <bool wide, bool bf16, int N>
 inline void multiply(const MatmulStep& m, float* dst, const float* x, const float* bias) {
-    const std::size_t words = (m.k + 15) / 16 * (wide ? 16 : 8);
+    const std::size_t words = (m.lanes + 15) / 16 * (wide ? 16 : 8);
     bool exact = true;
     for (int i = 0; i < N; ++i) exact &= read_x<wide, native>(m, m.scratch + static_cast<std::size_t>(i) * words, x + i * m.x_step);
     if constexpr (wide)

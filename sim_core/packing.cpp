@@ -108,21 +108,20 @@ void Parameters::lay_out(Pieces& pieces, const Program& program) {
 
 Parameters::Packing Parameters::packing(const Instruction& i) {
     const auto op = i.as<isa::Matmul>();
-    return {i.core, op.weights, op.k, op.m_rows, i.opcode == Opcode::matmul_fp32};
+    return {i.core, op.weights, op.k, op.taps, op.m_rows, i.opcode == Opcode::matmul_fp32};
 }
 
 std::size_t Parameters::packed_words(const Packing& packing) const {
-    const auto [core, weights, k, m_rows, two_blocks] = packing;
-    const std::size_t groups = (m_rows * B_ + lanes_ - 1) / lanes_;
-    return groups * lanes_ * padded_pairs(k) * (two_blocks || !bit_accurate_ ? 2 : 1);
+    const std::size_t groups = (packing.m_rows * B_ + lanes_ - 1) / lanes_;
+    return groups * lanes_ * padded_pairs(lanes(packing)) * (packing.two_blocks || !bit_accurate_ ? 2 : 1);
 }
 
 // A weight as fp32; absent ones are +0.
 float Parameters::weight(const Program& program, const Packing& packing, std::size_t output, std::size_t input) const {
-    const auto [core, weights, k, m_rows, two_blocks] = packing;
-    if (input >= k || output >= m_rows * B_) return 0.0f;
+    const auto [core, weights, k, taps, m_rows, two_blocks] = packing;
+    if (input >= lanes(packing) || input % tap_lanes(k, B_) >= k || output >= m_rows * B_) return 0.0f;
     const std::size_t size = two_blocks ? 2 : 1;
-    const std::size_t block = weights + (output / B_ * program.machine.rows(k) + input / B_) * size;
+    const std::size_t block = weights + (output / B_ * taps * program.machine.rows(k) + input / B_) * size;
     const std::size_t at = block * B_ * B_ + output % B_ * B_ + input % B_;
     const Core& stores = program.cores[core];
     if (!bit_accurate_) return stores.shadow_weights[at];
@@ -131,10 +130,9 @@ float Parameters::weight(const Program& program, const Packing& packing, std::si
 }
 
 void Parameters::pack_weights(const Program& program, const Packing& packing, Weights& packed) const {
-    const auto [core, weights, k, m_rows, two_blocks] = packing;
-    const bool wide = two_blocks || !bit_accurate_;
-    const std::size_t lanes = lanes_;
-    const std::uint32_t pairs = pairs_of(k);
+    const std::size_t m_rows = packing.m_rows, lanes = lanes_;
+    const bool wide = packing.two_blocks || !bit_accurate_;
+    const std::uint32_t pairs = pairs_of(this->lanes(packing));
     std::uint32_t* out = packed.words;
     std::uint32_t least = infinity_bits, largest = 0;  // magnitudes that are not zero
     const auto word = [&](std::size_t output, std::size_t input) {

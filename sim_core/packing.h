@@ -2,6 +2,7 @@
 // shared by all streams of a VM. A program's own stores are not needed afterwards.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -54,6 +55,17 @@ private:
 // Product pairs of k terms, in whole chunks.
 constexpr std::uint32_t padded_pairs(std::uint32_t k) { return (k / 2 + k % 2 + 7) / 8 * 8; }
 
+// Lanes of the rows that k elements of a tap fill, and those of a matmul's whole input up to its last element: the
+// verifier saw to it that there is a weight block for each of its rows.
+constexpr std::uint32_t tap_lanes(std::uint32_t k, std::size_t block) {
+    const auto lanes = static_cast<std::uint32_t>(block);
+    return (k / lanes + (k % lanes != 0)) * lanes;
+}
+inline std::uint32_t input_lanes(const Instruction& i, std::size_t block) {
+    const auto op = i.as<isa::Matmul>();
+    return (op.taps - 1) * tap_lanes(op.k, block) + op.k;
+}
+
 class Parameters {
 public:
     struct Weights {
@@ -78,8 +90,12 @@ public:
     std::size_t bytes() const { return block_->bytes(); }
 
 private:
-    // What decides a packing: core, first block, k, m_rows, and whether a weight takes two blocks.
-    using Packing = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, std::uint32_t, bool>;
+    // What decides a packing: core, first block, k, taps, m_rows, and whether a weight takes two blocks.
+    struct Packing {
+        std::uint32_t core, weights, k, taps, m_rows;
+        bool two_blocks;
+        auto operator<=>(const Packing&) const = default;
+    };
     using SlotPacking = std::tuple<std::uint32_t, bool>;  // core, and whether the form is narrow
 
     static Packing packing(const Instruction& i);
@@ -87,6 +103,7 @@ private:
     void find_packings(const Program& program);
     void lay_out(Pieces& pieces, const Program& program);
     std::size_t packed_words(const Packing& packing) const;
+    std::uint32_t lanes(const Packing& packing) const { return (packing.taps - 1) * tap_lanes(packing.k, B_) + packing.k; }
     float weight(const Program& program, const Packing& packing, std::size_t output, std::size_t input) const;
     void pack_weights(const Program& program, const Packing& packing, Weights& packed) const;
     void pack_slots(const Program& program, std::uint32_t core, const Slots& packed) const;

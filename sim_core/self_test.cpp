@@ -56,6 +56,7 @@ constexpr Pinned pinned[] = {
     {"column_max fp32", 0x324a22ced493f3a2},
     {"matmul fp32", 0x8a1992a6e2ba8821},
     {"matmul_fp32 fp32", 0x4890547d76b2995b},
+    {"matmul fp32 of taps", 0x431904aba6827cec},
     {"synapse fp32", 0xaedae4b165c166fe},
     {"ltc_update fp32", 0xa93a90dba85ec59b},
     {"row_sum fp32 of any bits", 0x5ebf75f147d78e65},
@@ -64,6 +65,7 @@ constexpr Pinned pinned[] = {
     {"column_max fp32 of any bits", 0x28458711a615b4d5},
     {"matmul fp32 of any bits", 0xb617bfd5ccc25201},
     {"matmul_fp32 fp32 of any bits", 0xd1e33ed9c8f01bc5},
+    {"matmul fp32 of taps of any bits", 0x44910bd98c3b046a},
     {"synapse fp32 of any bits", 0xc0b54340f7a9335b},
     {"ltc_update fp32 of any bits", 0xbb6c72cf0d5bdaa7},
     {"row_sum fp32 of small numbers", 0xfc23adeb0b286c65},
@@ -72,6 +74,7 @@ constexpr Pinned pinned[] = {
     {"column_max fp32 of small numbers", 0x4af793c731c30797},
     {"matmul fp32 of small numbers", 0xb5a4fcadab19f90e},
     {"matmul_fp32 fp32 of small numbers", 0x5485d0be1cc57f28},
+    {"matmul fp32 of taps of small numbers", 0x8acaa4849e793e09},
     {"synapse fp32 of small numbers", 0x504a3929ad65e0ef},
     {"ltc_update fp32 of small numbers", 0xa5dde98fb703b528},
     {"add bf16", 0x7f05ec1acb599c25},
@@ -108,6 +111,7 @@ constexpr Pinned pinned[] = {
     {"column_max bf16", 0xc51579704cdb6465},
     {"matmul bf16", 0xc8767703f38ef5a5},
     {"matmul_fp32 bf16", 0x87225f1f2c3ef5a5},
+    {"matmul bf16 of taps", 0x8faa43bbdf30f5a5},
     {"synapse bf16", 0x06c1dde7434a4352},
     {"row_sum bf16 of any bits", 0xb7d0e4a7cf536465},
     {"row_max bf16 of any bits", 0xfd8b353373576465},
@@ -115,6 +119,7 @@ constexpr Pinned pinned[] = {
     {"column_max bf16 of any bits", 0x7680f78378b46465},
     {"matmul bf16 of any bits", 0xd9d48854fe3cf5a5},
     {"matmul_fp32 bf16 of any bits", 0x0703dcbebce4f5a5},
+    {"matmul bf16 of taps of any bits", 0xb9a44fdc36aff5a5},
     {"synapse bf16 of any bits", 0x4c207ae97cf7c13d},
     {"row_sum bf16 of small numbers", 0xe8c724051b396465},
     {"row_max bf16 of small numbers", 0x0097fad7be816465},
@@ -122,6 +127,7 @@ constexpr Pinned pinned[] = {
     {"column_max bf16 of small numbers", 0xfce333eebd436465},
     {"matmul bf16 of small numbers", 0xcf1547cc1f2af5a5},
     {"matmul_fp32 bf16 of small numbers", 0x19b53094b721f5a5},
+    {"matmul bf16 of taps of small numbers", 0xebc027d4e694f5a5},
     {"synapse bf16 of small numbers", 0x9d2878c010b53ee9},
 };
 
@@ -230,9 +236,12 @@ private:
                 show(Opcode::row_max, p, 1, isa::RowReduce{row(operands), 1, row(first), 1, 1, k, 0}, from);
                 show(Opcode::column_sum, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
                 show(Opcode::column_max, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
-                const isa::Matmul product{row(operands), 1, row(first), 1, row(2 * rows), 0, 0, k, 2, 1, 0, 0, 0};
+                const isa::Matmul product{row(operands), 1, row(first), 1, 1, 0, row(2 * rows), 0, 0, k, 2, 1, 0, 0, 0};
                 show(Opcode::matmul, p, 2, product, from);
                 show(Opcode::matmul_fp32, p, 2, product, from);
+                isa::Matmul apart = product;  // two taps that end within a row, with a row between them
+                apart.taps = 2, apart.tap_step = 3, apart.k = lanes + 3;
+                show(Opcode::matmul, p, 2, apart, (std::string(" of taps") + from).c_str());
                 show(Opcode::synapse, p, 2, isa::Synapse{row(operands), row(operands + 1), row(first), 2, 0, 1, 0}, from);
                 if (p == Precision::fp32) show(Opcode::ltc_update, p, updates, update(first), from);
             }

@@ -41,7 +41,7 @@ std::uint64_t count_beats(const Program&, const Instruction&, const isa::ColumnR
     return times(op.n_inner, op.k);
 }
 std::uint64_t count_beats(const Program& p, const Instruction&, const isa::Matmul& op) {
-    return times(times(op.batch, op.m_rows), p.machine.rows(op.k));
+    return times(times(times(op.batch, op.m_rows), op.taps), p.machine.rows(op.k));
 }
 std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Synapse& op) {
     std::uint64_t slot = op.slots;
@@ -284,23 +284,24 @@ private:
     }
 
     void walk(const Instruction&, const isa::Matmul& op, Beats<traced>& beats) {
-        const Lattice x{address(op.x), op.x_step, 1}, dst{address(op.dst), op.dst_step, 1};
-        const Lattice bias{address(op.bias), op.bias_step, 1};
-        const std::uint64_t last = machine_.rows(op.k) - 1;
+        const Lattice dst{address(op.dst), op.dst_step, 1}, bias{address(op.bias), op.bias_step, 1};
+        const std::uint64_t across = machine_.rows(op.k), last = op.taps * across - 1;
         const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate);
         for (std::uint32_t b = 0; b < op.batch; ++b) {
+            const Lattice x{address(op.x) + std::int64_t{b} * op.x_step, op.tap_step, 1};
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
                 const std::uint32_t group = std::min(machine_.accumulators, op.m_rows - first);
                 // accumulator_[p * group + o]: from when on row block `o` may use its accumulators of phase p again.
                 std::fill_n(accumulator_.begin(), std::size_t{group} * period(), 0);
                 std::size_t at = 0;
                 for (std::uint64_t i = 0; i <= last; ++i) {
+                    const std::uint64_t read = x.at(i / across, i % across);
                     for (std::uint32_t o = 0; o < group; ++o) {
                         beats.await(accumulator_[at], Stall::accumulator);
                         const std::uint64_t row = first + o;
                         const std::uint64_t start =
-                            i < last ? beats.beat(Rows{x.at(b, i)}, no_rows)
-                                     : beats.beat(std::array{x.at(b, i), bias.at(b, row)}, Rows{dst.at(b, row)});
+                            i < last ? beats.beat(Rows{read}, no_rows)
+                                     : beats.beat(std::array{read, bias.at(b, row)}, Rows{dst.at(b, row)});
                         accumulator_[at++] = start + spacing;
                     }
                     if (at == std::size_t{group} * period()) at = 0;

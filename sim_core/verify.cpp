@@ -245,8 +245,10 @@ private:
         const auto op = i.as<isa::Matmul>();
         const bool wide = i.opcode == Opcode::matmul_fp32;
         require(!wide || m_.fp32_matmul, "the machine has no fp32_matmul");
-        const std::uint64_t blocks = op.m_rows * m_.rows(op.k);  // both were found below 2^20: rows in use
-        require(op.weights + blocks * (wide ? 2 : 1) <= p_.cores[i.core].weight_blocks, "its weight blocks do not exist");
+        const std::uint64_t stored = p_.cores[i.core].weight_blocks;
+        // m_rows and rows(k) were found below 2^20: rows in use. Taps may be as many as they like of the same rows.
+        const std::uint64_t blocks = std::min<std::uint64_t>(op.taps, stored + 1) * op.m_rows * m_.rows(op.k);
+        require(op.weights + blocks * (wide ? 2 : 1) <= stored, "its weight blocks do not exist");
         require(!accesses_meet(i, 0, 1), "dst overlaps x");
         require(!accesses_meet(i, 0, 2), "dst overlaps bias");
     }

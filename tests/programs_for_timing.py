@@ -80,7 +80,7 @@ def image(
     src, dst = np.array(entries, np.int32).reshape(-1, 2).T
     lane = np.zeros((len(entries), B), np.uint16)
     gather = EntryArrays(src, dst, np.zeros(len(entries), np.bool_), lane)
-    core = CoreImage(ROWS, [], np.zeros((64, B, B), np.uint16), slots, gather)
+    core = CoreImage(ROWS, [], np.zeros((128, B, B), np.uint16), slots, gather)
     xs = tuple(Port(f"x{i}", (rows, B)) for i, rows in enumerate(inputs))
     ys = tuple(Port(f"y{i}", (rows, B)) for i, rows in enumerate(outputs))
     return Image(config, list(code), [core] * config.cores, [Model("m", 0, len(code), xs, ys)])

@@ -22,7 +22,7 @@ from ltc_compiler.config import Config
 
 LOW, HIGH, CONSTANT, STATE, COPY = range(12), range(12, 24), range(24, 32), range(32, 40), range(40, 48)
 ROWS = 48
-BLOCKS, SLOTS, ENTRIES = 24, 24, 16
+BLOCKS, SLOTS, ENTRIES = 40, 24, 16
 FIFO = 6
 CONTROL = ("loop", "end", "send", "receive", "input", "output")
 DRAWN = tuple(name for name in isa.BY_NAME if name not in CONTROL)

@@ -118,6 +118,48 @@ def test_matmul_sums_in_order(width: int, kernels: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("kernels", kernel_names())
+@pytest.mark.parametrize("width", [4, 8, 32, 128])
+def test_taps_are_read_where_they_lie(width: int, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a product over their rows one behind the other, with +0 where a tap has no element, whatever is there."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rng = np.random.default_rng(width)
+    for k, taps, step in (
+        (1, 2, 2),
+        (3, 5, 1),
+        (width - 1, 3, 3),
+        (width, 2, -2),
+        (2 * width + 1, 4, 3),
+        (5, 3, 0),
+    ):
+        inner = -(-k // width)
+        m_rows, batch, first = 2, 5, 8
+        w = numerics.to_bf16(values(rng, (m_rows * width, taps * inner * width)))
+        grid = w.reshape(m_rows, width, taps * inner, width).transpose(0, 2, 1, 3)
+        words = np.ascontiguousarray(grid).reshape(-1, width, width).view(np.uint32)
+        bias = numerics.write_fp32(values(rng, (m_rows, width)))
+        x = values(rng, (40, width))
+        code = [
+            op("input", dst=Row(0), rows=40, port=0),
+            op("matmul", dst=Row(50), dst_step=m_rows, x=Row(first), x_step=1, taps=taps, tap_step=step,
+               bias=Row(100), weights=0, k=k, m_rows=m_rows, batch=batch),
+            op("output", src=Row(50), rows=batch * m_rows, port=0),
+        ]  # fmt: skip
+        ports = [Port("x", (40, width))], [Port("y", (batch * m_rows, width))]
+        store = (words >> 16).astype(np.uint16)
+        program = image(code, *ports, width=width, rows=110, weights=store, constants=[(100, bias)])
+        (found,) = vm(program).run(0, [x])
+        read = numerics.to_bf16(numerics.write_fp32(x))
+        there = np.tile(np.arange(inner * width) < k, taps)
+        for b in range(batch):
+            rows = [first + b + t * step + i for t in range(taps) for i in range(inner)]
+            vector = np.where(there, read[rows].ravel(), np.float32(0))
+            expected = numerics.write_fp32(
+                numerics.dot(np.where(there, w, np.float32(0)), vector, bias.ravel(), fp32=True)
+            )
+            assert_bits(found[b * m_rows : (b + 1) * m_rows], expected.reshape(m_rows, width))
+
+
+@pytest.mark.parametrize("kernels", kernel_names())
 @pytest.mark.parametrize("width", [4, 32, 128])
 def test_reductions_sum_in_order(width: int, kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTC_SIMD", kernels)

@@ -55,8 +55,8 @@ IN, OUT = "c0 input dst=0 rows=1 port=0 first=0", "c0 output src=0 rows=1 port=0
         ("c0 synapse num=0 den=1 v=2 v_rows=1 slots=0 targets=1 precision=bf16", "reads synapse slot 0 of 0"),
         ("c0 gather dst=0 dst_rows=1 src=1 src_rows=1 entries=0 count=1", "reads entry 0 of 0"),
         (
-            "c0 matmul dst=0 dst_step=0 x=1 x_step=0 bias=2 bias_step=0 weights=0 k=8 m_rows=1 batch=1 "
-            "precision=fp32 addend=0 relu=0",
+            "c0 matmul dst=0 dst_step=0 x=1 x_step=0 taps=1 tap_step=0 bias=2 bias_step=0 weights=0 k=8 m_rows=1 "
+            "batch=1 precision=fp32 addend=0 relu=0",
             "reads weight block 0 of 0",
         ),
         ("all end", "ends no loop"),

@@ -97,6 +97,9 @@ def shown() -> list[tuple[str, int, Instr]]:
                 found.append((f"{name} {precision}{kind}", 2,
                               op(name, dst=to, dst_step=1, x=x, x_step=1, bias=Row(2 * ROWS), k=K, m_rows=2,
                                  weights=0, precision=number)))  # fmt: skip
+            found.append((f"matmul {precision} of taps{kind}", 2,
+                          op("matmul", dst=to, dst_step=1, x=x, x_step=1, taps=2, tap_step=3, bias=Row(2 * ROWS),
+                             k=LANES + 3, m_rows=2, weights=0, precision=number)))  # fmt: skip
             found.append((f"synapse {precision}{kind}", 2,
                           op("synapse", num=to, den=Row(OPERANDS + 1), v=x, v_rows=2, slots=0, targets=1,
                              precision=number)))  # fmt: skip

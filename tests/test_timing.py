@@ -284,6 +284,18 @@ def test_matmul_reads_its_bias_with_the_last_input_row() -> None:
     assert total(op("div", dst=2, a=0, b=0), code) == 21 + 28
 
 
+def test_matmul_steps_from_tap_to_tap() -> None:
+    taps = op("matmul", dst=100, x=0, taps=3, tap_step=5, bias=10, k=9)  # rows 0, 1, 5, 6, 10, 11
+    assert total(taps) == 5 + 28
+    assert unit_busy(both(image(ONE, [taps])), "matrix") == 6
+    # the fourth beat reads row 6, which is ready at 20; the fifth row 10, and no beat row 2
+    assert total(op("div", dst=6, a=0, b=0), taps) == 20 + 2 + 28
+    assert total(op("div", dst=10, a=0, b=0), taps) == 20 + 1 + 28
+    assert total(op("div", dst=2, a=0, b=0), taps) == 1 + 5 + 28
+    # accumulators come round with the beats, whatever tap they belong to
+    assert total(op("matmul", dst=100, x=0, taps=4, tap_step=9, bias=10, k=64), config=B64) == 9 + 28
+
+
 def test_matmul_fp32_takes_several_cycles_a_beat() -> None:
     two = op("matmul_fp32", dst=100, x=0, bias=10, k=2 * 8)
     report = both(image(ONE, [two]))

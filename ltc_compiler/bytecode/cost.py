@@ -54,7 +54,7 @@ def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
         case "column_reduce":
             return counts("n_inner", "k")
         case "matrix":
-            return counts("batch", "m_rows") * config.block_rows(counts("k"))
+            return counts("batch", "m_rows", "taps") * config.block_rows(counts("k"))
         case "synapse":
             return counts("v_rows") + (slots or 0)
         case "update":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ltc_compiler import isa, numerics
 from ltc_compiler.bytecode import Port
@@ -77,9 +78,10 @@ def _column_reduce(reduce: Callable[[F32], F32]) -> Semantics:
 
 
 def _weights(step: Step, size: int) -> F32:
-    """The weights of a matmul as (m_rows * B, k): blocks of 16-bit words, pairs of them, or the originals."""
-    k, m_rows, width = step.number("k"), step.number("m_rows"), step.machine.width
-    across = step.machine.rows(k)
+    """The weights of a matmul as (m_rows * B, taps * rows(k) * B): blocks of 16-bit words, pairs of them, or the
+    originals; +0 where a tap has no element."""
+    m_rows, width = step.number("m_rows"), step.machine.width
+    across = step.number("taps") * step.machine.rows(step.number("k"))
     core = step.machine.image.cores[step.instr.core]
     first = step.number("weights") + size * np.arange(m_rows * across)
     last = step.number("weights") + size * m_rows * across
@@ -93,7 +95,23 @@ def _weights(step: Step, size: int) -> F32:
         high, low = core.weights[first].astype(np.uint32), core.weights[first + 1].astype(np.uint32)
         blocks = numerics.from_bits((high << np.uint32(16)) | low)
     grid = blocks.reshape(m_rows, across, width, width)
-    return grid.transpose(0, 2, 1, 3).reshape(m_rows * width, across * width)[:, :k]
+    matrix = grid.transpose(0, 2, 1, 3).reshape(m_rows * width, across * width)
+    return np.where(_present(step), matrix, np.float32(0))
+
+
+def _present(step: Step) -> NDArray[np.bool_]:
+    """Which of the lanes of a matmul's input rows hold an element of a tap."""
+    lanes = np.arange(step.machine.rows(step.number("k")) * step.machine.width)
+    return np.tile(lanes < step.number("k"), step.number("taps"))
+
+
+def _taps(step: Step, vector: int) -> F32:
+    """A vector as the matrix unit reads it: whole rows, +0 where a tap has no element."""
+    first, k = step.address("x") + vector * step.number("x_step"), step.number("k")
+    whole = step.machine.rows(k) * step.machine.width
+    taps = range(step.number("taps"))
+    rows = [step.read_vector(first + t * step.number("tap_step"), whole) for t in taps]
+    return np.where(_present(step), np.concatenate(rows), np.float32(0))
 
 
 def _matmul(step: Step, fp32: bool) -> None:
@@ -101,7 +119,7 @@ def _matmul(step: Step, fp32: bool) -> None:
     weights = _weights(step, size=2 if fp32 else 1)
     addend, relu = step.number("addend"), step.number("relu")
     for vector in range(step.number("batch")):
-        x = step.read_vector(step.address("x") + vector * step.number("x_step"), step.number("k"))
+        x = _taps(step, vector)
         if step.machine.bit_accurate and not fp32:
             x = numerics.to_bf16(x)
         bias = step.read_vector(step.address("bias") + vector * step.number("bias_step"), m_rows * width)

@@ -137,7 +137,8 @@ class Code:
         read = 4 * lanes * len(self.rows(index, turns, write=False))
         match instr.row_of_table.format.pattern:
             case "matrix":
-                blocks = instr.number("m_rows") * self.config.block_rows(instr.number("k"))
+                across = instr.number("taps") * self.config.block_rows(instr.number("k"))
+                blocks = instr.number("m_rows") * across
                 size = 2 if instr.name == "matmul_fp32" else 1
                 read += 2 * size * lanes**2 * blocks * instr.number("batch")
             case "synapse":

@@ -102,7 +102,8 @@ def _column_reduce(c: Context) -> Beats:
 
 
 def _matrix(c: Context) -> Beats:
-    rows = c.config.block_rows(c.n("k"))
+    across = c.config.block_rows(c.n("k"))
+    rows = c.n("taps") * across
     hold = occupancy(c.instr, c.config)
     period = max(1, 128 // c.config.block_size)  # input rows after which the same accumulators are used again
     spacing = 2 * c.config.latency.accumulate  # a block adds to each of its accumulators twice
@@ -112,12 +113,13 @@ def _matrix(c: Context) -> Beats:
             group = range(first, min(first + c.config.accumulators, c.n("m_rows")))
             started: dict[tuple[int, int], int] = {}
             for i in range(rows):
+                read = x + i // across * c.n("tap_step") + i % across
                 for o in group:
                     after = started[o, i - period] + spacing if i >= period else 0
                     if i < rows - 1:
-                        started[o, i] = yield Beat((x + i,), (), after, hold)
+                        started[o, i] = yield Beat((read,), (), after, hold)
                     else:
-                        yield Beat((x + i, bias + o), (dst + o,), after, hold)
+                        yield Beat((read, bias + o), (dst + o,), after, hold)
 
 
 def _synapse(c: Context) -> Beats:

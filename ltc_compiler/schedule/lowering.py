@@ -25,6 +25,7 @@ from .virtual import Buffer, Kind, Ref, Schedule
 
 if TYPE_CHECKING:
     from .shards import Sharded
+    from .windows import Window
 
 UNROLL = 4  # longer repetitions become hardware loops where their addresses allow it
 OPERAND_NAMES = ("a", "b", "c")
@@ -50,6 +51,7 @@ class Lowering:
         self.cuts: dict[Value, tuple[tuple[int, int], ...]] = {}
         self.pieces: dict[Value, dict[tuple[int, int], View | Sharded]] = {}
         self.clipped: dict[Value, Value] = {}  # products that end in a relu
+        self.windows: dict[Value, Window] = {}  # what only products read, from several places
         self.resident = Resident()
         self.products: dict[tuple[Value, int], View] = {}  # the rows of a matrix product that a core computed
         # What was made of a value since the loop around it began: on another core, a part there, in every lane.

@@ -5,13 +5,14 @@ A gather is planned from the flat index of every element, so that one rule serve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
 
 import numpy as np
 
-from ..ir.graph import Node
+from ..ir.graph import Node, Value
 from .layout import View, canonical_steps, element_rows
 from .lowering import Lowering
 from .stores import gather_entries
@@ -128,19 +129,25 @@ def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
     return replace(view, shape=shape, steps=tuple(steps), block_step=0 if stretched else view.block_step)
 
 
-def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) -> View:
+def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, ...]) -> View:
     """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
-    one, gathers where it does not."""
+    one, gathers where it does not. Zeros within a row come by themselves where a gather clears it."""
+    cleared = _gaps(values, low.block) if axis == len(shape) - 1 else set()
+    views = [low.view(v) for v in values if v not in cleared]
     if axis == len(shape) - 1 and _side_by_side(views):
         return replace(views[0], shape=shape, block_step=1)
     dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
     start = 0
-    for view in views:
-        size = view.shape[axis]
+    for value in values:
+        size = value.shape[axis]
+        if value in cleared:
+            start += size
+            continue
+        view = low.view(value)
         part = replace(dst, shape=view.shape)
         if axis < len(shape) - 1:
             low.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
-        elif start % dst.block == 0 and view.width != 1:
+        elif start % dst.block == 0 and view.width != 1 and not (cleared and size % dst.block):
             low.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
         else:
             index = _flat(view)
@@ -148,6 +155,21 @@ def concat(low: Lowering, views: list[View], axis: int, shape: tuple[int, ...]) 
             _scatter_lanes(low, dst, view, index, target)
         start += size
     return dst
+
+
+def _gaps(values: Sequence[Value], block: int) -> set[Value]:
+    """The zeros among values side by side that do not reach over the row in which they begin, behind something else."""
+    starts = np.cumsum([0, *(v.shape[-1] for v in values)])
+    begins: dict[Value, list[int]] = {}
+    for value, start in zip(values, starts, strict=False):
+        begins.setdefault(value, []).append(int(start) % block)
+    return {v for v, at in begins.items() if is_gap(v) and all(0 < a <= block - v.shape[-1] for a in at)}
+
+
+def is_gap(value: Value) -> bool:
+    """Whether a part of a concatenation is there for its width alone: zeros."""
+    array = value.constant()
+    return array is not None and not array.any()
 
 
 def _side_by_side(views: list[View]) -> bool:
@@ -193,5 +215,4 @@ def select_move(low: Lowering, node: Node) -> list[View]:
         return [take(low, view, a["axis"], a["start"], a["stop"], a["step"])]
     if node.op == "broadcast":
         return [broadcast(low, view, tuple(a["shape"]))]
-    views = [low.view(v) for v in node.operands]
-    return [concat(low, views, a["axis"], node.results[0].shape)]
+    return [concat(low, node.operands, a["axis"], node.results[0].shape)]

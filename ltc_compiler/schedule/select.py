@@ -23,6 +23,7 @@ from .scan import select_scan
 from .shards import Part, Place, Sharded, common_partition, everywhere, operand_part, part_shape, placed
 from .stores import weight_blocks
 from .synapse import select_synapse
+from .windows import Taps, find_windows, read_window
 
 Constants = NDArray[np.float64]
 Selector = Callable[[Lowering, Node], Sequence[Place]]
@@ -94,7 +95,7 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
     cuts = low.cuts.get(result, ((0, weight.shape[0]),))
     chunks = spread_rows(cuts, low.block, low.cores)
     parts: dict[tuple[int, int], list[Part]] = {cut: [] for cut in cuts}
-    xs = everywhere(low, node.operands[0], list(chunks))
+    xs = _factors(low, node.operands[0], list(chunks))
     for core, own in chunks.items():
         index = padded_rows(own, low.block)
         view = matmul(low, node, xs[core], weight, addend(low, node, own, index, core), index, core)
@@ -109,6 +110,14 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
         return [places[cuts[0]]]
     low.pieces[result] = places
     return []
+
+
+def _factors(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, Taps]:
+    """What a product reads on each core: the taps of a window, or one value."""
+    window = low.windows.get(value)
+    if window is not None:
+        return read_window(low, window, cores)
+    return {core: Taps(low.vectors(view)) for core, view in everywhere(low, value, cores).items()}
 
 
 def addend(low: Lowering, node: Node, own: Sequence[Chunk], index: NDArray[np.int64], core: int) -> View:
@@ -128,7 +137,7 @@ def addend(low: Lowering, node: Node, own: Sequence[Chunk], index: NDArray[np.in
 def matmul(
     low: Lowering,
     node: Node,
-    x: View,
+    taps: Taps,
     weight: Constants,
     bias: View,
     index: NDArray[np.int64],
@@ -139,7 +148,7 @@ def matmul(
     stored = node.operands[1].type.precision
     fp32 = stored is Precision.FP32
     exponent = numerics.fp8_scale_exponent(weight) if stored is Precision.FP8_E4M3 else None
-    x = low.vectors(x)
+    x = taps.first
     present = index >= 0
     rows = np.where(present[:, None], weight[index], 0.0)
     address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32, exponent))
@@ -154,10 +163,12 @@ def matmul(
             dst_step=dst_step,
             x=source,
             x_step=x_step,
+            taps=taps.count,
+            tap_step=taps.step,
             bias=added,
             bias_step=bias_step,
             weights=address,
-            k=weight.shape[1],
+            k=x.width,
             m_rows=dst.rows,
             batch=batch,
             precision=_bf16(low.clipped.get(node.results[0], node.results[0])),
@@ -229,6 +240,11 @@ def select_slice(low: Lowering, node: Node) -> Sequence[Place]:
     return select_move(low, node) if pieces is None else [pieces[node.attrs["start"], node.attrs["stop"]]]
 
 
+def select_concat(low: Lowering, node: Node) -> Sequence[Place]:
+    """Operands side by side, unless products alone read them: these take them where they are."""
+    return [] if node.results[0] in low.windows else select_move(low, node)
+
+
 SELECTORS: dict[str, Selector] = {
     **{
         name: select_pointwise
@@ -237,10 +253,11 @@ SELECTORS: dict[str, Selector] = {
     },
     **dict.fromkeys(FOLDED_ONLY, select_folded),
     "relu": select_relu,
-    **dict.fromkeys(("reshape", "permute", "broadcast", "concat"), select_move),
+    **dict.fromkeys(("reshape", "permute", "broadcast"), select_move),
     "slice": select_slice,
     **dict.fromkeys(("sum", "amax"), select_reduce),
     "linear": select_linear,
+    "concat": select_concat,
     "synapse": select_synapse,
     "scan": select_scan,
 }
@@ -253,6 +270,7 @@ def lower_graph(low: Lowering, graph: Graph) -> None:
     """Select every node in order and record where its results lie."""
     low.cuts |= cut_points(graph)
     low.clipped |= clipped_products(graph)
+    low.windows |= find_windows(graph, low.block)
     for node in graph.nodes:
         if node.op == "constant":
             continue

@@ -7,7 +7,6 @@ no row.
 
 from __future__ import annotations
 
-from math import prod
 from typing import NamedTuple
 
 from .. import isa
@@ -77,11 +76,12 @@ def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, in
         case "elementwise" | "update" | "send" | "receive" | "input" | "output":
             return 0, end
         case "matrix":
-            beats = prod(_count(op, name, config) for name in ("rows(k)", "m_rows", "batch"))
-            group = min(config.accumulators, _count(op, "m_rows", config)) * ((end + 1) // beats)
-            before_last = (_count(op, "rows(k)", config) - 1) * group
+            across = _count(op, "taps", config) * _count(op, "rows(k)", config)
+            m_rows, batch = _count(op, "m_rows", config), _count(op, "batch", config)
+            group = min(config.accumulators, m_rows) * ((end + 1) // (across * m_rows * batch))
+            before_last = (across - 1) * group
             if access.field == "x":
-                return (0, before_last) if _count(op, "batch", config) == 1 else (0, end)
+                return (0, before_last) if batch == 1 else (0, end)
             return before_last, end
         case "row_reduce":
             return (_count(op, "rows(k)", config) - 1, end) if access.write else (0, end)

@@ -15,6 +15,7 @@ from .hoist import hoist
 from .pieces import split_pieces
 from .precision import assign_precision
 from .updates import fuse_updates
+from .windows import pad_windows
 
 
 class Pass(NamedTuple):
@@ -35,6 +36,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("refold", fold, False),
     Pass("addends", join_addends, False),
     Pass("pieces", split_pieces, False),
+    Pass("windows", pad_windows, False),
     Pass("recleanup", cleanup, False),
     Pass("precision", assign_precision, True),
 )
