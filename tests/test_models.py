@@ -60,4 +60,4 @@ def test_the_recorded_errors_are_those_of_the_zoo() -> None:
     worst = {policy: max(row[policy] for row in MEASURED.values()) for policy in POLICIES}
     assert worst["fp32"] < 1e-6
     assert worst["default"] < 0.02
-    assert worst["fp8"] < 0.1
+    assert worst["fp8"] < 0.125  # a weight of 3 bits rounds by up to 1/16: twice that after several layers

@@ -21,7 +21,7 @@ from ..errors import AllocationError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
-from ..transforms.unroll import has_short_solves, unroll_solves
+from ..transforms.unroll import may_unroll, unroll
 from .layout import View, innermost, row_count
 from .lowering import UNROLL, Lowering
 from .memory import allocate
@@ -75,7 +75,7 @@ def compile_graphs(
 ) -> Program:
     """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
-    Loops and written out solves, several numbers of cores and two orders of the instructions are tried, and the exact
+    Loops and written out turns, several numbers of cores and two orders of the instructions are tried, and the exact
     cycle count decides. quick: one form, one number of cores, one order. optimize=False: that, and the instructions
     stay in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
     """
@@ -109,10 +109,10 @@ def schedule_graphs(
 
 
 def _forms(sources: list[Source], optimize: bool) -> list[list[Source]]:
-    """The models as they are, and with their short solves written out."""
-    if not optimize or not any(has_short_solves(m.graph) for m in sources):
+    """The models as they are, and with turns of their loops written out."""
+    if not optimize or not any(may_unroll(m.graph) for m in sources):
         return [sources]
-    return [sources, [replace(m, graph=unroll_solves(m.graph)) for m in sources]]
+    return [sources, [replace(m, graph=unroll(m.graph)) for m in sources]]
 
 
 def _cycles(program: Program) -> int:
