@@ -22,7 +22,7 @@ from .ir.verify import verify
 from .transforms.streaming import Axes, streaming_transform
 
 if TYPE_CHECKING:
-    from .compare import Comparison
+    from .compare import Comparison, Observed
     from .onnx import InputShapes
     from .program import Program
 
@@ -188,6 +188,7 @@ class NNIR:
         config: Config,
         *inputs: Any,
         expected: Any = None,
+        observed: Sequence[Observed] = (),
         turns: int = 64,
         what_if: int = 5,
         factor: float = 16.0,
@@ -196,16 +197,17 @@ class NNIR:
         """Where precision is lost: fp64, plain fp32 and the bit-accurate machine side by side, operation by operation.
 
         inputs: one array for each input, with a time axis more (or a list of steps) to run several steps, the states
-        carried along. expected: PyTorch's outputs, as one array or one for each output, to compare with too. turns:
-        scans of up to so many turns are looked into. what_if: so many of the worst operations are tried in FP32 alone,
-        each by compiling again. factor: an operation loses precision where the error grows by this. Print the result.
-        Raises InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
+        carried along. expected: PyTorch's outputs, as one array or one for each output, to compare with too. observed:
+        what PyTorch computed on the way (ltc_torch.compare gives it), for a column of its own errors. turns: scans of
+        up to so many turns are looked into. what_if: so many of the worst operations are tried in FP32 alone, each by
+        compiling again. factor: an operation loses precision where the error grows by this. Print the result. Raises
+        InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
         """
         from .compare import compare
 
         _check_config(config)
-        return compare(self.graph, config, inputs, expected=expected, turns=turns, what_if=what_if, factor=factor,
-                       optimize=optimize)  # fmt: skip
+        return compare(self.graph, config, inputs, expected=expected, observed=observed, turns=turns, what_if=what_if,
+                       factor=factor, optimize=optimize)  # fmt: skip
 
 
 def _check_config(config: object) -> None:

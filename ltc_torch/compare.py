@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from .fx import prepare_shape
 from .fx.nnir import to_nnir
+from .observe import observe
 
 if TYPE_CHECKING:
     from ltc_compiler import Config
@@ -35,4 +36,4 @@ def compare(
         [leaf.detach() for leaf in pytree.tree_leaves(nest) if isinstance(leaf, Tensor)]
         for nest in (inputs, expected)
     )
-    return nnir.compare(config, *given, expected=outputs, **options)
+    return nnir.compare(config, *given, expected=outputs, observed=observe(traced, given), **options)

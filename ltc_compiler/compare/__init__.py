@@ -2,6 +2,7 @@
 
 probe.py       a copy of the graph that hands out every value, and the way back
 machines.py    the runs: fp64, plain fp32, bit-accurate; and with one operation in FP32
+observed.py    which value of PyTorch's is which operation's
 measure.py     errors, ulps, infinities, flushed values, NaNs of two arrays
 table.py       the rows
 comparison.py  compare and Comparison, the face; show.py prints and draws it, inputs.py checks what it is given
@@ -9,6 +10,7 @@ comparison.py  compare and Comparison, the face; show.py prints and draws it, in
 
 from .comparison import Comparison, compare
 from .measure import ULP_BINS
+from .observed import Observed
 from .table import COLUMNS
 
-__all__ = ["COLUMNS", "ULP_BINS", "Comparison", "compare"]
+__all__ = ["COLUMNS", "ULP_BINS", "Comparison", "Observed", "compare"]

@@ -17,6 +17,7 @@ from ..transforms.pipeline import run_pipeline
 from .inputs import expectations, sequences
 from .machines import run_disturbed, run_exact, run_machine, schedule, schedule_probes, widened
 from .measure import ULP_BINS, errors, relative
+from .observed import Observed, match
 from .probe import probe, read
 from .show import draw, table_html, table_text
 from .table import Row, Values, can_widen, locally_exact, places, table
@@ -91,6 +92,7 @@ def compare(
     inputs: Sequence[Any],
     *,
     expected: Any = None,
+    observed: Sequence[Observed] = (),
     turns: int = 64,
     what_if: int = 5,
     factor: float = 16.0,
@@ -98,10 +100,11 @@ def compare(
 ) -> Comparison:
     """Run `graph` on three machines and compare every value that an operation computes.
 
-    inputs, expected: see inputs.py. turns: bodies of scans are looked into up to this many turns. what_if: how many of
-    the operations whose own errors reach the outputs most are tried in FP32, each by compiling again. factor: by which
-    an error grows where precision is lost. optimize: as for NNIR.to_program. Raises InputError for wrong arguments,
-    AllocationError where there is no room for all values, and as NNIR.to_program.
+    inputs, expected: see inputs.py. observed: what PyTorch computed on the way, see observed.py. turns: bodies of scans
+    are looked into up to this many turns. what_if: how many of the operations whose own errors reach the outputs most
+    are tried in FP32, each by compiling again. factor: by which an error grows where precision is lost. optimize: as
+    for NNIR.to_program. Raises InputError for wrong arguments, AllocationError where there is no room for all values,
+    and as NNIR.to_program.
     """
     for name, number in (("turns", turns), ("what_if", what_if)):
         if not isinstance(number, int) or number < 0:
@@ -124,7 +127,8 @@ def compare(
     values = Values(*(read(passed, probed, run, steps) for run in (exact, plain, machine)))
     found = places(passed, probed)
     local = locally_exact(found, values.machine)
-    result.rows = table(found, probed, values, local, factor)
+    theirs = match([(place.node, place.value) for place in found], values.exact, observed)
+    result.rows = table(found, probed, values, local, theirs, factor)
     result.unopened = [str(n.source) for n in passed.walk() if n.op == "scan" and n not in probed.inside]
     exact = exact[: len(outputs)]
     result.outputs = _outputs(graph, exact, plain, outputs, wanted)

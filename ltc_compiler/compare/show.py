@@ -75,10 +75,12 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "reaches": lambda r: "" if r["reaches_outputs"] is None else f"{r['reaches_outputs']:.1e}",
     "growth": lambda r: f"{r['growth']:.3g}",
     "fp32 max": lambda r: f"{r['fp32_max_error']:.1e}",
+    "torch max": lambda r: "" if r["torch_max_error"] is None else f"{r['torch_max_error']:.1e}",
     "bf16 ulps": lambda r: bars(r["bf16_ulps"]),
     "fp32 ulps": lambda r: bars(r["fp32_ulps"]),
     "lost": _lost,
     "alone in fp32": _what_if,
+    "module": lambda r: str(r["module"]),
     "place": place,
     "source": lambda r: r["text"][: WIDTH - 1] + "…" if len(r["text"]) > WIDTH else str(r["text"]),
 }

@@ -36,6 +36,8 @@ COLUMNS = {
     "loses": "whether precision is lost: growth, or own over 2^-24, is at least the factor asked for",
     "fp32_max_error": "largest error of plain fp32 against fp64",
     "fp32_rms_error": "root mean square of these errors",
+    "torch_max_error": "largest error of PyTorch's own value against fp64; None where no call computes the value",
+    "torch_rms_error": "root mean square of these errors",
     "bf16_ulps": "how many errors fall into each bin of ULP_BINS, and above, in bf16 ulps",
     "fp32_ulps": "the same in fp32 ulps",
     "saturated": "infinities of the machine where the exact value is finite",
@@ -106,11 +108,21 @@ def locally_exact(found: Iterable[Place], machine: Mapping[Value, Array]) -> dic
 
 
 def table(
-    found: Sequence[Place], probed: Probed, values: Values, local: Mapping[Value, Array], factor: float
+    found: Sequence[Place],
+    probed: Probed,
+    values: Values,
+    local: Mapping[Value, Array],
+    theirs: Mapping[Value, Array],
+    factor: float,
 ) -> list[Row]:
     """A row for each place, its last columns still None: those that comparison.py finds by more runs."""
     errors = {v: relative(array, values.exact[v]) for v, array in values.machine.items()}
-    return [_row(p, values, local.get(p.value, values.exact[p.value]), errors, factor, probed) for p in found]
+    rows = [_row(p, values, local.get(p.value, values.exact[p.value]), errors, factor, probed) for p in found]
+    for row, place in zip(rows, found, strict=True):
+        if place.value in theirs:
+            figures = measure(theirs[place.value], values.exact[place.value])
+            row["torch_max_error"], row["torch_rms_error"] = figures.max, figures.rms
+    return rows
 
 
 def _row(
