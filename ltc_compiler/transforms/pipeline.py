@@ -14,6 +14,7 @@ from .fuse import fuse_synapses, merge_linears
 from .hoist import hoist
 from .pieces import split_pieces
 from .precision import assign_precision
+from .sink import sink_transpositions
 from .updates import fuse_updates
 from .windows import pad_windows
 
@@ -30,6 +31,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("fold", fold, True),
     Pass("hoist", hoist, True),
     Pass("cleanup", cleanup, False),
+    Pass("sink", sink_transpositions, False),
     Pass("synapses", fuse_synapses, False),
     Pass("updates", fuse_updates, False),
     Pass("linears", merge_linears, False),
