@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from random_programs import draw, values
+from random_programs import draw, inputs_of, values
 from samples_for_numerics import sample
 
 from ltc_compiler import _core, numerics
@@ -111,7 +111,7 @@ def runs_of_a_program(seed: int, bit_accurate: bool, call: Callable[[Callable[[]
     model, data = image.models[0], image.to_bytes()
     rng = np.random.default_rng(seed)
     steps = 3
-    x = [np.stack([values(rng, port.shape) for _ in range(steps)]) for port in model.inputs]
+    x = [np.stack(arrays) for arrays in zip(*(inputs_of(rng, model) for _ in range(steps)), strict=True)]
     states = [values(rng, s.shape) for s in model.states]
     parsed = call(lambda: _core.Program.parse(data))
     vm = call(lambda: _core.VM(parsed, bit_accurate))

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from ltcasm import FileTest
-from random_programs import draw, op, values
+from random_programs import draw, inputs_of, op
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Model, Port
@@ -161,7 +161,7 @@ def test_saved_programs_run_alike(tmp_path: Path) -> None:
     image = draw(7)
     path = tmp_path / "random.ltcp"
     Program(image).save(path)
-    inputs = [values(np.random.default_rng(1), port.shape) for port in image.models[0].inputs]
+    inputs = inputs_of(np.random.default_rng(1), image.models[0])
     mine, yours = (p.to_vm().run(*inputs) for p in (Program(image), Program.load(path)))
     for a, b in zip(mine, yours, strict=True):
         assert a.tobytes() == b.tobytes()
@@ -395,7 +395,7 @@ def test_machines_of_a_program_have_states_of_their_own(program: Program) -> Non
 def test_two_threads_run_two_machines_of_a_program() -> None:
     image = draw(13, size=60)
     program = Program(image)
-    inputs = [values(np.random.default_rng(2), port.shape) for port in image.models[0].inputs]
+    inputs = inputs_of(np.random.default_rng(2), image.models[0])
 
     def run(_: int) -> bytes:
         vm = program.to_vm()
