@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import sys
 import sysconfig
 import tempfile
 from functools import cache
@@ -37,7 +38,9 @@ def kernels() -> ModuleType:
         raise OSError("the bare kernels need a CPU with AVX-512 and its bf16 dot product")
     folder = Path(tempfile.mkdtemp(prefix="limits"))
     target = folder / "limits.so"
-    include = ["-I", str(HERE.parent / "sim_core"), "-I", sysconfig.get_paths()["include"]]
+    header = [sys.executable, "-I", str(HERE.parent / "ltc_compiler" / "isa_print.py"), "--header"]
+    subprocess.run([*header, str(folder / "isa.gen.h")], check=True)
+    include = [f"-I{at}" for at in (HERE.parent / "sim_core", folder, sysconfig.get_paths()["include"])]
     subprocess.run(["g++", *FLAGS, *include, str(HERE / "limits.cpp"), "-o", str(target)], check=True)
     spec = importlib.util.spec_from_file_location("limits", target)
     assert spec is not None

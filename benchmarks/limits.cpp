@@ -12,7 +12,7 @@
 #include <vector>
 
 #define LTC_ISA bare
-#include "sequences.h"
+#include "synapse.h"
 #include <sys/mman.h>
 
 namespace {
@@ -21,14 +21,14 @@ using namespace ltc;
 using namespace ltc::bare;
 using V = Floats<16>;
 
-enum Kind : std::int64_t { matmul, synapse, sigmoid, tanh_, divide, pointwise };
+enum Kind : std::int64_t { matmul_, synapse, sigmoid, tanh_, divide, pointwise };
 struct Work {
     std::int64_t kind, k, n, batch;  // of a matmul: terms, vectors of outputs, batch; else n vectors
     std::size_t at;                  // its weights
 };
 
 constexpr std::int64_t pairs_of(std::int64_t k) { return (k + 15) / 16 * 8; }
-constexpr std::size_t synapse_words = 48;
+constexpr std::size_t pair_words = 96;  // of two synapses on 16 targets: two slots of the simulator
 
 // Rule 7 for N vectors of x and a group of 16 outputs, A accumulators in registers at a time: `parts` times A of them from
 // accumulator A * first on, summed. Those that no pair reaches are +0.
@@ -74,24 +74,20 @@ struct Memory {
 void run(const Memory& m, const std::vector<Work>& list) {
     for (const Work& work : list) {
         const std::uint32_t* w = m.words + work.at;
-        if (work.kind == matmul) {
+        if (work.kind == matmul_) {
             const std::int64_t pairs = pairs_of(work.k);
             std::int64_t b = 0;
             for (; b + 4 <= work.batch; b += 4) multiply<4, 4>(w, m.x, m.y, pairs, work.n);
             for (; b < work.batch; ++b) multiply<1, 8>(w, m.x, m.y, pairs, work.n);
         } else if (work.kind == synapse) {
-            const U<V> low = load<U<V>>(m.x), high = load<U<V>>(m.x + 16);
-            const U<V> values[3] = {low, high, low};
-            V num{}, den{};
-            for (std::int64_t i = 0; i < work.n; ++i, w += synapse_words) {
-                const V v = from_bits<V>(pick_halves<V, 2>(values, load<U<V>>(w)));
-                const U<V> potential = load<U<V>>(w + 16), weight = load<U<V>>(w + 32);
-                const V s = sigmoid_bf16(round_architectural(second<V>(potential) * (v - first<V>(potential))));
-                num = num + s * second<V>(weight);
-                den = den + s * first<V>(weight);
-            }
-            store(m.y, num);
-            store(m.y + 16, den);
+            static constexpr std::uint32_t list[8] = {};
+            const SharedSources<16> sources{m.y, list};
+            bare::Sums<16> sums;
+            std::int64_t pairs = (work.n + 1) / 2;
+            for (; pairs >= 4; pairs -= 4) add_pairs<true, 4>(sums, sources, w, 0);
+            for (; pairs > 0; --pairs) add_pairs<true, 1>(sums, sources, w, 0);
+            store(m.y + 16, sums.num);
+            store(m.y + 32, sums.den);
         } else {
             for (std::int64_t i = 0; i < work.n; ++i) {
                 float* at = m.y + i % 64 * 16;
@@ -127,7 +123,7 @@ PyObject* measure(PyObject*, PyObject* args) {
         Py_XDECREF(item);
         if (!ok) return nullptr;
         list.push_back({kind, k, count, batch, words});
-        words += static_cast<std::size_t>(kind == matmul ? pairs_of(k) * count * 16 : kind == synapse ? count * synapse_words : 0);
+        words += static_cast<std::size_t>(kind == matmul_ ? pairs_of(k) * count * 16 : kind == synapse ? (count + 1) / 2 * pair_words : 0);
     }
     Memory m{static_cast<std::uint32_t*>(pages(words * 4 + 64)), static_cast<std::uint32_t*>(pages(1 << 20)),
              static_cast<float*>(pages(1 << 22))};

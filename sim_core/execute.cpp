@@ -58,7 +58,7 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
             if (i.info().format == isa::Format::Matmul)
                 scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(input_lanes(i, B_)) + scratch_spare);
             else if (i.opcode == Opcode::synapse)
-                scratch = std::max<std::size_t>(scratch, scratch_zeros + std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
+                scratch = std::max<std::size_t>(scratch, scratch_zeros + 2 * std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
         }
     Pieces counted(nullptr);
     lay_out(counted, scratch);
@@ -230,11 +230,10 @@ MatmulStep Executable::matmul(const Instruction& i) const {
 
 SynapseStep Executable::synapse(const Instruction& i) const {
     const auto op = i.as<isa::Synapse>();
-    const Parameters::Slots& packed = parameters_->slots(i);
+    const Parameters::Synapses& packed = parameters_->synapses(i);
     const auto lanes = static_cast<std::uint32_t>(B_);
     return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v),
-            packed.words + op.slots * packed.slot_words, parameters_->runs(i.core) + op.slots, scratch_, op.v_rows * lanes,
-            op.targets, lanes, packed.narrow};
+            packed.words, packed.rows, scratch_, op.v_rows * lanes, op.targets, lanes, packed.paired};
 }
 
 // Rows that follow each other in every operand become one long row, in ascending order, as the rows would be.

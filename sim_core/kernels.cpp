@@ -179,6 +179,6 @@ Handler handler(Opcode opcode, isa::Precision precision, std::uint32_t block_siz
 
 }  // namespace
 
-extern const Kernels kernels{LTC_NAME(LTC_ISA), native, &stop, &handler};
+extern const Kernels kernels{LTC_NAME(LTC_ISA), native, mixes_lanes<native>, &stop, &handler};
 
 }  // namespace ltc::LTC_ISA

@@ -73,21 +73,32 @@ struct MatmulStep {
     std::uint32_t x_low, x_span;
 };
 
-// Synapses packed by vectors of lanes, slot behind slot. A vector of the narrow form, for bf16 parameters, is three arrays
-// of words: source, mu and sigma, w and we, the first of two in the high half; of the wide form five: source, mu, sigma, w,
-// we. Every NaN is the one NaN. An absent lane has +0 for parameters and reads +0: it adds +0 to sums that are never -0.
-// Scratch holds a line of zeros and then the presynaptic values. In the narrow form these are bf16 halves, where that of
-// source i is i ^ 1, and a source word holds two indices: in the low half the one in scratch, in the high half, with the
-// top bit set, the one behind the zeros. In the wide form they are floats, and a source word is the index in scratch.
+// Synapses in one of two layouts; every NaN is the one NaN. Scratch holds a line of zeros, then the presynaptic values.
+//
+// Single, for the fp32 form and for parameters that are no bf16: slot behind slot, and in each by vectors of lanes five
+// arrays of words: source, mu, sigma, w, we. `rows` has the slots of each target row. An absent lane has +0 for parameters
+// and reads a zero: it adds +0. A source is its index in scratch.
+//
+// Paired: for each vector of lanes of each target row a word in `rows`, which holds the number of its pairs of slots and
+// two marks, and then the pairs: sources of both slots in the halves of a word, the first's in the high half; mu twice and
+// sigma twice, as floats; w and we of both slots in halves like the sources. Where all lanes have the same sources they stand
+// before the pairs, a word each and zeros up to a full line, and not in the pairs. An absent synapse has -0 for w, which no other
+// has. Kernels::mixes says where in the two vectors the lanes of mu, sigma and sources stand.
+//
+// A row that is not marked plain may take fused operations, and leave out the flushing of rule 11, as long as no value
+// reaches fused_potentials and no x lies below open_gate, unless its gate is 0 (below -87.25). For its weights and potentials
+// are 0 or within the limits below and |sigma| < 2^100: rule 11 says why that is enough.
 struct SynapseStep {
     Address num, den, v;
-    const std::uint32_t* slots;
-    const std::uint32_t* runs;  // by slot: slots up to the end of its target row
+    const std::uint32_t *words, *rows;
     std::uint32_t* scratch;
     std::uint32_t sources, targets, lanes;
-    bool narrow;
+    bool paired;
 };
 inline constexpr std::uint32_t scratch_zeros = 16;  // words
+inline constexpr std::uint32_t row_shares_sources = 1, row_is_plain = 2;
+constexpr std::uint32_t shared_words(std::uint32_t pairs) { return (2 * pairs + 15) / 16 * 16; }
+inline constexpr float fused_potentials = 0x1p126f, fused_weights = 0x1p-40f, open_gate = -40.0f;
 
 // `n` rows; the operands in the order of isa::Update, dst first, each with its step in floats.
 struct UpdateStep {
@@ -149,6 +160,7 @@ constexpr std::uint32_t row_vector(std::uint32_t native, std::uint32_t block_siz
 struct Kernels {
     const char* name;
     std::uint32_t lanes;  // of a native vector of floats
+    bool mixes;           // rounding two vectors of 16 lanes to the halves of one mixes the lanes of a pair of synapses
     Handler stop;         // ends a run
     // For an opcode, the precision of its result, and the block size; never null for an opcode that exists.
     Handler (*handler)(isa::Opcode opcode, isa::Precision precision, std::uint32_t block_size);

@@ -30,6 +30,7 @@ struct Vector {
     typedef std::uint64_t Pairs __attribute__((vector_size(4 * W)));
     typedef std::uint32_t Words __attribute__((vector_size(2 * W)));
     typedef std::uint16_t Halves __attribute__((vector_size(2 * W)));
+    typedef std::int16_t SignedHalves __attribute__((vector_size(2 * W)));
 };
 template <int W>
 using Floats = typename Vector<W>::type;
@@ -88,25 +89,20 @@ template <int W>
 constexpr std::uint32_t halves_in_registers = 0;
 #endif
 
-// The half that `source` indexes, in the high half of every lane; 0 where its top bit is not set.
+// The halves that those of `index` index, in registers that begin at `values`.
 template <class V, int registers>
-LTC_INLINE U<V> pick_halves([[maybe_unused]] const U<V> (&values)[registers + 1], U<V> source) {
-    static_assert(registers == 2 || registers == 4);
+LTC_INLINE U<V> pick_halves([[maybe_unused]] const U<V> (&values)[4], U<V> index) {
 #if defined(__AVX512BW__)
     if constexpr (sizeof(V) == 64) {
         const auto at = [&](int i) { return __builtin_bit_cast(__m512i, values[i]); };
-        const __m512i index = __builtin_bit_cast(__m512i, source);
-        const __mmask32 there = _mm512_movepi16_mask(index);
-        if constexpr (registers == 2) {
-            return __builtin_bit_cast(U<V>, _mm512_maskz_permutex2var_epi16(there, at(0), index, at(1)));
-        } else {
-            const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(64));
-            const __m512i low = _mm512_maskz_permutex2var_epi16(there, at(0), index, at(1));
-            return __builtin_bit_cast(U<V>, _mm512_mask_blend_epi16(upper & there, low, _mm512_permutex2var_epi16(at(2), index, at(3))));
-        }
+        const __m512i halves = __builtin_bit_cast(__m512i, index);
+        const __m512i low = _mm512_permutex2var_epi16(at(0), halves, at(1));
+        if constexpr (registers == 2) return __builtin_bit_cast(U<V>, low);
+        const __mmask32 upper = _mm512_test_epi16_mask(halves, _mm512_set1_epi16(64));
+        return __builtin_bit_cast(U<V>, _mm512_mask_blend_epi16(upper, low, _mm512_permutex2var_epi16(at(2), halves, at(3))));
     }
 #endif
-    return source;
+    return index;
 }
 
 // fl(w * x + a): equal to a product and a sum where the product is exact.
@@ -131,10 +127,26 @@ LTC_INLINE I<V> iota() {
 }
 
 // Whether a bit is set in any word.
-template <int W>
-LTC_INLINE bool any(typename Vector<W>::Words words) {
-    std::uint32_t set = 0;
-    for (int i = 0; i < W / 2; ++i) set |= words[i];
+template <class Words>
+LTC_INLINE bool any(Words words) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof words == 64) {
+        const __m512i set = __builtin_bit_cast(__m512i, words);
+        return _mm512_test_epi32_mask(set, set) != 0;
+    }
+#endif
+#if defined(__AVX2__)
+    if constexpr (sizeof words == 32) {
+        const __m256i set = __builtin_bit_cast(__m256i, words);
+        return _mm256_testz_si256(set, set) == 0;
+    }
+#endif
+    std::uint64_t set = 0;
+    for (std::size_t i = 0; i < sizeof words; i += 8) {
+        std::uint64_t part = 0;
+        __builtin_memcpy(&part, reinterpret_cast<const char*>(&words) + i, 8);
+        set |= part;
+    }
     return set != 0;
 }
 
@@ -173,6 +185,19 @@ template <class V>
 LTC_INLINE V round_architectural(V x) {
     return from_bits<V>(rounded_bits(x) & 0xFFFF0000u);
 }
+
+// Two vectors as bf16 halves of one, those of `a` in the lower half of the register: lane i of the result then holds lanes
+// 2i and 2i+1 of `a`, or of `b`, and second() and first() of it are vectors of mixed lanes. Subnormals become zeros.
+#if defined(__AVX512BF16__)
+template <int W>
+constexpr bool mixes_lanes = W == 16;
+[[gnu::always_inline]] inline U<Floats<16>> round_both(Floats<16> a, Floats<16> b) {
+    return __builtin_bit_cast(U<Floats<16>>, _mm512_cvtne2ps_pbh(__builtin_bit_cast(__m512, b), __builtin_bit_cast(__m512, a)));
+}
+#else
+template <int W>
+constexpr bool mixes_lanes = false;
+#endif
 
 // Consecutive values of the arena rounded to bf16, two in a word.
 template <int W>

@@ -99,7 +99,7 @@ LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) 
             }
         }
     }
-    return !wide && !any<W>(outside);
+    return !wide && !any(outside);
 }
 
 // A product's way to its row: the bias, or another row to the finished product; relu.

@@ -106,6 +106,7 @@ void synapse_sums(const float* v, const Synapses& s, bool fp32, float* num, floa
         if (fp32) synapse_fp32(source, s.mu[i], s.sigma[i], s.w[i], s.we[i], num[target], den[target]);
         else synapse_bf16(to_bf16(source), s.mu[i], s.sigma[i], s.w[i], s.we[i], num[target], den[target]);
     }
+    for (std::size_t target = 0; target < s.targets; ++target) num[target] += 0.0f, den[target] += 0.0f;
 }
 
 void ltc_update_each(const float* const (&c)[7], float* y, std::size_t n) noexcept {

@@ -53,55 +53,48 @@ Parameters::Parameters(const Program& program, bool bit_accurate, const Kernels&
     if (!bit_accurate && any && !program.has_shadow)
         throw Refusal(RefusalKind::program, "the program holds no fp32 originals, which plain fp32 needs",
                       "section SHAD", "save it with shadow=True, or use bit_accurate=True");
-    const auto all_bf16 = [](const std::vector<float>& values) {
-        return std::all_of(values.begin(), values.end(), [](float x) { return (bits(x) & 0xFFFFu) == 0; });
-    };
-    for (const Core& core : program.cores) {
-        const SlotStore& s = core.slots;
-        narrow_.push_back(bit_accurate && all_bf16(s.mu) && all_bf16(s.sigma) && all_bf16(s.w) && all_bf16(s.we));
-    }
-    find_packings(program);
+    find_packings(program, kernels.mixes);
     Pieces counted(nullptr);
     lay_out(counted, program);
     block_ = std::make_unique<Block>(counted.used() + Pieces::line);
     Pieces pieces(block_->data());
     lay_out(pieces, program);
-    for (std::uint32_t core = 0; core < program.cores.size(); ++core) {
-        std::copy(program.cores[core].slots.run.begin(), program.cores[core].slots.run.end(), runs_[core]);
-        pack_entries(program, core);
+    for (std::uint32_t core = 0; core < program.cores.size(); ++core) pack_entries(program, core);
+    for (auto& [packing, synapses] : synapses_) {
+        const PackedSynapses packed = std::exchange(synapses.packed, {});
+        std::copy(packed.words.begin(), packed.words.end(), synapses.words);
+        std::copy(packed.rows.begin(), packed.rows.end(), synapses.rows);
     }
-    for (const auto& [packing, packed] : slots_) pack_slots(program, std::get<0>(packing), packed);
     for (auto& [packing, packed] : weights_) pack_weights(program, packing, packed);
 }
 
-void Parameters::find_packings(const Program& program) {
+void Parameters::find_packings(const Program& program, bool mixes) {
     std::uint64_t words = 0, stored = 0;
-    for (const Core& core : program.cores) stored += core.weights.size() * sizeof(std::uint16_t);
+    for (const Core& core : program.cores) stored += core.weights.size() * sizeof(std::uint16_t) + core.slots.src.size() * 18;
     for (const Model& model : program.models)
         for (std::uint32_t n = model.code_begin; n < model.code_end; ++n) {
             const Instruction& i = program.code[n];
-            if (i.info().format == isa::Format::Matmul) {
-                if (!weights_.try_emplace(packing(i)).second) continue;
+            if (i.info().format == isa::Format::Matmul && weights_.try_emplace(packing(i)).second) {
                 order_.push_back(packing(i));
                 words += packed_words(packing(i));
-                if (words * sizeof(std::uint32_t) > 4 * stored + limits::spare)
-                    refuse_program("the weight blocks are read in too many shapes to hold them all", name_of(program, n));
-            } else if (i.opcode == Opcode::synapse) {
-                const bool narrow = std::get<1>(slot_packing(i));
-                slots_.try_emplace(slot_packing(i), Slots{nullptr, (narrow ? 3 : 5) * B_, narrow});
+            } else if (i.opcode == Opcode::synapse && !synapses_.contains(synapse_packing(i))) {
+                Synapses& synapses = synapses_[synapse_packing(i)];
+                synapses = pack_synapses(program, synapse_packing(i), mixes);
+                words += synapses.packed.words.size() + synapses.packed.rows.size();
             }
+            if (words * sizeof(std::uint32_t) > 4 * stored + limits::spare)
+                refuse_program("the weight blocks or synapse slots are read in too many shapes to hold them all", name_of(program, n));
         }
 }
 
 void Parameters::lay_out(Pieces& pieces, const Program& program) {
-    runs_.clear(), entries_.clear();
-    for (const Core& core : program.cores) {
-        runs_.push_back(pieces.take<std::uint32_t>(core.synapse_slots));
-        entries_.push_back(pieces.take<std::int32_t>(core.gather_entries * (2 + B_)));
-    }
+    entries_.clear();
+    for (const Core& core : program.cores) entries_.push_back(pieces.take<std::int32_t>(core.gather_entries * (2 + B_)));
     for (const Packing& packing : order_) weights_[packing].words = pieces.take<std::uint32_t>(packed_words(packing));
-    for (auto& [packing, packed] : slots_)
-        packed.words = pieces.take<std::uint32_t>(program.cores[std::get<0>(packing)].synapse_slots * packed.slot_words);
+    for (auto& [packing, synapses] : synapses_) {
+        synapses.rows = pieces.take<std::uint32_t>(synapses.packed.rows.size());
+        synapses.words = pieces.take<std::uint32_t>(synapses.packed.words.size());
+    }
 }
 
 // ---- weights ---------------------------------------------------------------------------------------------------------
@@ -159,38 +152,19 @@ void Parameters::pack_weights(const Program& program, const Packing& packing, We
 
 // ---- synapses and gather patterns ------------------------------------------------------------------------------------
 
-// Narrow where rule 11 is in bf16, all parameters are, and the presynaptic values have indices of 15 bits.
-Parameters::SlotPacking Parameters::slot_packing(const Instruction& i) const {
+Parameters::SynapsePacking Parameters::synapse_packing(const Instruction& i) {
     const auto op = i.as<isa::Synapse>();
-    const bool bf16 = static_cast<isa::Precision>(op.precision) == isa::Precision::bf16;
-    return {i.core, bf16 && op.v_rows * B_ < 0x7000 && narrow_[i.core]};
+    return {i.core, op.slots, op.targets, static_cast<isa::Precision>(op.precision) == isa::Precision::bf16};
 }
 
-void Parameters::pack_slots(const Program& program, std::uint32_t core, const Slots& packed) const {
-    const bool narrow = packed.narrow;
-    std::uint32_t* out = packed.words;
+Parameters::Synapses Parameters::pack_synapses(const Program& program, const SynapsePacking& packing, bool mixes) const {
+    const auto [core, first, targets, bf16] = packing;
     const Core& stores = program.cores[core];
-    const SlotStore& s = stores.slots;
-    const auto word = [](float x) { return x == x ? bits(x) : nan_bits; };
-    for (std::size_t slot = 0; slot < stores.synapse_slots; ++slot) {
-        const float* p[] = {&s.mu[slot * B_], &s.sigma[slot * B_], &s.w[slot * B_], &s.we[slot * B_]};
-        if (!bit_accurate_)
-            for (std::size_t n = 0; n < 4; ++n) p[n] = &stores.shadow_slots[(slot * 4 + n) * B_];
-        for (std::size_t l = 0; l < B_; ++l) {
-            std::uint32_t* to = out + l / W_ * W_ * (narrow ? 3 : 5) + l % W_;
-            const std::uint32_t src = s.src[slot * B_ + l];
-            const bool there = src != isa::absent;
-            if (narrow) {
-                to[0] = there ? ((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0;
-                to[W_] = there ? word(p[0][l]) | word(p[1][l]) >> 16 : 0;
-                to[2 * W_] = there ? word(p[2][l]) | word(p[3][l]) >> 16 : 0;
-            } else {
-                to[0] = there ? src + scratch_zeros : 0;
-                for (std::size_t n = 0; n < 4; ++n) to[(n + 1) * W_] = there ? word(p[n][l]) : 0;
-            }
-        }
-        out += packed.slot_words;
-    }
+    const auto lanes = static_cast<std::uint32_t>(B_);
+    const SynapseRange range{first, targets};
+    if (bf16 && bit_accurate_ && have_bf16_parameters(stores.slots, lanes, range))
+        return {nullptr, nullptr, true, pack_paired(stores.slots, lanes, W_, range, mixes)};
+    return {nullptr, nullptr, false, pack_single(stores.slots, lanes, W_, range, bit_accurate_ ? nullptr : stores.shadow_slots.data())};
 }
 
 void Parameters::pack_entries(const Program& program, std::uint32_t core) const {

@@ -13,6 +13,7 @@
 
 #include "kernels.h"
 #include "program.h"
+#include "synapse_packing.h"
 
 namespace ltc {
 
@@ -72,10 +73,10 @@ public:
         std::uint32_t* words = nullptr;
         std::uint32_t x_low = 0, x_span = 0;  // see MatmulStep
     };
-    struct Slots {
-        std::uint32_t* words = nullptr;
-        std::size_t slot_words;
-        bool narrow;  // see SynapseStep
+    struct Synapses {  // see SynapseStep
+        std::uint32_t *words = nullptr, *rows = nullptr;
+        bool paired = false;
+        PackedSynapses packed;  // until the memory is there
     };
 
     // bit_accurate=false: weights and synapses are the fp32 originals; throws Refusal if the program holds none.
@@ -84,8 +85,7 @@ public:
     Parameters& operator=(const Parameters&) = delete;
 
     const Weights& weights(const Instruction& i) const { return weights_.at(packing(i)); }
-    const Slots& slots(const Instruction& i) const { return slots_.at(slot_packing(i)); }
-    const std::uint32_t* runs(std::uint32_t core) const { return runs_[core]; }
+    const Synapses& synapses(const Instruction& i) const { return synapses_.at(synapse_packing(i)); }
     const std::int32_t* entries(std::uint32_t core) const { return entries_[core]; }
     std::size_t bytes() const { return block_->bytes(); }
 
@@ -96,29 +96,27 @@ private:
         bool two_blocks;
         auto operator<=>(const Packing&) const = default;
     };
-    using SlotPacking = std::tuple<std::uint32_t, bool>;  // core, and whether the form is narrow
+    using SynapsePacking = std::tuple<std::uint32_t, std::uint32_t, std::uint32_t, bool>;  // core, first slot, targets, bf16
 
     static Packing packing(const Instruction& i);
-    SlotPacking slot_packing(const Instruction& i) const;
-    void find_packings(const Program& program);
+    static SynapsePacking synapse_packing(const Instruction& i);
+    void find_packings(const Program& program, bool mixes);
     void lay_out(Pieces& pieces, const Program& program);
     std::size_t packed_words(const Packing& packing) const;
     std::uint32_t lanes(const Packing& packing) const { return (packing.taps - 1) * tap_lanes(packing.k, B_) + packing.k; }
     float weight(const Program& program, const Packing& packing, std::size_t output, std::size_t input) const;
     void pack_weights(const Program& program, const Packing& packing, Weights& packed) const;
-    void pack_slots(const Program& program, std::uint32_t core, const Slots& packed) const;
+    Synapses pack_synapses(const Program& program, const SynapsePacking& packing, bool mixes) const;
     void pack_entries(const Program& program, std::uint32_t core) const;
 
     const bool bit_accurate_;
     const std::size_t B_, lanes_;
     const std::uint32_t W_;  // lanes of a vector of a row
     std::unique_ptr<Block> block_;
-    std::vector<bool> narrow_;            // by core: its synapses have bf16 parameters; as the next two
-    std::vector<std::uint32_t*> runs_;
-    std::vector<std::int32_t*> entries_;
+    std::vector<std::int32_t*> entries_;  // by core
     std::vector<Packing> order_;          // of weights_, as the code first reads them: memory is then read forwards
     std::map<Packing, Weights> weights_;
-    std::map<SlotPacking, Slots> slots_;
+    std::map<SynapsePacking, Synapses> synapses_;
 };
 
 }  // namespace ltc

@@ -13,7 +13,7 @@ from random_programs import op
 from test_core_runs import assert_bits, image, kernel_names, vm
 
 from ltc_compiler import numerics
-from ltc_compiler.bytecode import Port, Row, SlotArrays
+from ltc_compiler.bytecode import Image, Port, Row, SlotArrays
 
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 ABSENT = 0xFFFF
@@ -172,11 +172,27 @@ def synapse_sums(v: F32, slots: SlotArrays) -> tuple[F32, F32]:
             np.where(there, numerics.write_fp32(numerics.add(total, p)), total)
             for total, p in zip((num, den), products, strict=True)
         )
-    return num, den
+    return numerics.add(num, 0), numerics.add(den, 0)
+
+
+def synapse_program(slots: SlotArrays, sources: int) -> Image:
+    """The sums of one target row from presynaptic values that the host gives."""
+    width = slots.src.shape[1]
+    rows = sources // width
+    code = [
+        op("input", dst=Row(0), rows=rows, port=0),
+        op("synapse", num=Row(80), den=Row(81), v=Row(0), v_rows=rows, slots=0, targets=1, precision=1),
+        op("output", src=Row(80), rows=2, port=0),
+    ]
+    return image(code, [Port("v", (sources,))], [Port("y", (2, width))], width=width, rows=82, slots=slots)
+
+
+def last_of(depth: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return np.arange(depth) == depth - 1
 
 
 @every_set_of_kernels
-@pytest.mark.parametrize("width", [8, 16, 32])
+@pytest.mark.parametrize("width", [4, 8, 16, 32])
 @pytest.mark.parametrize("sources", [32, 64, 96, 128, 160])
 def test_synapses_read_every_source(
     sources: int, width: int, kernels: str, monkeypatch: pytest.MonkeyPatch
@@ -189,18 +205,71 @@ def test_synapses_read_every_source(
     src[rng.random(shape) < 0.3] = ABSENT
     src.ravel()[:2] = 0, sources - 1
     mu, sigma, w, we = (numerics.to_bf16(rng.standard_normal(shape).astype(np.float32)) for _ in range(4))
-    last = np.zeros(24, np.bool_)
-    last[-1] = True
-    slots = SlotArrays(src, mu, sigma, w, we, last)
-    rows = sources // width
-    code = [
-        op("input", dst=Row(0), rows=rows, port=0),
-        op("synapse", num=Row(40), den=Row(41), v=Row(0), v_rows=rows, slots=0, targets=1, precision=1),
-        op("output", src=Row(40), rows=2, port=0),
-    ]
-    program = image(code, [Port("v", (sources,))], [Port("y", (2, width))], width=width, slots=slots)
+    slots = SlotArrays(src, mu, sigma, w, we, last_of(24))
     v = rng.standard_normal(sources).astype(np.float32)
-    machine = vm(program)
+    machine = vm(synapse_program(slots, sources))
     for special in (0.0, np.inf, np.nan):
         v[0] = special
         assert_bits(machine.run(0, [v])[0], np.stack(synapse_sums(v, slots)))
+
+
+@every_set_of_kernels
+@pytest.mark.parametrize("missing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("depth", [1, 2, 3, 7, 8, 13])
+def test_synapses_of_lanes_that_share_their_sources(
+    depth: int, missing: float, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every lane has the same sources or lacks a few, in their order. NaN and infinity where nobody looks."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rng = np.random.default_rng(depth)
+    width, sources = 32, 64
+    chosen = np.sort(rng.permutation(np.arange(2, sources))[:depth]).astype(np.uint16)
+    src = np.full((depth, width), ABSENT, np.uint16)
+    for lane in range(width):
+        here = chosen[rng.random(depth) >= missing]
+        src[: len(here), lane] = here
+    mu, sigma, w, we = (numerics.to_bf16(rng.standard_normal(src.shape).astype(np.float32)) for _ in range(4))
+    w[0, :4], we[0, 2:6] = -0.0, -0.0
+    slots = SlotArrays(src, mu, sigma, w, we, last_of(depth))
+    machine = vm(synapse_program(slots, sources))
+    v = rng.standard_normal(sources).astype(np.float32)
+    for special in (0.0, np.nan):
+        v[:2], v[chosen[0]] = (np.inf, np.nan), special
+        assert_bits(machine.run(0, [v])[0], np.stack(synapse_sums(v, slots)))
+
+
+@every_set_of_kernels
+@pytest.mark.parametrize("width", [8, 16])
+@pytest.mark.parametrize("case", ["gates", "closed", "weights", "potentials", "slopes"])
+def test_synapses_at_the_edge_of_exactness(
+    case: str, width: int, kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gates, weights, potentials and slopes at random about the limits of fused operations, each alone past its own."""
+    monkeypatch.setenv("LTC_SIMD", kernels)
+    rng = np.random.default_rng(5)
+    shape, sources = (12, width), 32
+    src = np.sort(rng.integers(0, sources, shape), axis=0).astype(np.uint16)
+    mu, sigma = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    w, we = (magnitudes(rng, shape, -40, -37) for _ in range(2))
+    v = -rng.choice([38.5, 39.75, 40.0], sources)
+    if case == "gates":
+        v = -rng.choice([40.0, 40.25, 50.0, 59.0, 60.0, 61.5, 86.0, 87.0, 87.5], sources)
+        w[::3] = we[::3] = 2.0**-30
+    elif case == "closed":
+        v = -rng.choice([-200.0, 38.5, 40.0, 87.5, 88.0, 88.5, 200.0, 1e20], sources)
+    elif case == "weights":
+        w, we = (magnitudes(rng, shape, -126, -60) for _ in range(2))
+        w[::3] = magnitudes(rng, (4, width), 125, 127)
+    elif case == "potentials":
+        v = magnitudes(rng, (sources,), 125, 127)
+        sigma = magnitudes(rng, shape, -127, -120)
+        mu = magnitudes(rng, shape, 125, 127)
+    else:
+        v, mu = magnitudes(rng, (sources,), -126, -124), magnitudes(rng, shape, -126, -124)
+        sigma = magnitudes(rng, shape, 98, 127)
+    mu, sigma, w, we = (numerics.to_bf16(a) for a in (mu, sigma, w, we))
+    slots = SlotArrays(src, mu, sigma, w, we, last_of(12))
+    assert_bits(
+        vm(synapse_program(slots, sources)).run(0, [v.astype(np.float32)])[0],
+        np.stack(synapse_sums(v.astype(np.float32), slots)),
+    )

@@ -122,6 +122,8 @@ def test_every_operation_is_an_architectural_write(fp32: bool, monkeypatch: pyte
         [off, off, off, (tiny, 2.0**127, 1.0, -1.0)],
         # a gate that is shut: sigmoid(-87) = 1.4e-38 is a number, half of it is none
         [(87.0, 1, 1.0, -0.5), off, off, off],
+        # a sum that falls to -2^-127, on a target with fewer synapses than its neighbours: +0
+        [(0, 1, 1.0, -3 * tiny), (0, 1, 1.0, 2 * tiny), off, off],
     ]
     columns = np.array(targets).transpose(2, 1, 0)
     g = written_sums(columns, v := np.array([0, 0, 0, 1.5 * tiny], np.float32))
@@ -131,6 +133,7 @@ def test_every_operation_is_an_architectural_write(fp32: bool, monkeypatch: pyte
     np.testing.assert_array_equal(num[:3], np.array([0, -tiny, -0.5], np.float32))
     np.testing.assert_array_equal(den[:3], np.array([0, tiny, 0.5], np.float32))
     assert num[3] == 0 < den[3] < 2 * tiny
+    assert num.view(np.uint32)[4] == 0
 
 
 @pytest.mark.parametrize("fp32", [False, True])

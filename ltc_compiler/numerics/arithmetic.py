@@ -155,7 +155,7 @@ def synapse(
         s = ACTIVATIONS_FP32["sigmoid"](write_fp32(x)) if fp32 else activation_bf16("sigmoid", x)
         num = np.where(exists[slot], write_fp32(num + write_fp32(s * we[slot])), num)
         den = np.where(exists[slot], write_fp32(den + write_fp32(s * w[slot])), den)
-    return num, den
+    return num + np.float32(0), den + np.float32(0)
 
 
 def ltc_update(

@@ -168,8 +168,8 @@ def _synapse(step: Step) -> None:
             den = np.where(there, write(numerics.add(den, write(numerics.mul(s, w)))), den)
             last = bool(slots.last[index])
             index += 1
-        step.write(step.address("num") + target, num)
-        step.write(step.address("den") + target, den)
+        step.write(step.address("num") + target, numerics.add(num, 0))
+        step.write(step.address("den") + target, numerics.add(den, 0))
 
 
 def _ltc_update(step: Step) -> None:

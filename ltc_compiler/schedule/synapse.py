@@ -86,24 +86,24 @@ def _without_the_unit(
         _emit(low, "move", source, [v], (1, v_rows), bf16=True)
     ends = np.flatnonzero(slots[3])
     depths = np.diff(ends, prepend=-1)
-    row = 0
+    row, zero = 0, low.constant(np.zeros((1, 1)), core).ref
     for depth, group in groupby(depths.tolist()):
         rows = len(list(group))
         first = int(ends[row] - depth + 1)
         at = (
             first + np.arange(rows) * depth + np.arange(depth)[:, None]
         )  # (depth, rows): slot k of every target row
-        sums = _accumulate(low, core, source, at, slots, fp32)
+        sums = _accumulate(low, source, at, slots, fp32, zero)
         for i, to in enumerate((num, den)):
-            _emit(low, "move", to.at(row), [(sums.at(i), 0, 2)], (1, rows))
+            _emit(low, "add", to.at(row), [(sums.at(i), 0, 2), (zero, 0, 0)], (1, rows))
         row += rows
 
 
-def _accumulate(low: Lowering, core: int, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool) -> Ref:
+def _accumulate(low: Lowering, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool, begin: Ref) -> Ref:
     """The sums of target rows of one depth, numerator and denominator in turn, from slots at[k] of each row."""
     depth, rows = at.shape
+    core = begin.buffer.core
     sums = _rows(low, core, 2 * rows)
-    begin = low.constant(np.zeros((1, 1)), core).ref
     step = max(1, CHUNK // rows)
     for first in range(0, depth, step):
         chunk = at[first : first + step]

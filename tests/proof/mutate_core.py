@@ -118,13 +118,34 @@ FAULTS = (
         (Edit("sim_core/sequences.h", "0x1.62dfbcp-1f", "0x1.62dfc8p-1f"),),
     ),
     Fault(
-        "synapse: absent lanes read a source",
+        "synapse: absent ones count where their source is no number",
         ("tests/test_core_units.py", "-k", "synapses"),
         (
             Edit(
-                "sim_core/packing.cpp",
-                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0",
-                "((src ^ 1) << 16 | sign_bit) + (src ^ 1) + 2 * scratch_zeros : 0x80010021u",
+                "sim_core/synapse_packing.cpp",
+                "to[4 * W + l] |= second != 0 ? sign_bit >> 16 : sign_bit;",
+                "",
+            ),
+        ),
+    ),
+    Fault(
+        "synapse: fused operations beside gates that are shut",
+        ("tests/test_core_units.py", "-k", "synapses"),
+        (Edit("sim_core/kernels.h", "open_gate = -40.0f", "open_gate = -80.0f"),),
+    ),
+    Fault(
+        "synapse: fused operations on weights of any size",
+        ("tests/test_core_units.py", "-k", "synapses"),
+        (Edit("sim_core/kernels.h", "fused_weights = 0x1p-40f", "fused_weights = 0x1p-126f"),),
+    ),
+    Fault(
+        "synapse: fused operations on slopes of any size",
+        ("tests/test_core_units.py", "-k", "synapses"),
+        (
+            Edit(
+                "sim_core/synapse_packing.cpp",
+                "between(sigma, 0x1p-126f, 0x1p100f)",
+                "between(sigma, 0x1p-126f, 0x1p127f)",
             ),
         ),
     ),
