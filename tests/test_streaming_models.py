@@ -43,6 +43,19 @@ def over_features(x: Tensor) -> Tensor:
     return y
 
 
+class Frames(nn.Module):
+    """Every step a picture: a convolution over the merged axes, and an LSTM over what it makes of the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame, self.lstm = nn.Conv2d(1, 3, 2), nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.frame(x.view(B * T, 1, 2, D // 2))).flatten(1)
+        y, _ = self.lstm(y.view(B, T, -1))
+        return y
+
+
 # row of the rules -> (model, latency): x is (B, T, D), streamed along time; modules take it with channels first
 WORKS: dict[str, tuple[Any, int]] = {
     "pointwise": (lambda x: torch.tanh(x) * 2 + x.exp(), 0),
@@ -84,6 +97,32 @@ WORKS: dict[str, tuple[Any, int]] = {
     ),
     "attention written out": (
         lambda x: F.softmax((x @ x.mT / 2 - 0.3 * DISTANCE).masked_fill(BAND == 0, -1e9), -1) @ x,
+        0,
+    ),
+    "attention by einsum": (
+        lambda x: torch.einsum(
+            "bts,bsd->btd", (torch.einsum("btd,bsd->bts", x, x) / 2 - 1e9 * (BAND == 0)).softmax(-1), x
+        ),
+        0,
+    ),
+    "batch and time merged": (
+        lambda x: torch.tanh(F.layer_norm(F.linear(x.reshape(-1, D), V), (5,))).view(B, T, 5) + 1,
+        0,
+    ),
+    "time and batch merged, and merged once more": (
+        lambda x: (
+            F.softmax(F.linear(x.transpose(0, 1).flatten(0, 1), V)[:, 1:].reshape(T * B, 2, 2), -1)
+            .amax(2)
+            .reshape(T, B, 2)
+            .transpose(0, 1)
+        ),
+        0,
+    ),
+    "frames": (Frames(), 0),
+    "a merged sum of two": (
+        lambda x: (x.reshape(B * T, D) * x.flip(2).reshape(B * T, D) + x[..., :1].reshape(B * T, 1)).reshape(
+            B, T, D
+        ),
         0,
     ),
     "running maximum": (lambda x: torch.cummax(x, 1).values, 0),

@@ -13,6 +13,7 @@ from typing import Any
 from ltc_compiler.ir.graph import Value
 
 from .emit import Emitter
+from .linear import product
 from .registry import Refused, converts
 
 Operand = tuple[Value, str]
@@ -89,6 +90,7 @@ def _product(c: Emitter, one: Operand, two: Operand, needed: str) -> Operand:
     """The product of two operands, summed over what nothing else needs.
 
     No axes are merged but those that a constant matrix sums over, so that one that streams stays an axis of its own.
+    What is a product of matrices is made as one, so that attention is found in it (causal.py).
     """
     a, s = _sum_out(c, *one, two[1] + needed)
     b, t = _sum_out(c, *two, one[1] + needed)
@@ -99,6 +101,12 @@ def _product(c: Emitter, one: Operand, two: Operand, needed: str) -> Operand:
             return _linear(c, a, s, b, t, summed)
         if a.constant() is not None:
             return _linear(c, b, t, a, s, summed)
+    alone, other = [x for x in s if x not in t], [x for x in t if x not in s]
+    if len(summed) == len(alone) == len(other) == 1:
+        batch = [x for x in shared if x not in summed]
+        rows = c.permute(a, [s.index(x) for x in (*batch, *alone, *summed)])
+        columns = c.permute(b, [t.index(x) for x in (*batch, *summed, *other)])
+        return product(c, rows, columns), "".join([*batch, *alone, *other])
     names = [*(x for x in s if x not in summed), *(x for x in t if x not in s), *summed]
     y = c.add("mul", _aligned(c, a, s, names), _aligned(c, b, t, names))
     kept = names[: len(names) - len(summed)]
