@@ -41,13 +41,22 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
-proof: $(READY)
-	$(BIN)/python -m pytest -q tests/proof
+# The quick ones first. Each is a target of its own; `make -k proof` goes on behind one that fails.
+PROOFS := proof-tables proof-walk-through proof-replay proof-models proof-faults proof-exhaustive
+.PHONY: $(PROOFS)
+proof: $(PROOFS)
+proof-tables: $(READY)
 	$(BIN)/python tests/proof/generate_tables.py --check
-	$(BIN)/python tests/proof/exhaustive.py
-	$(BIN)/python tests/proof/replay.py
-	$(BIN)/python tests/proof/mutate_core.py
+proof-walk-through: $(READY)
 	$(BIN)/python tests/proof/walk_through.py
+proof-replay: $(READY)
+	$(BIN)/python tests/proof/replay.py
+proof-models: $(READY)
+	$(BIN)/python -m pytest -q tests/proof
+proof-faults: $(READY)
+	$(BIN)/python tests/proof/mutate_core.py
+proof-exhaustive: $(READY)
+	$(BIN)/python tests/proof/exhaustive.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

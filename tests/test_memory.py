@@ -41,7 +41,7 @@ def test_resident_size(tmp_path: Path) -> None:
     traced, _ = ltc_torch.fx.prepare_shape(model, torch.zeros(1, 1024))
     path = tmp_path / "large.ltcp"
     ltc_torch.fx.nnir.to_nnir(traced).to_program(Config.v80_c6b32()).save(path)
-    size, spare = path.stat().st_size, 16 << 20
+    size, spare = path.stat().st_size, 4 << 20  # measured: 40 kB; the weights once more would be 12 MiB
     assert size > 30 << 20
     here = Path(__file__).parent
     environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parent}"}
@@ -51,5 +51,6 @@ def test_resident_size(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     weights = 6 * 1024 * 1024 * 2  # bf16
     assert weights <= found["packed"] <= 1.1 * weights + (4 << 20)
-    assert found["both"] < 1.5 * size + spare
-    assert found["vm"] < 1.2 * weights + spare  # the VM keeps nothing of the program
+    assert found["both"] < 1.5 * size + (16 << 20)
+    assert found["both"] < size + found["packed"] + spare
+    assert found["vm"] < found["packed"] + spare  # the VM keeps nothing of the program

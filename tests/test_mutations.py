@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from proof.core_faults import FAULTS, Fault, edited
 from random_programs import DRAWN, draw
 from test_differential import compare
 
@@ -309,6 +310,17 @@ def test_a_fault_in_the_compiler_is_noticed(name: str, monkeypatch: Patch) -> No
     programs_keep_the_meaning()
     COMPILER[name](monkeypatch)
     assert noticed(programs_keep_the_meaning)
+
+
+# --- the C++ half: tests/proof/mutate_core.py plants these, a build each ----------------------------------------
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_text_of_a_fault_in_the_core_is_there(fault: Fault) -> None:
+    root = Path(__file__).parents[1]
+    texts = edited(fault.edits, root)
+    assert all(text != (root / file).read_text(encoding="utf-8") for file, text in texts.items())
+    assert (root / fault.tests[0]).exists()
 
 
 # --- the instruction table: what has no meaning does not import -------------------------------------------------

@@ -4,8 +4,8 @@
     python tests/proof/mutate_core.py rounding bias  those whose names contain one of the words
 
 The copy is built in build/mutants with the compiler flags of a release; LTC_CORE puts it in place of the installed core
-(tests/conftest.py). The copy without a fault must pass all the files first. Faults in the Python half are planted by
-tests/test_mutations.py.
+(tests/conftest.py). The copy without a fault must pass all the files first. A test that fails, crashes or never ends
+has noticed the fault. The faults stand in core_faults.toml; tests/test_mutations.py plants those in the Python half.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+
+from core_faults import FAULTS, Edit, edited
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / "build" / "mutants" / "source"
@@ -32,6 +34,7 @@ NEEDED = (
     "ltc_compiler/activation_tables.bin",
 )
 BIN = Path(sys.executable).parent
+PATIENCE = 1200  # seconds for a build or a test; the slowest take a minute
 ENVIRONMENT = os.environ | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     "LTC_CORE": str(BUILD / "_core.abi3.so"),
@@ -39,201 +42,6 @@ ENVIRONMENT = os.environ | {
         ROOT / "build" / "editable"
     ),  # the working tree's own core is not needed here
 }
-
-
-class Edit(NamedTuple):
-    """`old` stands once in the file and becomes `new`."""
-
-    file: str
-    old: str
-    new: str
-
-
-class Fault(NamedTuple):
-    name: str
-    tests: tuple[str, ...]  # arguments of pytest
-    edits: tuple[Edit, ...]
-
-
-FAULTS = (
-    Fault(
-        "rounding: ties go away from zero",
-        ("tests/test_numerics.py",),
-        (
-            Edit(
-                "sim_core/numerics.h",
-                "(u + 0x7FFFu + ((u >> 16) & 1u)) & 0xFFFF0000u",
-                "(u + 0x8000u) & 0xFFFF0000u",
-            ),
-        ),
-    ),
-    Fault(
-        "flush: subnormal results are stored",
-        ("tests/test_numerics.py",),
-        (Edit("sim_core/numerics.h", "magnitude < smallest_normal ? u & sign_bit : u", "u"),),
-    ),
-    Fault(
-        "relu: the other zero",
-        ("tests/test_numerics.py",),
-        (Edit("sim_core/numerics.h", "maximum(x, splat<F>(0.0f))", "maximum(splat<F>(0.0f), x)"),),
-    ),
-    Fault(
-        "summation: the adder tree adds halves, not neighbours",
-        ("tests/test_core_runs.py", "-k", "sums_in_order"),
-        (
-            Edit(
-                "sim_core/lanes.h",
-                "((a[0] + a[1]) + (a[2] + a[3])) + ((a[4] + a[5]) + (a[6] + a[7]))",
-                "((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))",
-            ),
-        ),
-    ),
-    Fault(
-        "summation: odd terms before even ones",
-        ("tests/test_differential.py", "-k", "test_every_instruction and matmul"),
-        (
-            Edit(
-                "sim_core/lanes.h", "a = a + first<V>(w) * first<V>(x)", "a = a + second<V>(w) * second<V>(x)"
-            ),
-            Edit(
-                "sim_core/lanes.h",
-                "return a + second<V>(w) * second<V>(x)",
-                "return a + first<V>(w) * first<V>(x)",
-            ),
-        ),
-    ),
-    Fault(
-        "summation: fused products one exponent too far down",
-        ("tests/test_core_units.py", "-k", "exactness"),
-        (Edit("sim_core/packing.cpp", "-112 - exponent(least)", "-113 - exponent(least)"),),
-    ),
-    Fault(
-        "summation: fused products one exponent too far up",
-        ("tests/test_core_units.py", "-k", "exactness"),
-        (Edit("sim_core/packing.cpp", "126 - exponent(largest)", "127 - exponent(largest)"),),
-    ),
-    Fault(
-        "sigmoid: a coefficient off by one in the last place",
-        ("tests/test_core_units.py", "-k", "table"),
-        (Edit("sim_core/sequences.h", "0x1.62dfbcp-1f", "0x1.62dfc8p-1f"),),
-    ),
-    Fault(
-        "synapse: absent ones count where their source is no number",
-        ("tests/test_core_units.py", "-k", "synapses"),
-        (
-            Edit(
-                "sim_core/synapse_packing.cpp",
-                "to[4 * W + l] |= second != 0 ? sign_bit >> 16 : sign_bit;",
-                "",
-            ),
-        ),
-    ),
-    Fault(
-        "synapse: fused operations beside gates that are shut",
-        ("tests/test_core_units.py", "-k", "synapses"),
-        (Edit("sim_core/kernels.h", "open_gate = -40.0f", "open_gate = -80.0f"),),
-    ),
-    Fault(
-        "synapse: fused operations on weights of any size",
-        ("tests/test_core_units.py", "-k", "synapses"),
-        (Edit("sim_core/kernels.h", "fused_weights = 0x1p-40f", "fused_weights = 0x1p-126f"),),
-    ),
-    Fault(
-        "synapse: fused operations on slopes of any size",
-        ("tests/test_core_units.py", "-k", "synapses"),
-        (
-            Edit(
-                "sim_core/synapse_packing.cpp",
-                "between(sigma, 0x1p-126f, 0x1p100f)",
-                "between(sigma, 0x1p-126f, 0x1p127f)",
-            ),
-        ),
-    ),
-    Fault(
-        "bias: in an accumulator from the start",
-        ("tests/test_core_runs.py", "-k", "sums_in_order"),
-        (
-            Edit(
-                "sim_core/matmul.h",
-                "V a[N][pass] = {};",
-                "V a[N][pass] = {};\n"
-                "        for (std::size_t i = 0; first + begin == 0 && i < N; ++i) a[i][0] = bias;",
-            ),
-            Edit(
-                "sim_core/matmul.h",
-                "    std::uint32_t pairs;\n\n",
-                "    std::uint32_t pairs;\n    V bias{};\n\n",
-            ),
-            Edit(
-                "sim_core/matmul.h",
-                "const auto sums = group.sum();",
-                "group.bias = load<Floats<W>>(bias + o);\n        const auto sums = group.sum();",
-            ),
-            Edit("sim_core/matmul.h", "sums.of[i] + load<Floats<W>>(bias + o)", "sums.of[i]"),
-        ),
-    ),
-    Fault(
-        "gather: neighbouring lanes exchanged",
-        ("tests/test_program.py", "-k", "test_file and gather"),
-        (Edit("sim_core/packing.cpp", "lane != isa::absent ? lane :", "lane != isa::absent ? lane ^ 1 :"),),
-    ),
-    Fault(
-        "latency: an accumulator is free after one addition, not two",
-        ("tests/test_timing.py",),
-        (
-            Edit(
-                "sim_core/timing.cpp",
-                "2ull * machine_.latency(isa::Latency::accumulate)",
-                "1ull * machine_.latency(isa::Latency::accumulate)",
-            ),
-        ),
-    ),
-    Fault(
-        "latency: every activation takes the time of a table look-up",
-        ("tests/test_timing_walks.py",),
-        (Edit("sim_core/timing.cpp", "info.unit == isa::Unit::activation && fp32", "false && fp32"),),
-    ),
-    Fault(
-        "guard: the settings of the process stay",
-        ("tests/test_numerics_environment.py",),
-        (Edit("sim_core/numerics.h", "saved_(read()) { write(plain); }", "saved_(read()) {}"),),
-    ),
-    Fault(
-        "guard: the settings of the process are lost",
-        ("tests/test_numerics_environment.py",),
-        (Edit("sim_core/numerics.h", "~FlushGuard() { write(saved_); }", "~FlushGuard() {}"),),
-    ),
-    Fault(
-        "guard: a sequence of steps runs without it",
-        ("tests/test_numerics_environment.py",),
-        (
-            Edit(
-                "sim_core/vm.cpp",
-                "const FlushGuard guard;\n    for (std::size_t t = 0;",
-                "for (std::size_t t = 0;",
-            ),
-        ),
-    ),
-    Fault(
-        "self-test: what differs is let pass",
-        ("tests/test_self_test.py",),
-        (Edit("sim_core/self_test.cpp", "proof.found != proof.expected) differing", "false) differing"),),
-    ),
-    Fault(
-        "self-test: tanh of a build differs in the last place",
-        ("tests/test_self_test.py",),
-        (
-            Edit(
-                "sim_core/activations.h", "tanh_terms[] = {-0x1.6e0f08p-8f", "tanh_terms[] = {-0x1.6e0f0ap-8f"
-            ),
-        ),
-    ),
-    Fault(
-        "host: NaN passes for an elapsed time",
-        ("tests/test_core_runs.py", "-k", "elapsed"),
-        (Edit("sim_core/vm.cpp", "u > infinity_bits && u != sign_bit", "u > sign_bit"),),
-    ),
-)
 
 
 def copy_core() -> None:
@@ -249,44 +57,42 @@ def copy_core() -> None:
 
 
 def plant(edits: tuple[Edit, ...]) -> None:
-    """Write the edits into the copy; SystemExit if a text is not there any more, or twice."""
-    for edit in edits:
-        path = COPY / edit.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(edit.old) != 1:
-            sys.exit(
-                f"{edit.file} has {edit.old!r} {text.count(edit.old)} times, expected once: mend {__file__}"
-            )
-        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+    """Write the edits into the copy."""
+    for file, text in edited(edits, COPY).items():
+        (COPY / file).write_text(text, encoding="utf-8")
 
 
 def restore(edits: tuple[Edit, ...]) -> None:
-    for file in {edit.file for edit in edits}:
+    for file, _, _ in edits:
         shutil.copy(ROOT / file, COPY / file)  # not copy2: the time must be new, or nothing is built
 
 
-def build() -> float:
-    """Build the copy; the seconds that it took. SystemExit with the compiler's words if it does not build."""
-    begin = time.monotonic()
+def build() -> str:
+    """Build the copy; the compiler's words if it does not build."""
     nanobind = run([sys.executable, "-m", "nanobind", "--cmake_dir"]).stdout.strip()
     configure = ["cmake", "-S", str(COPY), "-B", str(BUILD), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
                  f"-DPython_EXECUTABLE={sys.executable}", f"-Dnanobind_DIR={nanobind}"]  # fmt: skip
     for command in (configure, ["cmake", "--build", str(BUILD), "--target", "_core"]):
         done = run(command)
         if done.returncode:
-            sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-    return time.monotonic() - begin
+            return f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    return ""
 
 
 def test(arguments: tuple[str, ...]) -> tuple[int, str]:
-    """pytest's exit status on the copy, and its last line."""
-    done = run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments])
+    """pytest's exit status on the copy, below 0 if it crashed or did not end, and its last line."""
+    try:
+        done = run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments])
+    except subprocess.TimeoutExpired:
+        return -1, f"no end after {PATIENCE} s"
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
     return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", lines[-1])
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
 
 
 def main() -> None:
@@ -297,31 +103,34 @@ def main() -> None:
     faults = [f for f in FAULTS if not words or any(word in f.name for word in words)]
     copy_core()
     for fault in faults:  # all of them before the first minute is spent
-        plant(fault.edits)
-        restore(fault.edits)
+        edited(fault.edits, ROOT)
 
-    print(f"no fault: built in {build():.0f} s", flush=True)
-    for tests in dict.fromkeys(f.tests for f in faults):
+    if complaint := build():
+        sys.exit(complaint)
+    for tests in tqdm(list(dict.fromkeys(f.tests for f in faults)), desc="without a fault", unit="test"):
         status, summary = test(tests)
-        print(f"  {' '.join(tests)}: {summary}", flush=True)
         if status:
-            sys.exit("the core fails its tests without a fault")
-    unnoticed = []
-    for n, fault in enumerate(faults, start=1):
-        print(f"[{n}/{len(faults)}] {fault.name}", flush=True)
+            sys.exit(f"without a fault, {' '.join(tests)}: {summary}")
+    missed = []
+    for fault in tqdm(faults, desc="with one", unit="fault"):
+        begin = time.monotonic()
         plant(fault.edits)
-        seconds = build()
-        status, summary = test(fault.tests)
+        if complaint := build():
+            found = f"DOES NOT BUILD\n{complaint}"
+        else:
+            status, summary = test(fault.tests)
+            seen = (
+                status == 1 or status < 0
+            )  # 1: tests ran, and some failed; 2 and more: pytest did not run them
+            found = f"{'noticed' if seen else 'UNNOTICED'} by {' '.join(fault.tests)}: {summary}"
         restore(fault.edits)
-        noticed = status == 1  # 1: tests ran, and some failed
-        print(
-            f"  built in {seconds:.0f} s; {' '.join(fault.tests)}: {summary}: {'noticed' if noticed else 'UNNOTICED'}",
-            flush=True,
+        tqdm.write(f"{fault.name} ({time.monotonic() - begin:.0f} s): {found}", file=sys.stdout)
+        if not found.startswith("noticed"):
+            missed.append(fault.name)
+    if missed:
+        sys.exit(
+            f"{len(missed)} of {len(faults)} faults went unnoticed or did not build: {'; '.join(missed)}"
         )
-        if not noticed:
-            unnoticed.append(fault.name)
-    if unnoticed:
-        sys.exit(f"{len(unnoticed)} of {len(faults)} faults went unnoticed: {'; '.join(unnoticed)}")
     print(f"all {len(faults)} faults were noticed")
 
 

@@ -1,12 +1,14 @@
-"""Replays recorded programs on other builds of the core: every set of kernels, other compilers, an emulated aarch64.
+"""Replays recorded programs on other builds of the core: every set of kernels, other compilers, an emulated aarch64,
+and under ThreadSanitizer.
 
     python tests/proof/replay.py             all builds that this machine can make: about ten minutes on two cores
     python tests/proof/replay.py aarch64     those whose names contain one of the words
 
-The recording holds random programs over the whole instruction table and models of the zoo, with inputs and with the
-results and states that the reference machine (NumPy) gave. replay.cpp runs it, without Python, under plain settings of
-the floating-point unit and under flushing ones. A build whose compiler or emulator is not installed is skipped and
-named: Debian has them as g++-aarch64-linux-gnu, qemu-user and clang.
+The recording holds random programs over the whole instruction table, compiled random graphs (whole, or one step with
+its states) and models of the zoo, with inputs and with the results and states that the reference machine (NumPy) gave.
+replay.cpp runs it, without Python, under plain settings of the floating-point unit and under flushing ones, and as a
+batch of streams on two threads. A build whose compiler or emulator is not installed is skipped and named: Debian has
+them as g++-aarch64-linux-gnu, qemu-user and clang.
 """
 
 from __future__ import annotations
@@ -18,19 +20,22 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from generators import random_graph  # noqa: E402
 from models.machine import record  # noqa: E402
 from models.zoo import ZOO  # noqa: E402
-from random_programs import draw, values  # noqa: E402
+from random_programs import draw, inputs_of  # noqa: E402
 
-from ltc_compiler import Config, Program  # noqa: E402
+from ltc_compiler import NNIR, Config, Program  # noqa: E402
 
 FOLDER = ROOT / "build" / "replay"
 RECORDING = FOLDER / "recording"
@@ -43,7 +48,7 @@ FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
 )
-RANDOM, CALLS = 300, 3
+RANDOM, GRAPHS, CALLS = 300, 60, 3
 MODELS = ("ltc", "cfc_wired", "lstm_two_layers", "gated_ltc_rk4", "causal_attention", "tcn")
 MACHINES = (Config.tiny_c1b8(), Config.v80_c6b32())
 X86_KERNELS = {
@@ -55,13 +60,17 @@ X86_KERNELS = {
 
 
 class Build(NamedTuple):
-    """A compiler, its options, the kernels that it can build, and what runs the program."""
+    """A compiler, its options, the kernels that it can build, what runs the program, and how often at once.
+
+    Where it runs more than once, what counts is what the threads share: one set of kernels will do.
+    """
 
     name: str
     compiler: str
     options: tuple[str, ...]
     kernels: dict[str, tuple[str, ...]]
     emulator: tuple[str, ...] = ()
+    threads: int = 1
 
 
 ARM = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
@@ -70,6 +79,13 @@ BUILDS = (
     Build("x86-64, g++ -O1", "g++", ("-O1",), X86_KERNELS),
     Build("x86-64, g++ -O3 -march=native", "g++", ("-O3", "-march=native"), X86_KERNELS),
     Build("x86-64, clang++ -O3", "clang++", ("-O3",), X86_KERNELS),
+    Build(
+        "x86-64, g++ -O1 -fsanitize=thread",
+        "g++",
+        ("-O1", "-g1", "-fsanitize=thread"),
+        X86_KERNELS,
+        threads=2,
+    ),
     Build("aarch64, g++ -O3", "aarch64-linux-gnu-g++", ("-O3",), {"generic": ()}, ARM),
     Build(
         "aarch64, g++ -O3 armv8.6-a",
@@ -97,20 +113,22 @@ def recording() -> bytes:
         for _ in range(CALLS):
             for index, model in enumerate(program.image.models):
                 number(index)
-                inputs = [values(rng, port.shape) for port in model.inputs]
-                for x, port in zip(inputs, model.inputs, strict=True):
-                    if port.role == "elapsed_time":
-                        x[...] = rng.uniform(0, 1, port.shape)
+                inputs = inputs_of(rng, model)
                 outputs = oracle.run(*inputs, model_index=index)
                 states = oracle.get_state(index).values()
                 for array in (*inputs, *(outputs if isinstance(outputs, tuple) else (outputs,)), *states):
                     parts.append(np.ascontiguousarray(array, np.float32).tobytes())
 
     programs = [(Program(draw(seed, 40)), seed % 4 != 0) for seed in range(RANDOM)]
+    for seed in range(GRAPHS):
+        graph = random_graph(np.random.default_rng(seed), streamable=seed % 2 == 0, wishes=True)
+        nnir = NNIR(graph).streaming_transform(0)[0] if seed % 2 == 0 else NNIR(graph)
+        programs.append((nnir.to_program(replace(MACHINES[seed % 2], tensor_rows=1 << 14)), seed % 3 != 0))
     for name in MODELS:
         programs += [(record(ZOO[name], "default").nnir.to_program(machine), True) for machine in MACHINES]
     number(len(programs))
-    for seed, (program, bit_accurate) in enumerate(programs):
+    work = tqdm(programs, desc="recording", unit="program", mininterval=1)
+    for seed, (program, bit_accurate) in enumerate(work):
         add(program, bit_accurate, np.random.default_rng(seed))
     return b"".join(parts)
 
@@ -120,6 +138,11 @@ def obstacle(build: Build) -> str:
     if not build.emulator and platform.machine() not in ("x86_64", "AMD64"):
         return f"this is {platform.machine()}"
     missing = [tool for tool in (build.compiler, *build.emulator[:1]) if shutil.which(tool) is None]
+    if "-fsanitize=thread" in build.options and not missing:
+        found = subprocess.run(
+            [build.compiler, "-print-file-name=libtsan.so"], capture_output=True, text=True, check=True
+        )
+        missing += [] if "/" in found.stdout else ["libtsan"]
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
@@ -152,7 +175,9 @@ def make(build: Build) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compiled, jobs))
     program = folder / "replay"
-    subprocess.run([build.compiler, *map(str, objects), "-o", str(program)], check=True)
+    subprocess.run(
+        [build.compiler, *build.options, "-pthread", *map(str, objects), "-o", str(program)], check=True
+    )
     return program
 
 
@@ -164,15 +189,21 @@ def main() -> None:
     builds = [b for b in BUILDS if not words or any(word in b.name for word in words)]
     FOLDER.mkdir(parents=True, exist_ok=True)
     RECORDING.write_bytes(recording())
-    print(f"recorded {RANDOM} random programs and {len(MODELS) * len(MACHINES)} of models", flush=True)
+    print(
+        f"recorded {RANDOM} random programs, {GRAPHS} of random graphs, {len(MODELS) * len(MACHINES)} of models",
+        flush=True,
+    )
     answers: dict[str, str] = {}
     for build in builds:
         if reason := obstacle(build):
             print(f"SKIPPED {build.name}: {reason}", flush=True)
             continue
         program = make(build)
-        for kernels in build.kernels:
-            done = subprocess.run([*build.emulator, program, RECORDING], env=os.environ | {"LTC_SIMD": kernels},
+        for kernels in (
+            build.kernels if build.threads == 1 else ("",)
+        ):  # "": those that the core itself chooses
+            command = [*build.emulator, program, RECORDING, str(build.threads)]
+            done = subprocess.run(command, env=os.environ | {"LTC_SIMD": kernels},
                                   capture_output=True, text=True, check=False)  # fmt: skip
             if "no kernels" in done.stdout:
                 print(f"SKIPPED {build.name}, {kernels}: not for this CPU", flush=True)
