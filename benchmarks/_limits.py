@@ -52,7 +52,7 @@ def kernels() -> ModuleType:
 
 
 def check(module: ModuleType, k: int = 200) -> None:
-    """The bare matrix product has the bits of the reference's rule 7."""
+    """The bare matrix product has the bits of the reference's rule 7, the bare units those of rules 2, 8 and 9."""
     from ltc_compiler import numerics
 
     random = np.random.default_rng(0)
@@ -68,6 +68,18 @@ def check(module: ModuleType, k: int = 200) -> None:
     expected = np.array([numerics.dot(row, x) for row in w], np.float32)
     if y.tobytes() != expected.tobytes():
         raise AssertionError("the bare matrix product differs from rule 7")
+    x = numerics.to_bf16(random.standard_normal(1024).astype(np.float32) * 4)
+    units = {
+        SIGMOID: numerics.activation_bf16("sigmoid", x),
+        TANH: numerics.activation_bf16("tanh", x),
+        DIVIDE: numerics.write_fp32(numerics.div(np.float32(1), numerics.add(x, np.float32(1)))),
+        POINTWISE: numerics.write_fp32(numerics.mul(x, x)),
+    }
+    for kind, expected in units.items():
+        y = np.concatenate([x, np.zeros_like(x)])
+        module.vectors(kind, y)
+        if y[1024:].tobytes() != expected.tobytes():
+            raise AssertionError(f"the bare unit {kind} differs from the reference machine")
 
 
 def work(program: Program) -> list[Work]:

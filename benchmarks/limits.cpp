@@ -152,6 +152,16 @@ PyObject* product(PyObject*, PyObject* const* args, Py_ssize_t) {
     Py_RETURN_NONE;
 }
 
+// vectors(kind, y: 2048 floats): a unit on the first 1024, its results behind them, to compare their bits.
+PyObject* vectors(PyObject*, PyObject* const* args, Py_ssize_t) {
+    const std::int64_t kind = PyLong_AsLongLong(args[0]);
+    Py_buffer y;
+    if (PyObject_GetBuffer(args[1], &y, PyBUF_WRITABLE) != 0) return nullptr;
+    run({nullptr, nullptr, static_cast<float*>(y.buf)}, {{kind, 0, 64, 1, 0}});
+    PyBuffer_Release(&y);
+    Py_RETURN_NONE;
+}
+
 // An array in and an array out, and nothing done.
 PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t) {
     Py_buffer in, out;
@@ -165,6 +175,7 @@ PyObject* empty(PyObject*, PyObject* const* args, Py_ssize_t) {
 PyMethodDef methods[] = {
     {"measure", measure, METH_VARARGS, nullptr},
     {"product", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(product)), METH_FASTCALL, nullptr},
+    {"vectors", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(vectors)), METH_FASTCALL, nullptr},
     {"empty", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(empty)), METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
