@@ -63,10 +63,19 @@ class Gated(nn.Module):
         return self.norm((self.back(torch.tanh(left) * torch.sigmoid(right)) * 0.5 + x).transpose(1, 2))
 
 
+class Recall(nn.Module):
+    """A row times a matrix that is computed: linear attention, retention."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.sigmoid(x[:, :, -1]).unsqueeze(1) @ torch.tanh(x)
+        return y
+
+
 MODELS: dict[str, tuple[Build, int]] = {  # how many times the elements of the input are turned
     "chomped": (Chomped, 2),
     "residual": (Residual, 1),
     "gated": (Gated, 1),
+    "recall": (Recall, 0),
     "two convolutions over both axes": (
         lambda: nn.Sequential(nn.Unflatten(1, (1, CHANNELS)), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(),
                               nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()), 1),

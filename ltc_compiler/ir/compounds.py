@@ -37,7 +37,10 @@ def matmul(c: Composer, a: Value, b: Value) -> Value:
     if a.shape[-1] != b.shape[-2]:
         raise Refused(f"the product of {a.shape} and {b.shape} does not fit")
     rows = c.unsqueeze(a, len(a.shape) - 1)  # (..., M, 1, K)
-    columns = c.unsqueeze(c.move(b, -1, len(b.shape) - 2), len(b.shape) - 2)  # (..., 1, N, K)
+    if b.node is not None and b.node.op == "permute":  # a transposition to be undone
+        columns = c.unsqueeze(c.move(b, -1, len(b.shape) - 2), len(b.shape) - 2)  # (..., 1, N, K)
+    else:
+        columns = c.move(c.unsqueeze(b, len(b.shape) - 2), -1, len(b.shape) - 1)
     product = c.add("mul", rows, columns)
     return c.add("sum", product, axis=len(product.shape) - 1, keepdims=False)
 

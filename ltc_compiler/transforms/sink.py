@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..ir.graph import Graph, Node, Value, rewrite
-from ..ir.ops import POINTWISE, add
+from ..ir.ops import NOWHERE, POINTWISE, add
 from .cleanup import cleanup
 from .fold import fold
 from .layout import producer
@@ -45,8 +45,13 @@ def turned_elements(graph: Graph) -> int:
 def _turns(node: Node) -> bool:
     """Whether a permutation moves its last axis and is no reshape."""
     dims: Dims = node.attrs["dims"]
-    long = [d for d in dims if node.operands[0].shape[d] > 1]
-    return bool(long) and dims[-1] != len(dims) - 1 and long != sorted(long)
+    return dims[-1] != len(dims) - 1 and not _keeps_order(node.operands[0].shape, dims)
+
+
+def _keeps_order(shape: tuple[int, ...], dims: Dims) -> bool:
+    """Whether only axes of one element change their places: a reshape."""
+    long = [d for d in dims if shape[d] > 1]
+    return long == sorted(long)
 
 
 def _repeated(graph: Graph) -> set[Node]:
@@ -79,7 +84,7 @@ class _Sink:
         if rule is None or turned is None or node in self.repeated:
             return None
         dims: Dims = turned.attrs["dims"]
-        bases = [self.before(graph, v, dims) for v in operands]
+        bases = [self.before(graph, v, dims, turned.results[0].type.size) for v in operands]
         found = [v for v in bases if v is not None]
         if len(found) < len(bases):
             return None
@@ -118,8 +123,12 @@ class _Sink:
         graph.nodes[-1].precision, graph.nodes[-1].cores = padded.precision, padded.cores
         return value
 
-    def before(self, graph: Graph, value: Value, dims: Dims) -> Value | None:
-        """What becomes `value` if it is permuted, where that is there already; None where it is not."""
+    def before(self, graph: Graph, value: Value, dims: Dims, size: int) -> Value | None:
+        """What becomes `value` if it is permuted, where that is there already or takes no turn; None where it is not.
+
+        size: of what is turned now. The rows of a matrix product, (..., M, 1, K), are (..., M, K, 1) for its columns in
+        their own order, which pays if they are half as many elements at most.
+        """
         array = value.constant()
         if array is not None and array.ndim <= len(dims):
             full = array.reshape((1,) * (len(dims) - array.ndim) + array.shape)
@@ -127,7 +136,18 @@ class _Sink:
         inner = producer(value, "permute")
         if inner is not None and inner.attrs["dims"] == dims:
             return inner.operands[0]
-        return value if value.shape == () else self.made.get((value, inverse(dims)))
+        if value.shape == () or (value, inverse(dims)) in self.made:
+            return self.made.get((value, inverse(dims)), value)
+        if (
+            value.type.rank != len(dims)
+            or 2 * value.type.size > size
+            or not _keeps_order(value.shape, inverse(dims))
+        ):
+            return None
+        made = add(
+            graph, "permute", value, dims=inverse(dims), source=value.node.source if value.node else NOWHERE
+        )
+        return self.made.setdefault((value, inverse(dims)), made)
 
 
 # An operation on what a permutation was made of: its attributes there, and the permutation of its result.

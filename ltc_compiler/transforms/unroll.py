@@ -49,8 +49,7 @@ def _is_short(node: Node) -> bool:
 
 def _turns_at_once(node: Node) -> int:
     """How many turns of a long scan become one; 1 where that is not worth it."""
-    group = min(GROUP, _most_turns(node))
-    return group if group > 1 and node.attrs["trip_count"] >= 2 * group else 1
+    return max(1, min(GROUP, _most_turns(node), int(node.attrs["trip_count"]) // 2))
 
 
 def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
