@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import ltc_torch.fx
-from ltc_compiler import Config
+from ltc_compiler import AllocationError, Config
 from ltc_compiler.program import Program
 from ltc_torch.nn import PaddedConv1d, RMSNorm
 
@@ -175,17 +175,23 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["cnn", "lstm", "mlp", "slp"], metavar="FAMILY")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
-    results = []
-    for row in read_table():
-        if row.family in options.models:
-            print(f"compiling {row.family} {row.sizes}", file=sys.stderr)
-            results.append(measure(row, options.config))
-    if not results:
+    rows = [row for row in read_table() if row.family in options.models]
+    if not rows:
         parser.error(f"{TABLE.name} has no model of the families {', '.join(options.models)}")
+    results, left_out = [], {}
+    for row in rows:
+        print(f"compiling {row.family} {row.sizes}", file=sys.stderr)
+        try:
+            results.append(measure(row, options.config))
+        except AllocationError as error:
+            left_out[f"{row.family} {row.sizes}"] = error.what
     print(f"{options.config.name}: {options.config.cores} cores of {options.config.block_size} lanes\n")
-    print(markdown(results))
+    if results:
+        print(markdown(results))
+    for name, why in left_out.items():
+        print(f"{name} does not fit: {why}")
     if options.json:
-        content = {"config": options.config.name, "models": results}
+        content = {"config": options.config.name, "models": results, "does not fit": left_out}
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -181,6 +181,7 @@ def test_what_does_not_fit_together_says_which_store() -> None:
 def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
     """No result changes; cycles grow from the best schedule to the quick one to the one as written."""
     from ltc_compiler.schedule import compile as compiler
+    from ltc_compiler.schedule.encode import encode
 
     weights = np.random.default_rng(4).standard_normal((3, 96, 96)) / 10
     graph = Graph("pair")
@@ -191,7 +192,6 @@ def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
     graph.add_output(add(graph, "mul", y, add(graph, "linear", x, *third)))
     nnir, config = NNIR(graph), Config.small_c2b16()
     made: list[int] = []
-    encode = compiler.encode
 
     def counted(*arguments: Any) -> Any:
         made.append(1)
@@ -205,7 +205,8 @@ def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
             made.clear()
             programs.append(nnir.to_program(config, **keywords))
             counts.append(len(made))
-    assert counts == [4, 1, 1]
+    assert counts[0] > 4  # a draft of every schedule that is tried, and the program of the best
+    assert counts[1:] == [1, 1]
     cycles = [p.cycle_count_per_inference(spaced=False) for p in programs]
     assert cycles[0] <= cycles[1] < cycles[2]
     given = np.random.default_rng(5).standard_normal((1, 96)).astype(np.float32)

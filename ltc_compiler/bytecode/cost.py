@@ -75,6 +75,12 @@ def busy(instr: Instr, config: Config, slots: int | None = None) -> int:
     return narrow + (beats(instr, config, slots) - narrow) * occupancy(instr, config)
 
 
+def row_blocks_in_flight(config: Config) -> int:
+    """Row blocks of a product that must be at work at once so that no beat waits for an accumulator."""
+    period = max(1, 128 // config.block_size)  # input rows after which the same accumulators are used again
+    return -(-2 * config.latency.accumulate // period)
+
+
 def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
     """Slots of each of `targets` target rows of a synapse instruction, from slot `first` on."""
     counts: list[int] = []

@@ -8,49 +8,35 @@ Every stage is deterministic; the same graph and configuration give the same byt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from math import prod
-from typing import Any
+from math import exp, log, prod
 
-import numpy as np
-
-from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ..bytecode import Image, Port
 from ..config import Config
 from ..errors import AllocationError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
 from ..transforms.unroll import may_unroll, unroll
+from .encode import Lowered, encode
 from .layout import View, innermost, row_count
-from .lowering import UNROLL, Lowering
+from .lowering import UNROLL, Lowering, Spread
 from .memory import allocate
 from .order import Order, reorder
-from .partition import check_places
-from .resident import Resident
+from .partition import check_places, cut_points
 from .select import lower_graph
-from .states import Placed, place_states, write_states
-from .virtual import Buffer, Op, Ref, Schedule
+from .states import place_states, write_states
+from .stores import Digests
+from .virtual import Op
 
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
+GRAINS = (4, 2, 1)  # rows of a band on a core
 SMALL = 4  # blocks of the largest product below which links cannot pay
 WORTH = (
     0.99  # what needs more instructions or cores must take fewer cycles than this share of what needs less
 )
-LARGE = 2000  # blocks in all above which only the full machine is tried
-
-
-@dataclass
-class Lowered:
-    """A model on virtual rows: its instructions, and what it exchanges with the host."""
-
-    name: str
-    schedule: Schedule
-    inputs: list[Port]
-    outputs: list[Port]
-    states: list[Placed]
-    resident: Resident
-    streaming: dict[str, Any] = field(default_factory=dict)
+LARGE = 2000  # blocks in all above which the full machine alone is tried, and one order of what follows
 
 
 def compile_graph(
@@ -75,9 +61,9 @@ def compile_graphs(
 ) -> Program:
     """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
-    Loops and written out turns, several numbers of cores and two orders of the instructions are tried, and the exact
-    cycle count decides. quick: one form, one number of cores, one order. optimize=False: that, and the instructions
-    stay in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
+    Loops and written out turns, several spreads over the cores and two orders of the instructions are tried, and the
+    exact cycle count decides. quick: one form, one spread, one order. optimize=False: that, and the instructions stay
+    in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
     """
     sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
     return schedule_graphs(sources, config, optimize=optimize, quick=quick)
@@ -89,46 +75,148 @@ def schedule_graphs(
     """`compile_graphs` from where the passes end: for graphs that run_pipeline made."""
     for m in sources:
         check_places(m.graph, m.cores, config)
-    best: Program | None = None
-    best_cycles = 0.0
-    failure: AllocationError | None = None
-    thorough = optimize and not quick
-    orders = BEST_ORDERS if thorough else [Order.EAGER if optimize else Order.AS_WRITTEN]
-    for form, cores in product(_forms(sources, thorough), core_counts(sources, config, thorough)):
+    search = Search(config, _orders(sources, optimize, quick))
+    if not optimize or quick:
+        return search.only(sources, Spread(core_counts(sources, config)[-1]))
+    for form, cores in product(_forms(sources), core_counts(sources, config)):
+        search.try_out(form, Spread(cores))
+    _refine(search, config)
+    return search.program()
+
+
+def _orders(sources: list[Source], optimize: bool, quick: bool) -> Sequence[Order]:
+    """The orders to try; without states there is nothing to do before the input comes."""
+    if not optimize:
+        return (Order.AS_WRITTEN,)
+    stateful = any(m.graph.states for m in sources)
+    if quick or not stateful:
+        return (Order.STATE_FIRST if stateful else Order.EAGER,)
+    return BEST_ORDERS
+
+
+def _refine(search: Search, config: Config) -> None:
+    """Bands of fewer and fewer rows on what is best so far, then lent products with fewer cores for all else."""
+    if search.best is None:
+        return
+    form, cores = search.best.sources, search.best.spread.cores
+    if is_large(form, config):
+        search.orders = (search.best.order,)
+    widest = max((row_count(n, config.block_size) for m in form for n in _widths(m.graph)), default=0)
+    for height in GRAINS:
+        if cores > 1 and height * cores < widest:
+            search.try_out(form, Spread(cores, height))
+    if config.cores > 1 and any(m.graph.states for m in form):
+        grain = search.best.spread.grain
+        enough = -(-widest // -(-widest // cores)) if widest else cores  # as many rows on the fullest of them
+        search.try_out(form, Spread(1, lending=True))
+        heights = sorted({grain, 1 if widest > cores else 0})
+        for fewer, height in product(sorted({enough, cores} - {1}), heights):
+            search.try_out(form, Spread(fewer, height, lending=True))
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A schedule: everything that a program needs but rows and weights."""
+
+    sources: list[Source]
+    spread: Spread
+    order: Order
+    low: Lowering
+    models: list[Lowered]
+    ops: list[list[Op]]
+
+    def image(self, config: Config, draft: bool = False) -> Image:
+        """The program's image. draft: without weights, for the clock."""
+        schedules = [m.schedule for m in self.models]
+        for schedule, ordered in zip(schedules, self.ops, strict=True):
+            schedule.ops = ordered
+        return encode(self.models, self.low, config, allocate(schedules, config), draft)
+
+
+class Search:
+    """The best of the schedules that were tried. One that fails for want of memory counts if all of them do."""
+
+    def __init__(self, config: Config, orders: Sequence[Order]) -> None:
+        self.config = config
+        self.orders = orders
+        self.digests = Digests()
+        self.best: Draft | None = None
+        self.cycles = 0.0
+        self.failure: AllocationError | None = None
+
+    def try_out(self, sources: list[Source], spread: Spread) -> None:
+        """Select instructions for a spread, and order them in every way."""
         try:
-            for program in _programs(form, config, cores, orders):
-                cycles = _cycles(program)
-                if best is None or cycles < WORTH * best_cycles:
-                    best, best_cycles = program, cycles
+            for draft in self._drafts(sources, spread):
+                cycles = _cycles(Program(draft.image(self.config, draft=True)))
+                if self.best is None or cycles < WORTH * self.cycles:
+                    self.best, self.cycles = draft, cycles
         except AllocationError as error:
-            failure = failure or error
-    if best is None:
-        assert failure is not None
-        raise failure
-    return best
+            self.failure = self.failure or error
+
+    def _drafts(self, sources: list[Source], spread: Spread) -> Iterator[Draft]:
+        low = Lowering(self.config, self.digests)
+        models = [lower(low, m.graph, m.name, m.cores, spread) for m in sources]
+        written = [m.schedule.ops for m in models]
+        for order in self.orders:
+            sorted_ops = [reorder(ops, self.config, order) for ops in written]
+            yield Draft(sources, spread, order, low, models, sorted_ops)
+
+    def only(self, sources: list[Source], spread: Spread) -> Program:
+        """The program of one spread, not tried out."""
+        return Program(next(self._drafts(sources, spread)).image(self.config))
+
+    def program(self) -> Program:
+        """The best, written out. Raises the first AllocationError where nothing fits."""
+        if self.best is None:
+            assert self.failure is not None
+            raise self.failure
+        return Program(self.best.image(self.config))
 
 
-def _forms(sources: list[Source], optimize: bool) -> list[list[Source]]:
+def _linears(models: Sequence[Source]) -> list[Node]:
+    return [n for m in models for n in m.graph.walk() if n.op == "linear"]
+
+
+def _widths(graph: Graph) -> Iterator[int]:
+    """The widths of the pieces of every product."""
+    cuts = cut_points(graph)
+    for node in graph.nodes:
+        if node.op == "linear":
+            value = node.results[0]
+            yield from (end - first for first, end in cuts.get(value, ((0, value.shape[-1]),)))
+        elif node.op == "scan":
+            yield from _widths(node.body)
+
+
+def _forms(sources: list[Source]) -> list[list[Source]]:
     """The models as they are, and with turns of their loops written out."""
-    if not optimize or not any(may_unroll(m.graph) for m in sources):
+    if not any(may_unroll(m.graph) for m in sources):
         return [sources]
     return [sources, [replace(m, graph=unroll(m.graph)) for m in sources]]
 
 
-def _cycles(program: Program) -> int:
-    """Cycles of all models, idle before and back to back."""
+def _cycles(program: Program) -> float:
+    """The geometric mean of the cycles of all models, idle before and back to back: a share gained here is worth as
+    much as the same share lost there."""
     models = range(program.num_models)
-    return sum(program.cycle_count_per_inference(m, spaced) for m in models for spaced in (True, False))
+    counts = [program.cycle_count_per_inference(m, spaced) for m in models for spaced in (True, False)]
+    return exp(sum(log(max(1, count)) for count in counts) / len(counts))
 
 
-def core_counts(models: Sequence[Source], config: Config, optimize: bool) -> list[int]:
+def is_large(models: Sequence[Source], config: Config) -> bool:
+    """Whether compiling takes so long that fewer schedules are tried."""
+    return sum(_blocks(n, config.block_size) for n in _linears(models)) > LARGE
+
+
+def core_counts(models: Sequence[Source], config: Config) -> list[int]:
     """The numbers of cores that are worth trying. Large models take all of them."""
-    blocks = [_blocks(n, config.block_size) for m in models for n in m.graph.walk() if n.op == "linear"]
+    blocks = [_blocks(n, config.block_size) for n in _linears(models)]
     targets = [n.results[0].shape[-1] for m in models for n in m.graph.walk() if n.op == "synapse"]
     most = max(len(m.cores) for m in models)
     if max(blocks, default=0) < SMALL:  # links cannot pay for products, but for more than one row of targets
         most = min(most, max((row_count(n, config.block_size) for n in targets), default=1))
-    return [most] if sum(blocks) > LARGE or not optimize else list(range(1, most + 1))
+    return [most] if is_large(models, config) else list(range(1, most + 1))
 
 
 def _blocks(node: Node, block: int) -> int:
@@ -136,24 +224,9 @@ def _blocks(node: Node, block: int) -> int:
     return row_count(rows, block) * row_count(columns, block)
 
 
-def _programs(
-    sources: Sequence[Source], config: Config, cores: int, orders: Sequence[Order]
-) -> Iterator[Program]:
-    """The program for a number of cores, in each order of its instructions."""
-    low = Lowering(config)
-    models = [lower(low, m.graph, m.name, m.cores[:cores]) for m in sources]
-    schedules = [m.schedule for m in models]
-    written = [s.ops for s in schedules]
-    for order in orders:
-        for schedule, ops in zip(schedules, written, strict=True):
-            schedule.ops = reorder(ops, config, order)
-        used = allocate(schedules, config)
-        yield Program(encode(models, low, config, used))
-
-
-def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int]) -> Lowered:
+def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int], spread: Spread) -> Lowered:
     """Select instructions for a graph on some cores: inputs, nodes, outputs, then the states' new values."""
-    low.begin_model(cores)
+    low.begin_model(cores, spread)
     _emit_inputs(low, graph.inputs)
     states = place_states(low, graph)
     lower_graph(low, graph)
@@ -205,101 +278,3 @@ def _output_parts(low: Lowering, value: Value) -> list[tuple[int, View]]:
         for v, view in enumerate(innermost(low.vectors(part.view))):
             parts.append((v * across + part.start, view))
     return parts
-
-
-def encode(models: Sequence[Lowered], low: Lowering, config: Config, used: list[int]) -> Image:
-    """The image of scheduled models whose buffers have rows."""
-    ops = [op for m in models for op in m.schedule.ops]
-    _check_instruction_slots(ops, config)
-    placed: list[Model] = []
-    begin = 0
-    for m in models:
-        end = begin + len(m.schedule.ops)
-        states = tuple(_state(s, m.resident) for s in m.states)
-        placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
-        begin = end
-    persistent = _persistent(low, [b for m in models for b in _state_buffers(m)])
-    cores = [_core_image(low, config, core, used[core], persistent) for core in range(config.cores)]
-    places = {str(i): op.source for i, op in enumerate(ops) if op.source}
-    operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
-    meta = {"instructions": places, "operations": operations, "streaming": [m.streaming for m in models]}
-    return Image(config, [_instr(op) for op in ops], cores, placed, meta)
-
-
-def _state(placed: Placed, resident: Resident) -> State:
-    buffer, offset = placed.ref.buffer, placed.ref.offset
-    copies = tuple((core, resident.copies[buffer, core].row + offset) for core in resident.cores(buffer))
-    return State(placed.name, placed.shape, buffer.core, buffer.row + offset, copies)
-
-
-def _state_buffers(model: Lowered) -> list[Buffer]:
-    own = dict.fromkeys(s.ref.buffer for s in model.states)
-    return [*own, *(c for (b, _), c in model.resident.copies.items() if b in own)]
-
-
-def _instr(op: Op) -> Instr:
-    operands = {
-        name: Row(value.buffer.row + value.offset, value.stride, value.level)
-        if isinstance(value, Ref)
-        else value
-        for name, value in op.operands.items()
-    }
-    return Instr(op.name, op.core, operands)
-
-
-def _persistent(low: Lowering, states: list[Buffer]) -> list[Buffer]:
-    buffers = [v.ref.buffer for v in low.constants.values()] + states
-    return [b for b in buffers if b.row >= 0]
-
-
-def _core_image(low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer]) -> CoreImage:
-    stores, block = low.stores[core], config.block_size
-    for store, depth, what in (
-        (stores.weights, config.weight_blocks, "weight blocks"),
-        (stores.slots, config.synapse_slots, "synapse slots"),
-        (stores.entries, config.gather_entries, "gather entries"),
-    ):
-        _check_depth(what, core, store.size, depth, config)
-    tile = np.zeros((0, block, block), np.float32)
-    lanes = np.zeros((0, 4, block), np.float32)
-    values = stores.slots.column(1, lanes)
-    slots = SlotArrays(
-        src=stores.slots.column(0, np.zeros((0, block), np.uint16)),
-        **{name: values[:, i] for i, name in enumerate(("mu", "sigma", "w", "we"))},
-        last=stores.slots.column(3, np.zeros(0, np.uint8)).astype(np.bool_),
-    )
-    index = np.zeros(0, np.int32)
-    entries = EntryArrays(
-        stores.entries.column(0, index),
-        stores.entries.column(1, index),
-        stores.entries.column(2, index.astype(np.uint8)).astype(np.bool_),
-        stores.entries.column(3, np.zeros((0, block), np.uint16)),
-    )
-    constants = [(b.row, b.data) for b in persistent if b.core == core and b.data is not None]
-    return CoreImage(
-        rows,
-        constants,
-        stores.weights.column(0, tile.astype(np.uint16)),
-        slots,
-        entries,
-        stores.weights.column(1, tile),
-        stores.slots.column(2, lanes),
-    )
-
-
-def _check_depth(what: str, core: int, needed: int, depth: int, config: Config) -> None:
-    if needed > depth:
-        raise AllocationError(
-            f"{what} of core {core}",
-            needed=needed,
-            available=depth,
-            where=f"configuration {config.name}",
-            remedy=f"use a configuration with more {what.replace(' ', '_')} or more cores, or make the model smaller",
-        )
-
-
-def _check_instruction_slots(ops: list[Op], config: Config) -> None:
-    common = sum(op.row.unit == "control" for op in ops)
-    for core in range(config.cores):
-        needed = common + sum(op.core == core for op in ops)
-        _check_depth("instruction slots", core, needed, config.instruction_slots, config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from ..errors import UnsupportedError
 from ..ir.graph import Node, Precision, Value
 from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
 from .resident import Resident
-from .stores import CoreStores, gather_entries, repeats
+from .share import Makers
+from .stores import CoreStores, Digests, gather_entries, repeats
 from .virtual import Buffer, Kind, Ref, Schedule
 
 if TYPE_CHECKING:
@@ -31,19 +32,32 @@ UNROLL = 4  # longer repetitions become hardware loops where their addresses all
 OPERAND_NAMES = ("a", "b", "c")
 
 
+@dataclass(frozen=True)
+class Spread:
+    """How a model is spread over the machine: over the first `cores` of its cores (0: all of them), in bands of `grain`
+    rows a core (partition.py), with products of the state lent to its other cores (share.py)."""
+
+    cores: int = 0
+    grain: int = 0
+    lending: bool = False
+
+
 class Lowering:
     """State of one compilation. `env` maps an NNIR value to its view on its home core."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, digests: Digests | None = None) -> None:
         self.config = config
+        self.digests = digests or Digests()
         self.block = config.block_size
         self.stores = [CoreStores() for _ in range(config.cores)]
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
-        self.begin_model((0,))
+        self.begin_model((0,), Spread())
 
-    def begin_model(self, cores: Sequence[int]) -> None:
+    def begin_model(self, cores: Sequence[int], spread: Spread) -> None:
         """Start another model on some of the cores: a schedule of its own, on the same stores and constants."""
-        self.cores = tuple(cores)
+        self.all_cores = tuple(cores)
+        self.cores = self.all_cores[: spread.cores or None]
+        self.grain, self.lending = spread.grain, spread.lending
         self.home = self.cores[0]  # the core that holds every value that is not spread
         self.schedule = Schedule()
         self.env: dict[Value, View] = {}
@@ -53,7 +67,9 @@ class Lowering:
         self.clipped: dict[Value, Value] = {}  # products that end in a relu
         self.windows: dict[Value, Window] = {}  # what only products read, from several places
         self.resident = Resident()
-        self.products: dict[tuple[Value, int], View] = {}  # the rows of a matrix product that a core computed
+        # The rows of a matrix product in a band, on a core; and where the rows of some of them are computed.
+        self.products: dict[tuple[Value, int, int], View] = {}
+        self.makers: Makers = {}
         # What was made of a value since the loop around it began: on another core, a part there, in every lane.
         self.copies: dict[tuple[Value, int], View] = {}
         self.scattered: dict[tuple[Value, int, int, int], View] = {}

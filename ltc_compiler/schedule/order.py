@@ -2,7 +2,8 @@
 
 A core issues in order and a unit waits for its operands, so an instruction that waits must not stand before one that
 could run. Each run is a graph of dependences over buffers, IO ports and link FIFOs; the instruction that can start
-first goes first, and among equals the one with the longest path to the end of the run.
+first goes first, and among equals the one with the longest path to the end of the run. gaps.py says what should start
+later than it could.
 """
 
 from __future__ import annotations
@@ -13,30 +14,43 @@ from dataclasses import dataclass, field
 from enum import Enum
 from heapq import heappop, heappush
 
-from .. import isa
 from ..bytecode import Instr, Row
+from ..bytecode.cost import row_blocks_in_flight
 from ..config import Config
 from . import machine
+from .gaps import postpone
 from .spans import Touch, distance, touches
 from .virtual import Op, Ref
 
+Fifo = tuple[int, int]  # sender, receiver
+Place = tuple[int, str]  # core, unit
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Task:
-    """One instruction of a run, with its cost and its place in the dependence graph."""
+    """One instruction of a run, with its cost and its place in the dependence graph.
+
+    busy: the cycles of its beats; held: those that it holds its unit. start: when it was chosen to start, no earlier
+    than `release`."""
 
     op: Op
     index: int
     busy: int
+    held: int
     latency: int
+    place: Place
+    fifos: list[Fifo]
     waits: int = 0
     after: list[tuple[Task, int]] = field(default_factory=list)
-    ready: int = 0
     path: int = 0
+    release: int = 0
+    left: int = 0  # of `waits`
+    ready: int = 0
+    start: int = 0
 
 
 class Order(Enum):
-    """EAGER takes the input for present; STATE_FIRST puts all that does not wait for it in front."""
+    """EAGER takes the input for present; STATE_FIRST puts what does not wait for it in front, or in the gaps behind."""
 
     AS_WRITTEN = 0
     EAGER = 1
@@ -73,10 +87,17 @@ def _runs(ops: list[Op]) -> Iterator[list[Op]]:
 def _task(op: Op, index: int, config: Config) -> Task:
     operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
     instr = Instr(op.name, op.core, operands)
-    return Task(op, index, machine.busy(instr, config, op.slots), machine.latency(instr, config))
+    busy, latency = machine.busy(instr, config, op.slots), machine.latency(instr, config)
+    held = busy
+    if op.row.format.pattern == "matrix" and busy * config.block_size > 128 * _row_blocks(op):
+        # few row blocks wait for their accumulators
+        rows = min(config.accumulators, _number(op, "m_rows"))
+        held = busy * max(rows, row_blocks_in_flight(config)) // rows
+    return Task(op, index, busy, held, latency, (op.core, op.row.unit), _fifos(op))
 
 
-Fifo = tuple[int, int]  # sender, receiver
+def _row_blocks(op: Op) -> int:
+    return _number(op, "m_rows") * _number(op, "batch")
 
 
 def _fifos(op: Op) -> list[Fifo]:
@@ -98,29 +119,32 @@ class _Links:
 
     def __init__(self, tasks: list[Task], capacity: int) -> None:
         self.capacity = capacity
-        self.rows: dict[Fifo, int] = defaultdict(int)
-        self.queue: dict[Fifo, list[Task]] = defaultdict(list)
-        self.partner: dict[
-            tuple[Task, Fifo], Task
-        ] = {}  # the receive that takes what a send puts into a FIFO
+        # the receive that takes what a send puts into a FIFO
+        self.partner: dict[tuple[Task, Fifo], Task] = {}
         sent: dict[Fifo, list[Task]] = defaultdict(list)
+        self.clear()
         for task in tasks:
-            for fifo in _fifos(task.op):
+            for fifo in task.fifos:
                 if task.op.name == "send":
                     sent[fifo].append(task)
                 else:
                     self.partner[sent[fifo].pop(0), fifo] = task
 
+    def clear(self) -> None:
+        """Nothing is sent yet."""
+        self.rows: dict[Fifo, int] = defaultdict(int)
+        self.queue: dict[Fifo, list[Task]] = defaultdict(list)
+
     def allows(self, task: Task) -> bool:
         """Whether a send finds room, and whether a receive finds its rows in front."""
-        fifos = _fifos(task.op)
         if task.op.name == "send":
-            return all(self.rows[f] + _number(task.op, "rows") <= self.capacity for f in fifos)
-        return all(self.queue[f][:1] == [task] for f in fifos)
+            rows = _number(task.op, "rows")
+            return all(self.rows[f] + rows <= self.capacity for f in task.fifos)
+        return all(self.queue[f][:1] == [task] for f in task.fifos)
 
     def take(self, task: Task) -> None:
         """Account for a chosen instruction."""
-        for fifo in _fifos(task.op):
+        for fifo in task.fifos:
             if task.op.name == "send":
                 self.rows[fifo] += _number(task.op, "rows")
                 self.queue[fifo].append(self.partner[task, fifo])
@@ -175,13 +199,11 @@ class _Clock:
 
     def __init__(self) -> None:
         self.issue: dict[int, int] = defaultdict(int)
-        self.unit: dict[tuple[int, str], int] = defaultdict(int)
+        self.unit: dict[Place, int] = defaultdict(int)
 
-    def now(self, op: Op) -> int:
+    def now(self, place: Place) -> int:
         """The earliest start of an instruction whose operands are there."""
-        if op.core == isa.ALL_CORES:
-            return 0
-        return max(self.issue[op.core], self.unit[op.core, op.row.unit])
+        return max(self.issue[place[0]], self.unit[place])
 
 
 class _Available:
@@ -195,40 +217,38 @@ class _Available:
         self.clock = clock
         self.links = links
         self.held: list[Task] = []  # those on links
-        self.ripe: dict[tuple[int, str], list[tuple[int, int, Task]]] = {}
-        self.later: dict[tuple[int, str], list[tuple[int, int, int, Task]]] = {}
+        self.ripe: dict[Place, list[tuple[int, int, Task]]] = {}
+        self.later: dict[Place, list[tuple[int, int, int, Task]]] = {}
 
     def add(self, task: Task) -> None:
-        if _fifos(task.op):
+        if task.fifos:
             self.held.append(task)
             return
-        key = task.op.core, task.op.row.unit
-        self.ripe.setdefault(key, [])
-        heappush(self.later.setdefault(key, []), (task.ready, -task.path, task.index, task))
+        self.ripe.setdefault(task.place, [])
+        heappush(self.later.setdefault(task.place, []), (task.ready, -task.path, task.index, task))
 
     def take_first(self) -> Task | None:
         """Remove and return the first; None if there is none that may go."""
         best: tuple[int, int, int, Task] | None = None
         for task in self.held:
             if self.links.allows(task):
-                start = max(task.ready, self.clock.now(task.op))
+                start = max(task.ready, self.clock.now(task.place))
                 best = _first(best, (start, -task.path, task.index, task))
         for key, later in self.later.items():
             ripe = self.ripe[key]
             if not ripe and not later:
                 continue
-            now = self.clock.now((ripe or later)[0][-1].op)
+            now = self.clock.now(key)
             while later and later[0][0] <= now:
                 heappush(ripe, heappop(later)[1:])
             best = _first(best, (now, *ripe[0]) if ripe else later[0])
         if best is None:
             return None
         task = best[-1]
-        key = task.op.core, task.op.row.unit
-        if _fifos(task.op):
+        if task.fifos:
             self.held.remove(task)
         else:
-            _ = heappop(self.ripe[key]) if self.ripe[key] else heappop(self.later[key])
+            _ = heappop(self.ripe[task.place]) if self.ripe[task.place] else heappop(self.later[task.place])
         return task
 
 
@@ -240,31 +260,41 @@ def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     tasks = [_task(op, i, config) for i, op in enumerate(run)]
     links = _Links(tasks, config.link_fifo_rows)
     _connect(tasks, links, config)
-    for task in tasks:
-        if order is Order.STATE_FIRST and task.op.row.unit == "io_in":
-            task.ready = FAR
+    if order is Order.STATE_FIRST:
+        for task in tasks:
+            task.release = FAR if task.op.row.unit == "io_in" else 0
+        postpone(tasks, FAR, lambda: _choose(tasks, links, config) is not None)
+    chosen = _choose(tasks, links, config)
+    # None: a FIFO's head waits for something behind it; the written order never does
+    return run if chosen is None else [task.op for task in chosen]
+
+
+def _choose(tasks: list[Task], links: _Links, config: Config) -> list[Task] | None:
+    """The tasks in the order in which they start. None where links stop them all."""
     clock = _Clock()
     available = _Available(clock, links)
+    links.clear()
     for task in tasks:
-        if not task.waits:
+        task.left, task.ready = task.waits, task.release
+        if not task.left:
             available.add(task)
-    left: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0] * config.issue_queue)
-    result: list[Op] = []
+    queues: dict[Place, list[int]] = defaultdict(lambda: [0] * config.issue_queue)
+    result: list[Task] = []
     while (chosen := available.take_first()) is not None:
         links.take(chosen)
-        core, name = chosen.op.core, chosen.op.row.unit
-        start = max(chosen.ready, clock.now(chosen.op))
-        queue = left[core, name]
+        core = chosen.place[0]
+        chosen.start = max(chosen.ready, clock.now(chosen.place))
+        queue = queues[chosen.place]
         clock.issue[core] = max(clock.issue[core], queue.pop(0)) + config.latency.issue
-        clock.unit[core, name] = start + chosen.busy
-        queue.append(clock.unit[core, name])
-        result.append(chosen.op)
+        clock.unit[chosen.place] = chosen.start + chosen.busy
+        queue.append(chosen.start + chosen.busy)
+        result.append(chosen)
         for task, delay in chosen.after:
-            task.ready = max(task.ready, start + delay)
-            task.waits -= 1
-            if not task.waits:
+            task.ready = max(task.ready, chosen.start + delay)
+            task.left -= 1
+            if not task.left:
                 available.add(task)
     if available.held:
-        return run  # a FIFO's head waits for something behind it; the written order never does
-    assert len(result) == len(run), "the dependence graph has a cycle"
+        return None
+    assert len(result) == len(tasks), "the dependence graph has a cycle"
     return result

@@ -20,6 +20,7 @@ from .layout import row_count
 
 Cut = tuple[int, int]
 Chunk = tuple[Cut, int, int]  # a piece, and the rows of it that a core computes
+Band = dict[int, list[Chunk]]  # by core
 
 
 def check_places(graph: Graph, cores: Sequence[int], config: Config) -> None:
@@ -93,19 +94,30 @@ def ends_in(value: Value, readers: Sequence[Node]) -> bool:
     return readers[0].operands[2] is value and readers[0].cores == value.node.cores
 
 
-def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int]) -> dict[int, list[Chunk]]:
-    """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order."""
-    chunks: dict[int, list[Chunk]] = {}
+def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int], grain: int = 0) -> list[Band]:
+    """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order.
+
+    grain: rows of a piece that a core computes at a time. The pieces are cut into bands of as many rows for each core,
+    so that the first rows of a result are whole on all cores before the last are begun. 0: one band.
+    """
+    count = max((_bands(cut, block, cores, grain) for cut in cuts), default=1)
+    bands: list[Band] = [{} for _ in range(count)]
     for cut in cuts:
         rows = row_count(cut[1] - cut[0], block)
-        taking_part = cores[:rows]
-        part, more = divmod(rows, len(taking_part))
-        start = 0
-        for i, core in enumerate(taking_part):
-            stop = start + part + (i < more)
-            chunks.setdefault(core, []).append((cut, start, stop))
-            start = stop
-    return chunks
+        height = rows if count == 1 else grain * len(cores)
+        for band, start in zip(bands, range(0, rows, height), strict=False):
+            in_band = min(height, rows - start)
+            taking_part = cores[:in_band]
+            part, more = divmod(in_band, len(taking_part))
+            for i, core in enumerate(taking_part):
+                stop = start + part + (i < more)
+                band.setdefault(core, []).append((cut, start, stop))
+                start = stop
+    return bands
+
+
+def _bands(cut: Cut, block: int, cores: Sequence[int], grain: int) -> int:
+    return -(-row_count(cut[1] - cut[0], block) // (grain * len(cores))) if grain else 1
 
 
 def padded_rows(chunks: Sequence[Chunk], block: int) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +19,22 @@ from ..ir.ops import BINARY, OPS, UNARY
 from .layout import View, iteration, leading
 from .lowering import Lowering
 from .move import broadcast, reshape, select_move
-from .partition import Chunk, clipped_products, cut_points, padded_rows, spread_rows
+from .partition import Band, Chunk, clipped_products, cut_points, padded_rows, spread_rows
 from .scan import select_scan
-from .shards import Part, Place, Sharded, common_partition, everywhere, operand_part, part_shape, placed
-from .stores import weight_blocks
+from .shards import (
+    Part,
+    Place,
+    Sharded,
+    common_partition,
+    everywhere,
+    operand_part,
+    part_of,
+    part_shape,
+    placed,
+    send,
+)
+from .share import Places, RowBlock, shared_products
+from .stores import digest, weight_blocks
 from .synapse import select_synapse
 from .windows import Taps, find_windows, read_window
 
@@ -93,18 +106,25 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
             "leave Fp8Weights out, or set fp8_weights in the configuration",
         )
     cuts = low.cuts.get(result, ((0, weight.shape[0]),))
-    chunks = spread_rows(cuts, low.block, low.cores)
+    bands = spread_rows(cuts, low.block, low.cores, low.grain)
     parts: dict[tuple[int, int], list[Part]] = {cut: [] for cut in cuts}
-    xs = _factors(low, node.operands[0], list(chunks))
-    for core, own in chunks.items():
-        index = padded_rows(own, low.block)
-        view = matmul(low, node, xs[core], weight, addend(low, node, own, index, core), index, core)
-        low.products[result, core] = view
-        first = 0
-        for cut, start, stop in own:
-            shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
-            parts[cut].append(Part(core, start, stop, replace(view, ref=view.ref.at(first), shape=shape)))
-            first += stop - start
+    makers = low.makers.get(result)
+    cores = list(makers or dict.fromkeys(core for band in bands for core in band))
+    xs = _factors(low, node.operands[0], cores)
+    if makers:
+        lent_product(low, node, xs, weight, bands, makers)
+    for number, band in enumerate(bands):
+        for core, own in band.items():
+            if not makers:
+                index = padded_rows(own, low.block)
+                bias = addend(low, node, own, index, core, number)
+                low.products[result, number, core] = matmul(low, node, xs[core], weight, bias, index)
+            view = low.products[result, number, core]
+            first = 0
+            for cut, start, stop in own:
+                shape = part_shape((*result.shape[:-1], cut[1] - cut[0]), start, stop, low.block)
+                parts[cut].append(Part(core, start, stop, replace(view, ref=view.ref.at(first), shape=shape)))
+                first += stop - start
     places = {cut: placed(low, p, (*result.shape[:-1], cut[1] - cut[0])) for cut, p in parts.items()}
     if result not in low.cuts:
         return [places[cuts[0]]]
@@ -120,16 +140,58 @@ def _factors(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, Tap
     return {core: Taps(low.vectors(view)) for core, view in everywhere(low, value, cores).items()}
 
 
-def addend(low: Lowering, node: Node, own: Sequence[Chunk], index: NDArray[np.int64], core: int) -> View:
+def lent_product(
+    low: Lowering,
+    node: Node,
+    xs: dict[int, Taps],
+    weight: Constants,
+    bands: Sequence[Band],
+    makers: dict[int, list[RowBlock]],
+) -> None:
+    """The rows of a product with a constant bias, on the cores that add them: each core computes what it makes in one
+    go, and sends what others want."""
+    result = node.results[0]
+    index = {
+        (i, core): padded_rows(own, low.block) for i, band in enumerate(bands) for core, own in band.items()
+    }
+    for (band, owner), rows in index.items():
+        low.products[result, band, owner] = low.new((*result.shape[:-1], len(rows)), owner)
+    for maker, made in makers.items():
+        rows = np.concatenate([index[m.band, m.owner].reshape(-1, low.block)[m.number] for m in made])
+        whole = low.products.get((result, made[0].band, maker))
+        if whole is not None and made == [RowBlock(made[0].band, maker, i) for i in range(whole.rows)]:
+            matmul(low, node, xs[maker], weight, constant_bias(low, node, rows, maker), rows, whole)
+            continue
+        view = matmul(low, node, xs[maker], weight, constant_bias(low, node, rows, maker), rows)
+        for (band, owner, shift), run in groupby(enumerate(made), lambda m: (*m[1][:2], m[1].number - m[0])):
+            positions = [position for position, _ in run]
+            first, stop = positions[0], positions[-1] + 1
+            part = part_of(view, first, stop)
+            place = part_of(low.products[result, band, owner], first + shift, stop + shift)
+            if owner == maker:
+                low.copy(part, place)
+            else:
+                send(low, part, [place])
+
+
+def constant_bias(low: Lowering, node: Node, index: NDArray[np.int64], core: int) -> View:
+    """A product's bias at the weight's rows `index`, for every vector."""
+    bias = node.operands[2].constant()
+    assert bias is not None
+    rows = low.constant(np.where(index >= 0, bias[index], 0.0), core)
+    return broadcast(low, rows, (*node.results[0].shape[:-1], len(index)))
+
+
+def addend(
+    low: Lowering, node: Node, own: Sequence[Chunk], index: NDArray[np.int64], core: int, band: int
+) -> View:
     """What a core adds to its rows of a product: a constant bias, a product that it holds, or rows of another value."""
     value = node.operands[2]
-    dims = node.results[0].shape[:-1]
     bias = value.constant()
     if bias is not None and bias.ndim == 1:
-        rows = low.constant(np.where(index >= 0, bias[index], 0.0), core)
-        return broadcast(low, rows, (*dims, len(index)))
-    if (value, core) in low.products:
-        return low.products[value, core]
+        return constant_bias(low, node, index, core)
+    if (value, band, core) in low.products:
+        return low.products[value, band, core]
     ((_, start, stop),) = own
     return low.vectors(operand_part(low, value, (core, start, stop), node.results[0].shape))
 
@@ -141,23 +203,20 @@ def matmul(
     weight: Constants,
     bias: View,
     index: NDArray[np.int64],
-    core: int,
+    dst: View | None = None,
 ) -> View:
     """One core's matrix instruction (or a few, where the batch has no single row step) for the weight's rows `index`,
-    -1 being a row of padding."""
-    stored = node.operands[1].type.precision
-    fp32 = stored is Precision.FP32
-    exponent = numerics.fp8_scale_exponent(weight) if stored is Precision.FP8_E4M3 else None
+    -1 being a row of padding. The core is the one that x lies on."""
     x = taps.first
-    present = index >= 0
-    rows = np.where(present[:, None], weight[index], 0.0)
-    address = low.stores[core].weights.add(*weight_blocks(rows, low.block, fp32, exponent))
-    dst = low.new((*x.dims, len(index)), core)
+    core = x.ref.buffer.core
+    address = _weights(low, node, weight, index, core)
+    if dst is None:
+        dst = low.new((*x.dims, len(index)), core)
     axes = leading([dst, x, bias])
     outer, (batch, (dst_step, x_step, bias_step)) = axes[:-1], axes[-1] if axes else (1, (0, 0, 0))
     for to, source, added in low.repeat(outer, [dst.ref, x.ref, bias.ref]):
         low.schedule.emit(
-            "matmul_fp32" if fp32 else "matmul",
+            "matmul_fp32" if node.operands[1].type.precision is Precision.FP32 else "matmul",
             core,
             dst=to,
             dst_step=dst_step,
@@ -176,6 +235,21 @@ def matmul(
             relu=int(node.results[0] in low.clipped),
         )
     return dst
+
+
+def _weights(low: Lowering, node: Node, weight: Constants, index: NDArray[np.int64], core: int) -> int:
+    """The address of the weight's rows `index` on a core; their blocks are made when a program is written."""
+    stored = node.operands[1].type.precision
+    fp32 = stored is Precision.FP32
+
+    def make() -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+        exponent = numerics.fp8_scale_exponent(weight) if stored is Precision.FP8_E4M3 else None
+        rows = np.where((index >= 0)[:, None], weight[index], 0.0)
+        return weight_blocks(rows, low.block, fp32, exponent)
+
+    words = low.rows(len(index)) * low.rows(weight.shape[1]) * (2 if fp32 else 1)
+    key = low.digests.of(weight) + digest(index) + stored.value.encode()
+    return low.stores[core].weights.add_later(key, words, make)
 
 
 def select_reduce(low: Lowering, node: Node) -> list[View]:
@@ -271,6 +345,9 @@ def lower_graph(low: Lowering, graph: Graph) -> None:
     low.cuts |= cut_points(graph)
     low.clipped |= clipped_products(graph)
     low.windows |= find_windows(graph, low.block)
+    if low.lending:
+        places = Places(low.cuts, low.cores, low.grain, low.all_cores)
+        low.makers |= shared_products(graph, low.config, places)
     for node in graph.nodes:
         if node.op == "constant":
             continue

@@ -5,7 +5,7 @@ Equal contents are stored once: weights shared by two ops, or by two models, hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -21,32 +21,59 @@ Floats = NDArray[np.float32]
 PIECE = 512  # entries of a gather up to which nothing is looked for that repeats
 
 
+Group = tuple[NDArray[Any], ...]  # every array's leading axis counts items
+
+
+def digest(*arrays: NDArray[Any]) -> bytes:
+    """The key of arrays by type, shape and contents."""
+    found = sha256()
+    for array in arrays:
+        found.update(f"{array.dtype.str}{array.shape}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
+
+
+class Digests:
+    """The digests of arrays that live as long as this, each found once."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[NDArray[Any], bytes]] = {}
+
+    def of(self, array: NDArray[Any]) -> bytes:
+        if id(array) not in self.known:
+            self.known[id(array)] = array, digest(array)
+        return self.known[id(array)][1]
+
+
 @dataclass(eq=False)
 class Store:
     """Items appended in groups; a group that is there already is found again by its key."""
 
     size: int = 0
-    parts: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+    largest: int = 0  # of the groups
+    parts: list[Group | Callable[[], Group]] = field(default_factory=list)
     known: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, *arrays: NDArray[Any]) -> int:
-        """The address of a group of items; every array's leading axis counts items."""
-        digest = sha256()
-        for array in arrays:
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        key = digest.digest()
+        """The address of a group of items."""
+        return self.add_later(digest(*arrays), len(arrays[0]), lambda: arrays)
+
+    def add_later(self, key: bytes, size: int, make: Callable[[], Group]) -> int:
+        """The address of a group of `size` items that is made when it is first needed. key: of what it will hold."""
         if key not in self.known:
             self.known[key] = self.size
-            self.parts.append(arrays)
-            self.size += len(arrays[0])
+            self.parts.append(make)
+            self.size += size
+            self.largest = max(self.largest, size)
         return self.known[key]
 
     def column(self, i: int, empty: NDArray[Any]) -> NDArray[Any]:
         """All items of one array; `empty` gives dtype and item shape where there are none."""
-        if len(self.parts) > 1:  # joined once: the programs of several orders share the arrays
-            self.parts = [tuple(np.concatenate(columns) for columns in zip(*self.parts, strict=True))]
-        return self.parts[0][i] if self.parts else empty
+        made = [part() if callable(part) else part for part in self.parts]
+        if len(made) > 1:
+            made = [tuple(np.concatenate(columns) for columns in zip(*made, strict=True))]
+        self.parts = [*made]  # made and joined once
+        return made[0][i] if made else empty
 
 
 @dataclass(eq=False)

@@ -32,7 +32,7 @@ def select_synapse(low: Lowering, node: Node) -> Sequence[Place]:
     arrays = low.parameters(node, 1)
     fp32 = node.operands[1].type.precision is Precision.FP32
     shape = node.results[0].shape
-    chunks = spread_rows([(0, shape[-1])], low.block, low.cores)
+    (chunks,) = spread_rows([(0, shape[-1])], low.block, low.cores)
     vs = everywhere(low, node.operands[0], list(chunks))
     sums: tuple[list[Part], list[Part]] = ([], [])
     for core, ((_, start, stop),) in chunks.items():

@@ -1,0 +1,138 @@
+"""A schedule whose buffers have rows becomes a program's image: code, stores, models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ..config import Config
+from ..errors import AllocationError
+from .lowering import Lowering
+from .resident import Resident
+from .states import Placed
+from .virtual import Buffer, Op, Ref, Schedule
+
+
+@dataclass
+class Lowered:
+    """A model on virtual rows: its instructions, and what it exchanges with the host."""
+
+    name: str
+    schedule: Schedule
+    inputs: list[Port]
+    outputs: list[Port]
+    states: list[Placed]
+    resident: Resident
+    streaming: dict[str, Any] = field(default_factory=dict)
+
+
+def encode(
+    models: Sequence[Lowered], low: Lowering, config: Config, used: list[int], draft: bool = False
+) -> Image:
+    """The image of scheduled models whose buffers have rows. A draft has zeros for weights: enough for the clock."""
+    ops = [op for m in models for op in m.schedule.ops]
+    _check_instruction_slots(ops, config)
+    placed: list[Model] = []
+    begin = 0
+    for m in models:
+        end = begin + len(m.schedule.ops)
+        states = tuple(_state(s, m.resident) for s in m.states)
+        placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
+        begin = end
+    persistent = _persistent(low, [b for m in models for b in _state_buffers(m)])
+    cores = [_core_image(low, config, core, used[core], persistent, draft) for core in range(config.cores)]
+    places = {str(i): op.source for i, op in enumerate(ops) if op.source}
+    operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
+    meta = {"instructions": places, "operations": operations, "streaming": [m.streaming for m in models]}
+    return Image(config, [_instr(op, draft) for op in ops], cores, placed, meta)
+
+
+def _state(placed: Placed, resident: Resident) -> State:
+    buffer, offset = placed.ref.buffer, placed.ref.offset
+    copies = tuple((core, resident.copies[buffer, core].row + offset) for core in resident.cores(buffer))
+    return State(placed.name, placed.shape, buffer.core, buffer.row + offset, copies)
+
+
+def _state_buffers(model: Lowered) -> list[Buffer]:
+    own = dict.fromkeys(s.ref.buffer for s in model.states)
+    return [*own, *(c for (b, _), c in model.resident.copies.items() if b in own)]
+
+
+def _instr(op: Op, draft: bool) -> Instr:
+    operands = {
+        name: Row(value.buffer.row + value.offset, value.stride, value.level)
+        if isinstance(value, Ref)
+        else value
+        for name, value in op.operands.items()
+    }
+    if draft and "weights" in operands:
+        operands["weights"] = 0
+    return Instr(op.name, op.core, operands)
+
+
+def _persistent(low: Lowering, states: list[Buffer]) -> list[Buffer]:
+    buffers = [v.ref.buffer for v in low.constants.values()] + states
+    return [b for b in buffers if b.row >= 0]
+
+
+def _core_image(
+    low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer], draft: bool
+) -> CoreImage:
+    stores, block = low.stores[core], config.block_size
+    for store, depth, what in (
+        (stores.weights, config.weight_blocks, "weight blocks"),
+        (stores.slots, config.synapse_slots, "synapse slots"),
+        (stores.entries, config.gather_entries, "gather entries"),
+    ):
+        _check_depth(what, core, store.size, depth, config)
+    blocks = np.zeros((stores.weights.largest if draft else 0, block, block), np.uint16)
+    originals = None
+    if not draft:
+        tile = np.zeros((0, block, block), np.float32)
+        blocks, originals = stores.weights.column(0, blocks), stores.weights.column(1, tile)
+    lanes = np.zeros((0, 4, block), np.float32)
+    values = stores.slots.column(1, lanes)
+    slots = SlotArrays(
+        src=stores.slots.column(0, np.zeros((0, block), np.uint16)),
+        **{name: values[:, i] for i, name in enumerate(("mu", "sigma", "w", "we"))},
+        last=stores.slots.column(3, np.zeros(0, np.uint8)).astype(np.bool_),
+    )
+    index = np.zeros(0, np.int32)
+    entries = EntryArrays(
+        stores.entries.column(0, index),
+        stores.entries.column(1, index),
+        stores.entries.column(2, index.astype(np.uint8)).astype(np.bool_),
+        stores.entries.column(3, np.zeros((0, block), np.uint16)),
+    )
+    constants = [(b.row, b.data) for b in persistent if b.core == core and b.data is not None]
+    return CoreImage(
+        rows,
+        constants,
+        blocks,
+        slots,
+        entries,
+        originals,
+        stores.slots.column(2, lanes),
+    )
+
+
+def _check_depth(what: str, core: int, needed: int, depth: int, config: Config) -> None:
+    if needed > depth:
+        raise AllocationError(
+            f"{what} of core {core}",
+            needed=needed,
+            available=depth,
+            where=f"configuration {config.name}",
+            remedy=f"use a configuration with more {what.replace(' ', '_')} or more cores, or make the model smaller",
+        )
+
+
+def _check_instruction_slots(ops: list[Op], config: Config) -> None:
+    common = sum(op.row.unit == "control" for op in ops)
+    for core in range(config.cores):
+        needed = common + sum(op.core == core for op in ops)
+        _check_depth("instruction slots", core, needed, config.instruction_slots, config)
