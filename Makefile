@@ -21,7 +21,7 @@ SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/t
 help:
 	@echo "make demo      train, compile and run both examples"
 	@echo "make test      the test suite"
-	@echo "make proof     the long exhaustive checks"
+	@echo "make proof     the long checks: two hours of two cores"
 	@echo "make lint      ruff, mypy and the direction of imports"
 	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
 	@echo "make stubs     refresh the golden typed stub of the C++ core"
