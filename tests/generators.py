@@ -7,58 +7,14 @@ of moderate size, so that fp64 comparisons need no special care; sizes cross the
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 
 import numpy as np
+from graph_builder import MOVES, SIZES, Builder
 
-from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, Type, Value
+from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Type, Value
 from ltc_compiler.ir.ops import BINARY, UNARY, add, add_many
 
-SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 70)
 CONSTANTS_ALONE = frozenset({"sin", "cos"})  # the machine has no such instruction
-MAX_ELEMENTS = 1 << 12
-
-
-@dataclass
-class _Builder:
-    """A graph that grows. `pool` holds values to read; a streamable graph keeps the stream on axis 0 of each."""
-
-    rng: np.random.Generator
-    graph: Graph
-    streamable: bool
-    ops: Collection[str] | None
-    depth: int = 0
-    steps: int = 0
-    sizes: tuple[int, ...] = SIZES
-    pool: list[Value] = field(default_factory=list)
-    line: int = 0
-
-    def chance(self, p: float) -> bool:
-        return bool(self.rng.random() < p)
-
-    def size(self) -> int:
-        return int(self.rng.choice(self.sizes))
-
-    def allowed(self, op: str) -> bool:
-        return self.ops is None or op in self.ops
-
-    def pick(self, ready: Callable[[Value], bool] = lambda v: True) -> Value | None:
-        found = [v for v in self.pool if ready(v)]
-        return found[int(self.rng.integers(len(found)))] if found else None
-
-    def place(self) -> Source:
-        self.line += 1
-        return Source("net", "model.py", self.line, f"line {self.line}")
-
-    def weights(self, *shape: int) -> Value:
-        scale = 1.0 / max(1, shape[-1]) ** 0.5 if shape else 1.0
-        array = self.rng.uniform(-1.5, 1.5, shape) * scale
-        if self.chance(0.1):
-            array = np.full(shape, float(self.rng.choice([0.0, -0.0, 1.0, 0.5])))
-        return self.graph.constant(array, source=self.place())
-
-    def keep(self, *values: Value) -> None:
-        self.pool += [v for v in values if v.type.size <= MAX_ELEMENTS]
 
 
 def random_graph(
@@ -78,7 +34,7 @@ def random_graph(
     """
     graph = Graph("random")
     steps = int(rng.integers(3, 9)) if steps is None else steps
-    builder = _Builder(rng, graph, streamable, ops, steps=steps, sizes=sizes)
+    builder = Builder(rng, graph, streamable, ops, steps=steps, sizes=sizes)
     for i in range(int(rng.integers(1, 3))):
         rank = int(rng.integers(1, 3))
         shape = tuple(builder.size() if j == rank - 1 else min(builder.size(), 5) for j in range(rank))
@@ -110,7 +66,7 @@ def random_inputs(rng: np.random.Generator, graph: Graph) -> list[Array]:
             for v in graph.inputs]  # fmt: skip
 
 
-def _grow(b: _Builder, count: int) -> None:
+def _grow(b: Builder, count: int) -> None:
     kinds = [
         k
         for k, (names, _) in _GROW.items()
@@ -126,19 +82,19 @@ def _grow(b: _Builder, count: int) -> None:
     assert b.pool, "an empty graph"
 
 
-def _last_step(b: _Builder, value: Value) -> None:
+def _last_step(b: Builder, value: Value) -> None:
     if value.type.rank and value.shape[0] > 1 and b.allowed("slice") and b.chance(0.4):
         size = value.shape[0]
         last = add(b.graph, "slice", value, axis=0, start=size - 1, stop=size, step=1, source=b.place())
         b.graph.add_output(last, "last")
 
 
-def _tame(b: _Builder, x: Value) -> Value:
+def _tame(b: Builder, x: Value) -> Value:
     """A bounded value, for ops that grow fast."""
     return add(b.graph, "tanh", x, source=b.place()) if b.allowed("tanh") else x
 
 
-def _unary(b: _Builder) -> None:
+def _unary(b: Builder) -> None:
     op = str(b.rng.choice([u for u in UNARY if b.allowed(u) and u not in CONSTANTS_ALONE] or ["relu"]))
     x = b.pick()
     if x is None or not b.allowed(op):
@@ -150,7 +106,7 @@ def _unary(b: _Builder) -> None:
     b.keep(add(b.graph, op, x, source=b.place()))
 
 
-def _binary(b: _Builder) -> None:
+def _binary(b: Builder) -> None:
     op = str(b.rng.choice([u for u in BINARY if b.allowed(u)] or ["add"]))
     x = b.pick()
     if x is None or not b.allowed(op):
@@ -162,7 +118,7 @@ def _binary(b: _Builder) -> None:
     b.keep(add(b.graph, op, *operands, source=b.place()))
 
 
-def _partner(b: _Builder, x: Value) -> Value:
+def _partner(b: Builder, x: Value) -> Value:
     """Something that broadcasts with x: of the same shape, a row, a scalar, or a constant."""
     if b.chance(0.5):
         other = b.pick(lambda v: v.shape == x.shape)
@@ -172,21 +128,21 @@ def _partner(b: _Builder, x: Value) -> Value:
     return b.weights(*shape[int(b.rng.integers(0, len(shape) + 1)) :])
 
 
-def _select(b: _Builder) -> None:
+def _select(b: Builder) -> None:
     x = b.pick()
     if x is not None:
         condition = add(b.graph, "gt", x, b.graph.constant(0.25), source=b.place())
         b.keep(add(b.graph, "select", condition, x, _partner(b, x), source=b.place()))
 
 
-def _linear(b: _Builder) -> None:
+def _linear(b: Builder) -> None:
     x = b.pick(lambda v: v.type.rank > b.streamable)
     if x is not None:
         m = b.size()
         b.keep(add(b.graph, "linear", x, b.weights(m, x.shape[-1]), b.weights(m), source=b.place()))
 
 
-def _layer(b: _Builder) -> None:
+def _layer(b: Builder) -> None:
     """A product, often added to something, and often clipped: the matrix unit does all of it."""
     x = b.pick(lambda v: v.type.rank > b.streamable)
     if x is None or not b.allowed("add"):
@@ -202,7 +158,7 @@ def _layer(b: _Builder) -> None:
     b.keep(add(b.graph, "relu", y, source=b.place()) if b.allowed("relu") and b.chance(0.6) else y)
 
 
-def _synapse(b: _Builder) -> None:
+def _synapse(b: Builder) -> None:
     x = b.pick(lambda v: v.type.rank > b.streamable)
     if x is None:
         return
@@ -214,7 +170,7 @@ def _synapse(b: _Builder) -> None:
     b.keep(*add_many(b.graph, "synapse", operands, {}, b.place()))
 
 
-def _ltc_update(b: _Builder) -> None:
+def _ltc_update(b: Builder) -> None:
     """Operands whose denominator stays away from zero."""
     v = b.pick(lambda v: v.type.rank > b.streamable)
     if v is None:
@@ -226,7 +182,7 @@ def _ltc_update(b: _Builder) -> None:
     b.keep(add(b.graph, "ltc_update", v, num, square, *parameters, source=b.place()))
 
 
-def _reduce(b: _Builder) -> None:
+def _reduce(b: Builder) -> None:
     x = b.pick(lambda v: v.type.rank > b.streamable)
     op = str(b.rng.choice([o for o in ("sum", "amax") if b.allowed(o)] or ["sum"]))
     if x is not None and b.allowed(op):
@@ -234,138 +190,7 @@ def _reduce(b: _Builder) -> None:
         b.keep(add(b.graph, op, x, axis=axis, keepdims=b.chance(0.5), source=b.place()))
 
 
-def _reshape(b: _Builder) -> None:
-    x = b.pick()
-    if x is None:
-        return
-    first = int(b.streamable)
-    rest = list(x.shape[first:])
-    if len(rest) >= 2 and b.chance(0.5):
-        rest[:2] = [rest[0] * rest[1]]
-    else:
-        rest.insert(int(b.rng.integers(0, len(rest) + 1)), 1)
-    if len(rest) <= 3:
-        b.keep(add(b.graph, "reshape", x, shape=(*x.shape[:first], *rest), source=b.place()))
-
-
-def _permute(b: _Builder) -> None:
-    x = b.pick(lambda v: v.type.rank >= 2)
-    if x is None:
-        return
-    first = int(b.streamable)
-    dims = (*range(first), *(first + int(d) for d in b.rng.permutation(x.type.rank - first)))
-    b.keep(add(b.graph, "permute", x, dims=dims, source=b.place()))
-
-
-def _slice(b: _Builder) -> None:
-    x = b.pick(lambda v: v.type.rank > b.streamable)
-    if x is None:
-        return
-    axis = int(b.rng.integers(int(b.streamable), x.type.rank))
-    start = int(b.rng.integers(0, x.shape[axis]))
-    stop = int(b.rng.integers(start + 1, x.shape[axis] + 1))
-    step = int(b.rng.choice([1, 1, 1, 2, 3]))
-    b.keep(add(b.graph, "slice", x, axis=axis, start=start, stop=stop, step=step, source=b.place()))
-
-
-def _concat(b: _Builder) -> None:
-    x = b.pick(lambda v: v.type.rank > b.streamable)
-    if x is None:
-        return
-    axis = int(b.rng.integers(int(b.streamable), x.type.rank))
-    other = b.pick(lambda v: v.type.rank == x.type.rank and all(
-        i == axis or d == e for i, (d, e) in enumerate(zip(v.shape, x.shape, strict=True))))  # fmt: skip
-    b.keep(add(b.graph, "concat", x, other or x, axis=axis, source=b.place()))
-
-
-def _broadcast(b: _Builder) -> None:
-    x = b.pick(lambda v: v.type.rank > b.streamable and 1 in v.shape[int(b.streamable) :])
-    if x is None:
-        return
-    first = int(b.streamable)
-    shape = tuple(b.size() if d == 1 and i >= first and b.chance(0.7) else d for i, d in enumerate(x.shape))
-    if np.prod(shape) <= MAX_ELEMENTS:
-        b.keep(add(b.graph, "broadcast", x, shape=shape, source=b.place()))
-
-
-def _turned(b: _Builder) -> None:
-    """The stream on another axis than the first while something is done to it, and back on the first then."""
-    x = b.pick(lambda v: 2 <= v.type.rank <= 3)
-    if x is None or not b.streamable:
-        return
-    rank = x.type.rank
-    at = int(b.rng.integers(1, rank))
-    dims = [*range(1, rank)]
-    dims.insert(at, 0)
-    y = add(b.graph, "permute", x, dims=tuple(dims), source=b.place())
-    other = int(b.rng.choice([a for a in range(rank) if a != at]))
-    kind = str(b.rng.choice(["reduce", "slice", "concat", "unsqueeze", "linear", "row"]))
-    if kind == "reduce":
-        y = add(b.graph, "sum", y, axis=other, keepdims=True, source=b.place())
-    elif kind == "slice":
-        size = y.shape[other]
-        y = add(b.graph, "slice", y, axis=other, start=size // 2, stop=size, step=1, source=b.place())
-    elif kind == "concat":
-        y = add(b.graph, "concat", y, y, axis=other, source=b.place())
-    elif kind == "linear" and at != rank - 1:
-        weights = b.weights(5, y.shape[-1]), b.weights(5)
-        y = add(b.graph, "linear", y, *weights, source=b.place())
-    elif kind == "row":
-        y = add(
-            b.graph,
-            "mul",
-            y,
-            b.weights(*(1 if a == at else n for a, n in enumerate(y.shape))),
-            source=b.place(),
-        )
-    elif kind == "unsqueeze":
-        place = int(b.rng.integers(0, rank + 1))
-        y = add(b.graph, "reshape", y, shape=(*y.shape[:place], 1, *y.shape[place:]), source=b.place())
-        at += place <= at
-        rank += 1
-        if b.chance(0.7):
-            wide = (*y.shape[:place], 3, *y.shape[place + 1 :])
-            y = add(b.graph, "broadcast", y, shape=wide, source=b.place())
-    dims = [at, *(a for a in range(rank) if a != at)]
-    b.keep(add(b.graph, "permute", y, dims=tuple(dims), source=b.place()))
-
-
-def _cut(b: _Builder) -> None:
-    """A part of the sequence: it begins later, or ends before the end."""
-    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] >= 4)
-    if x is None or not b.streamable or b.depth:
-        return
-    start, end = (int(n) for n in b.rng.integers(0, 2, 2))
-    stop = x.shape[0] - end
-    b.keep(add(b.graph, "slice", x, axis=0, start=start, stop=stop, step=1, source=b.place()))
-
-
-def _window(b: _Builder) -> None:
-    """A convolution over the stream, one weight a tap: causal if padded on the left, else late."""
-    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] == b.steps)
-    if x is None or not b.streamable or b.depth:
-        return
-    taps = int(b.rng.integers(1, 4))
-    padded = x
-    rows = int(b.rng.choice([0, taps, taps, int(b.rng.integers(0, taps + 1))]))
-    if rows:
-        padding = b.graph.constant(
-            b.rng.uniform(-1, 1, (rows, *x.shape[1:])) * b.chance(0.5), source=b.place()
-        )
-        padded = add(b.graph, "concat", padding, x, axis=0, source=b.place())
-    length = padded.shape[0] - taps
-    if length < 2:
-        return
-    total: Value | None = None
-    for k in range(taps + 1):
-        tap = add(b.graph, "slice", padded, axis=0, start=k, stop=k + length, step=1, source=b.place())
-        term = add(b.graph, "mul", tap, b.weights(x.shape[-1]), source=b.place())
-        total = term if total is None else add(b.graph, "add", total, term, source=b.place())
-    assert total is not None
-    b.pool.append(total)
-
-
-def _scan(b: _Builder) -> None:
+def _scan(b: Builder) -> None:
     """Along the stream (or the first axis), or a count of iterations within each step, as an ODE solver makes them."""
     x = b.pick(lambda v: 1 <= v.type.rank <= 2 + b.streamable and v.type.size <= 1 << 10)
     if x is None or b.depth >= 2:
@@ -375,7 +200,7 @@ def _scan(b: _Builder) -> None:
     if count > 40:
         return
     body = Graph(f"body{b.depth}")
-    inner = _Builder(b.rng, body, b.streamable and not along, b.ops, b.depth + 1, b.steps, b.sizes)
+    inner = Builder(b.rng, body, b.streamable and not along, b.ops, b.depth + 1, b.steps, b.sizes)
     seen = x.shape[1:] if along else x.shape
     carry, slices = body.add_input(Type(seen), "h"), body.add_input(Type(seen), "x")
     inner.keep(carry, slices)
@@ -416,7 +241,7 @@ def _scan(b: _Builder) -> None:
         b.keep(*results)
 
 
-_GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
+_GROW: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "unary": (UNARY, _unary),
     "binary": (BINARY, _binary),
     "select": (("select",), _select),
@@ -425,14 +250,7 @@ _GROW: dict[str, tuple[Collection[str], Callable[[_Builder], None]]] = {
     "synapse": (("synapse",), _synapse),
     "ltc_update": (("ltc_update",), _ltc_update),
     "reduce": (("sum", "amax"), _reduce),
-    "reshape": (("reshape",), _reshape),
-    "permute": (("permute",), _permute),
-    "slice": (("slice",), _slice),
-    "concat": (("concat",), _concat),
-    "broadcast": (("broadcast",), _broadcast),
-    "window": (("slice",), _window),
+    **MOVES,
     "scan": (("scan",), _scan),
     "scan again": (("scan",), _scan),
-    "turned": (("permute",), _turned),
-    "cut": (("slice",), _cut),
 }

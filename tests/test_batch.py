@@ -129,6 +129,10 @@ def test_elapsed_time_of_one_stream_is_looked_at_before_the_first_step() -> None
     with pytest.raises(InputError, match="elapsed time"):
         vm.run_batch(*x)
     assert together(tuple(vm.get_state(stream=2).values())) == before
+    y = [np.empty((3, 4, *port.shape), np.float32) for port in program.image.models[0].outputs]
+    with pytest.raises(InputError, match="elapsed time"):  # the core looks for itself
+        vm._vm.run_batch(0, 3, 4, x, y, 1)
+    assert together(tuple(vm.get_state(stream=2).values())) == before
 
 
 def test_two_threads_on_one_vm_are_refused_not_mixed(program: Program) -> None:

@@ -38,10 +38,11 @@ def compare(image: Image, seed: int, bit_accurate: bool) -> None:
         assert_same(image, vm.state, oracle.state, f"state after run {turn}")
         state = {s.name: values(rng, s.shape) for s in model.states}
         for machine in (vm, oracle):
-            machine.set_state(state)
-    for machine in (vm, oracle):
-        machine.reset()
-    assert_same(image, vm.state, oracle.state, "state after reset")
+            if turn < RUNS - 2:
+                machine.set_state(state)
+            else:  # the last run shows the copies of a state too, as every row that there is
+                machine.reset()
+        assert_same(image, vm.state, oracle.state, f"state set after run {turn}")
 
 
 def assert_same(image: Image, found: dict[str, F32], expected: dict[str, F32], when: str) -> None:

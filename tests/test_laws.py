@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generators import SIZES, random_graph, random_inputs
+from generators import random_graph, random_inputs
+from graph_builder import SIZES
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from random_programs import draw, inputs_of
