@@ -48,6 +48,19 @@ def test_streams_equal_separate_vms(program: Program, threads: int | None) -> No
         }
 
 
+def test_a_batch_is_over_when_its_slowest_thread_is(program: Program) -> None:
+    """Two streams of milliseconds on two threads: sooner or later it is the caller that ends first."""
+    steps = 200_000
+    x = [np.ascontiguousarray(a) for a in inputs(program, 2, steps)]
+    vm = program.to_vm()
+    y = [np.empty((2, steps, *port.shape), np.float32) for port in program.image.models[0].outputs]
+    for _ in range(20):
+        for array in y:
+            array.fill(np.nan)
+        vm._vm.run_batch(0, 2, steps, x, y, 2)
+        assert not any(np.isnan(array[n, -1]).any() for array in y for n in range(2))
+
+
 def test_sequences_equal_run_timesteps(program: Program) -> None:
     x = inputs(program, 4, 9)
     vm = program.to_vm()
