@@ -77,8 +77,8 @@ MODELS: dict[str, tuple[Build, int]] = {  # how many times the elements of the i
     "gated": (Gated, 1),
     "recall": (Recall, 0),
     "two convolutions over both axes": (
-        lambda: nn.Sequential(nn.Unflatten(1, (1, CHANNELS)), nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(),
-                              nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()), 1),
+        lambda: nn.Sequential(nn.Unflatten(1, (4, CHANNELS // 4)), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU(),
+                              nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.ReLU()), 2),
 }  # fmt: skip
 
 

@@ -108,10 +108,7 @@ def convolution(
     dilations: Sequence[int],
     groups: int,
 ) -> Value:
-    """x (..., channels, *spatial), kernel (out, channels / groups, *taps) -> (..., out, *spatial); no padding here.
-
-    The taps of all axes but the last become channels, so that one window over the last axis is left.
-    """
+    """x (..., channels, *spatial), kernel (out, channels / groups, *taps) -> (..., out, *spatial); no padding here."""
     out, width = kernel.shape[:2]
     axes = kernel.ndim - 2
     channels = len(x.shape) - axes - 1
@@ -119,17 +116,69 @@ def convolution(
         raise Refused(
             f"{groups} groups of {width} channels do not fit {x.shape[channels]} inputs and {out} outputs"
         )
-    steps = [(channels + i, kernel.shape[2 + i], strides[i], dilations[i]) for i in range(axes)]
-    x = c.move(x, channels, len(x.shape) - 1)
+    if axes > 1 and _band_pays(x.shape, kernel.shape) and not width == 1 < groups:
+        band = _band(kernel, x.shape[-1], strides[-1], dilations[-1])
+        rows = c.move(x, channels, len(x.shape) - 2)  # (..., H, channels, W)
+        rows = c.reshape(rows, (*rows.shape[:-2], rows.shape[-2] * rows.shape[-1]))
+        bias = None if bias is None else np.repeat(bias, len(band) // out)
+        y = _over_rows(c, rows, band, bias, strides[:-1], dilations[:-1], groups)
+        return c.move(c.reshape(y, (*y.shape[:-1], out, len(band) // out)), -2, channels)
+    rows = c.move(x, channels, len(x.shape) - 1)
+    return c.move(_over_rows(c, rows, kernel, bias, strides, dilations, groups), -1, channels)
+
+
+BAND_LIMIT = 4096
+
+
+def _band_pays(x: Sequence[int], kernel: Sequence[int]) -> bool:
+    """Whether the last axis of an image is short enough to be multiplied whole, by a band matrix with many zeros.
+
+    A machine takes a block of some thousand weights a cycle, or lays one tap of one position beside the others.
+    """
+    return x[-1] * kernel[0] * kernel[1] <= BAND_LIMIT * kernel[-1]
+
+
+def _band(kernel: Array, length: int, stride: int, dilation: int) -> Array:
+    """A kernel (out, channels, *taps, K) as one (out * W', channels * W, *taps), for which W is no axis any more.
+
+    An infinite element meets the zeros of its row, and makes the whole row of results NaN.
+    """
+    out, width, *taps_, size = kernel.shape
+    count = (length - (size - 1) * dilation - 1) // stride + 1
+    if count < 1:
+        raise Refused(f"{length} elements are fewer than the window reaches over")
+    band = np.zeros((out, count, width, length, *taps_))
+    for at in range(count):
+        for k in range(size):
+            band[:, at, :, at * stride + k * dilation] = kernel[..., k]
+    return band.reshape(out * count, width * length, *taps_)
+
+
+def _over_rows(
+    c: Composer,
+    x: Value,
+    kernel: Array,
+    bias: Array | None,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    groups: int,
+) -> Value:
+    """A convolution of rows of channels, (..., *spatial, channels) -> (..., *spatial, out).
+
+    The taps of all axes but the last become channels, so that one window over the last axis is left.
+    """
+    out, width, *sizes = kernel.shape
+    first = len(x.shape) - 1 - len(sizes)
+    steps = [(first + i, *window) for i, window in enumerate(zip(sizes, strides, dilations, strict=True))]
     if width == 1 and out == groups > 1:
         meets = [x]
         for step in steps:
             meets = [tap for value in meets for tap in taps(c, value, *step)]
-        return c.move(_depthwise(c, meets, kernel.reshape(out, -1), bias), -1, channels)
+        return _depthwise(c, meets, kernel.reshape(out, -1), bias)
     for step in steps[:-1]:
         x = _side_by_side(c, taps(c, x, *step), groups)
         kernel = np.moveaxis(kernel, 2, 1).reshape(out, -1, *kernel.shape[3:])
-    return c.move(grouped_window(c, taps(c, x, *steps[-1]), kernel, bias, groups), -1, channels)
+    return grouped_window(c, taps(c, x, *steps[-1]), kernel, bias, groups)
 
 
 def _side_by_side(c: Composer, meets: Sequence[Value], groups: int) -> Value:
