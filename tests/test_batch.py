@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import signal
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -175,4 +177,11 @@ def test_a_forked_process_gets_threads_of_its_own(program: Program) -> None:
     if child == 0:
         vm.run_batch(*x, threads=2)
         os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    patience = time.monotonic() + 60
+    while (done := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < patience:
+        time.sleep(0.01)
+    if done[0] == 0:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child waits for threads that stayed behind in its parent")
+    assert os.waitstatus_to_exitcode(done[1]) == 7

@@ -81,6 +81,19 @@ def test_cores_block_size_and_schedule_change_nothing(
         assert bits(program.to_vm().run(*inputs)) == expected, f"{cores} cores of {block_size} lanes"
 
 
+@pytest.mark.parametrize("name", Config.presets())
+def test_every_preset_gives_the_same_bits(name: str) -> None:
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        graph = random_graph(rng, wishes=True)
+        inputs = [x.astype(np.float32) for x in random_inputs(rng, graph)]
+        found, expected = (
+            NNIR(graph).to_program(machine).to_vm().run(*inputs)
+            for machine in (roomy(Config.preset(name)), SMALL)
+        )
+        assert bits(found) == bits(expected), seed
+
+
 @settings(max_examples=10, deadline=None)
 @given(SEEDS)
 def test_steps_do_not_depend_on_the_machine(seed: int) -> None:

@@ -34,7 +34,7 @@ NEEDED = (
     "ltc_compiler/activation_tables.bin",
 )
 BIN = Path(sys.executable).parent
-PATIENCE = 1200  # seconds for a build or a test; the slowest take a minute
+PATIENCE = 900  # seconds for a build or a test; the slowest take a minute
 ENVIRONMENT = os.environ | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     "LTC_CORE": str(BUILD / "_core.abi3.so"),
