@@ -99,7 +99,7 @@ def work(program: Program) -> list[Work]:
 
 def _work_of(name: str, o: dict, image: Image, block: int, core: int) -> list[Work]:
     if name == "matmul":
-        return [(MATMUL, o["k"], o["m_rows"] * block // LANES, o["batch"])]
+        return [(MATMUL, o["k"] * o["taps"], o["m_rows"] * block // LANES, o["batch"])]
     if name == "synapse":
         ends = np.flatnonzero(image.cores[core].slots.last[o["slots"] :])[: o["targets"]]
         return [(SYNAPSE, 0, int(ends[-1] + 1) * block // LANES, 1)]

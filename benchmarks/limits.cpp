@@ -51,7 +51,7 @@ LTC_INLINE Sums<N> dot(const std::uint32_t* w, const std::uint32_t* x, std::int6
             for (std::int64_t j = 0; j < A; ++j)
 #pragma GCC unroll 4
                 for (std::int64_t i = 0; i < N; ++i)
-                    a[i][j] = add_pair<true>(a[i][j], load<U<V>>(w + (p + j) * 16), all<V>(x[i * pairs + p + j]));
+                    a[i][j] = add_pair_of<true>(a[i][j], load<U<V>>(w + (p + j) * 16), x + i * pairs + p + j);
         for (int i = 0; i < N; ++i) sums.of[i] = adjacent_tree(a[i]);
     }
     return sums;

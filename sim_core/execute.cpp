@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "direct_links.h"
 #include "numerics.h"
 
 namespace ltc {
@@ -106,17 +107,29 @@ isa::Precision Executable::precision(std::uint32_t field) const {
 
 void Executable::build(const Model& model) {
     entry_.push_back(steps_.size());
+    const DirectLinks links = find_direct_links(*program_, model);
     std::vector<std::size_t> loops;
+    std::vector<Copy> copies;
     for (std::uint32_t n = model.code_begin; n < model.code_end; ++n) {
         const Instruction& i = program_->code[n];
         if (i.opcode == Opcode::send) {
             const auto op = i.as<isa::Send>();
             for (std::uint32_t target = 0; target < program_->machine.cores; ++target) {
-                if ((op.targets >> target & 1) == 0) continue;
+                if ((links.targets[n - model.code_begin] >> target & 1) == 0) continue;
                 Step step = step_of(i, model);
                 step.link = link(op.src, i.core, op.rows, i.core, target);
                 steps_.push_back(step);
             }
+            continue;
+        }
+        const std::uint32_t sender = links.sender[n - model.code_begin];
+        if (sender != DirectLinks::none) {
+            copies.push_back({steps_.size(), program_->code[sender].core, i.core});
+            steps_.push_back(copy(program_->code[sender], i));
+            continue;
+        }
+        if (i.opcode == Opcode::end && unroll_copies(loops.back(), i.depth + 1, program_->code[i.match].as<isa::Loop>().count, copies)) {
+            loops.pop_back();
             continue;
         }
         steps_.push_back(step_of(i, model));
@@ -129,6 +142,38 @@ void Executable::build(const Model& model) {
     Step stop{};
     stop.run = kernels_.stop;
     steps_.push_back(stop);
+}
+
+// The rows of a send as its receive takes them where no FIFO is needed.
+Step Executable::copy(const Instruction& send, const Instruction& receive) const {
+    const auto from = send.as<isa::Send>();
+    Step step{};
+    step.grid.at[0] = address(receive.core, receive.as<isa::Receive>().dst);
+    step.grid.at[1] = address(send.core, from.src);
+    step.grid.n_outer = step.grid.n_inner = 1;
+    step.grid.lanes = static_cast<std::uint32_t>(from.rows * B_);
+    step.run = kernels_.handler(Opcode::move, isa::Precision::fp32, static_cast<std::uint32_t>(B_));
+    return step;
+}
+
+// Puts the copies that are a loop's whole body in place of the loop, each for all turns at once; false if they are not, or
+// if one could touch what another reads or writes.
+bool Executable::unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies) {
+    const std::size_t n = steps_.size() - body;
+    if (n == 0 || copies.size() < n || copies[copies.size() - n].step != body) return false;
+    for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
+        if (steps_[copies[a].step].grid.n_outer != 1 || copies[a].source != copies.back().source) return false;
+        for (std::size_t b = a + 1; b < copies.size(); ++b)
+            if (copies[a].target == copies[b].target) return false;
+    }
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(body) - 1);
+    for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
+        GridStep& grid = steps_[--copies[a].step].grid;
+        grid.n_outer = count;
+        for (int operand = 0; operand < 2; ++operand)
+            grid.outer[operand] = grid.at[operand].level == level ? std::exchange(grid.at[operand].stride, 0) : 0;
+    }
+    return true;
 }
 
 Step Executable::step_of(const Instruction& i, const Model& model) {

@@ -36,6 +36,12 @@ private:
     void lay_out(Pieces& pieces, std::size_t scratch_words);
     void build(const Model& model);
     Step step_of(const Instruction& i, const Model& model);
+    struct Copy {  // a step that copies rows of a core to another
+        std::size_t step;
+        std::uint32_t source, target;
+    };
+    Step copy(const Instruction& send, const Instruction& receive) const;
+    bool unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies);
     GridStep grid(const Instruction& i) const;
     MatmulStep matmul(const Instruction& i) const;
     SynapseStep synapse(const Instruction& i) const;

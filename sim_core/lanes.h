@@ -173,6 +173,19 @@ LTC_INLINE V add_pair(V a, U<V> w, U<V> x) {
     return a + second<V>(w) * second<V>(x);
 }
 
+// add_pair with one pair of x in every lane, which stays in memory.
+template <bool exact, class V>
+LTC_INLINE V add_pair_of(V a, U<V> w, const std::uint32_t* x) {
+#if defined(__AVX512BF16__)
+    if constexpr (exact && sizeof(V) == 64) {
+        __m512 sum = __builtin_bit_cast(__m512, a);
+        asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(__builtin_bit_cast(__m512i, w)), "m"(*x));
+        return __builtin_bit_cast(V, sum);
+    }
+#endif
+    return add_pair<exact>(a, w, all<V>(*x));
+}
+
 // The bits of a value of the arena rounded to bf16; below them whatever was there. It is no subnormal, and a NaN is the
 // one NaN: neither needs care.
 template <class V>

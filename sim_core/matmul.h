@@ -74,7 +74,7 @@ private:
             a = a + load<V>(w) * from_bits<V>(all<V>(x[0]));
             a = a + load<V>(w + W) * from_bits<V>(all<V>(x[1]));
         } else {
-            a = add_pair<how == Products::fused>(a, load<U<V>>(w), all<V>(x[0]));
+            a = add_pair_of<how == Products::fused>(a, load<U<V>>(w), x);
         }
     }
 };
@@ -84,22 +84,33 @@ private:
 template <bool wide, int W>
 LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) {
     using V = Floats<W>;
+    const std::uint32_t k = m.k, lanes = m.lanes, tap_lanes = m.tap_lanes, low = m.x_low >> 16, span = m.x_span >> 16;
     typename Vector<W>::Words outside{};
-    for (std::uint32_t first = 0; first < m.lanes; first += m.tap_lanes, x += m.tap_step) {
-        const std::uint32_t end = first + m.tap_lanes < m.lanes ? m.tap_lanes : (m.lanes + 15) / 16 * 16 - first;
-        for (std::uint32_t l = 0; l < end; l += W) {
+    [[maybe_unused]] typename Vector<2 * W>::Words outside_of_two{};
+    for (std::uint32_t first = 0; first < lanes; first += tap_lanes, x += m.tap_step) {
+        const std::uint32_t end = first + tap_lanes < lanes ? tap_lanes : (lanes + 15) / 16 * 16 - first;
+        std::uint32_t l = 0;
+#if defined(__AVX512BF16__)
+        if constexpr (!wide && mixes_lanes<W>)
+            for (; l + 2 * W <= k; l += 2 * W) {
+                const U<V> halves = round_both(load<V>(x + l), load<V>(x + l + W));
+                outside_of_two |= outside_of<2 * W>(halves, low, span);
+                store(out + (first + l) / 2, halves << 16 | halves >> 16);
+            }
+#endif
+        for (; l < end; l += W) {
             V v = load<V>(x + l);
-            if (l + W > m.k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(m.k) - static_cast<std::int32_t>(l), v, V{});
+            if (l + W > k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(k) - static_cast<std::int32_t>(l), v, V{});
             if constexpr (wide) {
                 store(out + first + l, v);
             } else {
                 const auto pairs = pack_pairs<W>(v);
-                outside |= outside_of<W>(pairs, m.x_low >> 16, m.x_span >> 16);
+                outside |= outside_of<W>(pairs, low, span);
                 store(out + (first + l) / 2, pairs);
             }
         }
     }
-    return !wide && !any(outside);
+    return !wide && !any(outside) && !any(outside_of_two);
 }
 
 // A product's way to its row: the bias, or another row to the finished product; relu.
