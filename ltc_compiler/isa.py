@@ -248,6 +248,22 @@ FORMATS = (
         ),
     ),
     Format(
+        "Transpose",
+        "transpose",
+        (
+            Field("dst", "row", "the first row written"),
+            Field("dst_step", "i32", "rows from one row written to the next"),
+            Field("dst_rows", "u32", "lanes to take of each row read, at most block_size"),
+            Field("src", "row", "the first row read"),
+            Field("src_step", "i32", "rows from one row read to the next"),
+            Field("src_rows", "u32", "rows read, at most block_size"),
+        ),
+        (
+            Access("dst", True, (("dst_rows", "dst_step"),)),
+            Access("src", False, (("src_rows", "src_step"),)),
+        ),
+    ),
+    Format(
         "Send",
         "send",
         _row_and(
@@ -364,6 +380,13 @@ def _table() -> tuple[Instruction, ...]:
             "gather",
             "for each entry: lane l of row dst + entry.dst = lane entry.lane[l] of row src + entry.src; "
             "an absent lane keeps its value, or becomes +0 where the entry says clear",
+        ),
+        (
+            "transpose",
+            "Transpose",
+            "move",
+            "gather",
+            "lane i of row j of dst = lane j of row i of src; +0 in the lanes from src_rows on",
         ),
         ("add", "Binary", "vector", "add", "dst = a + b"),
         ("sub", "Binary", "vector", "add", "dst = a - b"),

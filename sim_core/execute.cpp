@@ -212,6 +212,12 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
             step.gather = {address(i.core, op.dst), address(i.core, op.src), parameters_->entries(i.core) + op.entries * (2 + B_), op.count, lanes};
             break;
         }
+        case isa::Format::Transpose: {
+            const auto op = i.as<isa::Transpose>();
+            step.transpose = {address(i.core, op.dst), address(i.core, op.src), op.dst_step * std::ptrdiff_t{lanes},
+                              op.src_step * std::ptrdiff_t{lanes}, op.dst_rows, op.src_rows, lanes};
+            break;
+        }
         case isa::Format::Send: break;  // one step for each target: see build
         case isa::Format::Receive: {
             const auto op = i.as<isa::Receive>();

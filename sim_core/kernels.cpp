@@ -49,6 +49,22 @@ struct Semantics<Opcode::gather> {
     }
 };
 
+template <>
+struct Semantics<Opcode::transpose> {
+    template <bool, int>
+    static const Step* run(Frame& f, const Step* step) {
+        const TransposeStep& t = step->transpose;
+        const float* const src = resolve(f, t.src);
+        float* to = resolve(f, t.dst);
+        for (std::uint32_t j = 0; j < t.dst_rows; ++j, to += t.dst_step) {
+            const float* from = src + j;
+            for (std::uint32_t i = 0; i < t.src_rows; ++i, from += t.src_step) to[i] = *from;
+            for (std::uint32_t i = t.src_rows; i < t.lanes; ++i) to[i] = 0.0f;
+        }
+        return step + 1;
+    }
+};
+
 template <int W>
 inline void copy(float* to, const float* from, std::size_t lanes) {
     for (std::size_t l = 0; l < lanes; l += W) store(to + l, load<Floats<W>>(from + l));

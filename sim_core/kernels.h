@@ -116,6 +116,13 @@ struct GatherStep {
 };
 inline constexpr std::int32_t lane_keep = -1, lane_clear = -2;
 
+// Steps in floats, from row to row.
+struct TransposeStep {
+    Address dst, src;
+    std::ptrdiff_t dst_step, src_step;
+    std::uint32_t dst_rows, src_rows, lanes;
+};
+
 struct LinkStep {
     Address at;
     Fifo* fifo;
@@ -144,6 +151,7 @@ struct Step {
         SynapseStep synapse;
         UpdateStep update;
         GatherStep gather;
+        TransposeStep transpose;
         LinkStep link;
         PortStep port;
         LoopStep loop;

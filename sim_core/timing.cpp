@@ -50,6 +50,9 @@ std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Sy
 }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Update& op) { return times(3, op.n); }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Gather& op) { return op.count; }
+std::uint64_t count_beats(const Program&, const Instruction&, const isa::Transpose& op) {
+    return plus(op.src_rows, op.dst_rows);
+}
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Send& op) { return op.rows; }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Receive& op) { return op.rows; }
 std::uint64_t count_beats(const Program&, const Instruction&, const isa::Input& op) { return op.rows; }
@@ -339,6 +342,12 @@ private:
         for (std::size_t e = op.entries; e < std::size_t{op.entries} + op.count; ++e)
             beats.beat(Rows{static_cast<std::uint64_t>(src + entries.src[e])},
                        Rows{static_cast<std::uint64_t>(dst + entries.dst[e])});
+    }
+
+    void walk(const Instruction&, const isa::Transpose& op, Beats<traced>& beats) {
+        const Lattice src{address(op.src), op.src_step, 0}, dst{address(op.dst), op.dst_step, 0};
+        for (std::uint32_t i = 0; i < op.src_rows; ++i) beats.beat(Rows{src.at(i, 0)}, no_rows);
+        for (std::uint32_t j = 0; j < op.dst_rows; ++j) beats.beat(no_rows, Rows{dst.at(j, 0)});
     }
 
     void walk(const Instruction& in, const isa::Send& op, Beats<traced>& beats) {

@@ -2,7 +2,7 @@
 //  - loops are balanced, at most max_loop_depth deep, and no nest turns more often than limits::turns;
 //  - every row, over all turns of its loops, lies in the rows in use; blocks, slots, entries and ports exist;
 //  - state rows are written by state_write alone, constant rows by nothing; rows that one instruction both reads and
-//    writes in an order that a machine may choose (matmul, gather) do not overlap;
+//    writes in an order that a machine may choose (matmul, gather, transpose) do not overlap;
 //  - a link FIFO never runs over or empty: a loop body leaves every FIFO as it found it, so one walk proves all turns;
 //  - the features that an instruction needs are there, every output is written, and the code fits its store.
 #include <algorithm>
@@ -221,6 +221,7 @@ private:
             case isa::Format::Matmul: return check_matmul(i);
             case isa::Format::Synapse: return check_synapse(i);
             case isa::Format::Gather: return check_gather(i);
+            case isa::Format::Transpose: return check_transpose(i);
             case isa::Format::Send: return check_send(i);
             case isa::Format::Receive: return check_receive(i);
             case isa::Format::Input: {
@@ -279,6 +280,12 @@ private:
             require(store.src[e] >= 0 && static_cast<std::uint32_t>(store.src[e]) < op.src_rows, "an entry reads outside src_rows");
             require(store.dst[e] >= 0 && static_cast<std::uint32_t>(store.dst[e]) < op.dst_rows, "an entry writes outside dst_rows");
         }
+        require(!accesses_meet(i, 0, 1), "dst overlaps src");
+    }
+
+    void check_transpose(const Instruction& i) const {
+        const auto op = i.as<isa::Transpose>();
+        require(std::max(op.src_rows, op.dst_rows) <= m_.block_size, "it turns more rows than a row has lanes");
         require(!accesses_meet(i, 0, 1), "dst overlaps src");
     }
 

@@ -163,7 +163,9 @@ class _Draw:
     def plain(self, depth: int) -> Instr:
         name = self.draw(st.sampled_from(_PLAIN))
         row = isa.BY_NAME[name]
-        region = self.number(0, 1) if row.format.pattern in ("matrix", "synapse", "gather") else None
+        region = (
+            self.number(0, 1) if row.format.pattern in ("matrix", "synapse", "gather", "transpose") else None
+        )
         fields = {f.name: self.operand(name, f, depth, region) for f in row.format.fields}
         return Instr(name, self.number(0, self.config.cores - 1), fields)
 

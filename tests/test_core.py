@@ -65,6 +65,14 @@ LOOP = op("loop", count=3)
 END = op("end")
 MATMUL: dict[str, Any] = {"dst": Row(0), "x": Row(4), "bias": Row(8), "k": 9, "m_rows": 2}
 SYNAPSE: dict[str, Any] = {"num": Row(2), "den": Row(4), "v": Row(0), "v_rows": 2}
+TRANSPOSE: dict[str, Any] = {
+    "dst": Row(0),
+    "dst_step": 1,
+    "dst_rows": 8,
+    "src": Row(8),
+    "src_step": 1,
+    "src_rows": 8,
+}
 GATHER: dict[str, Any] = {"dst": Row(8), "dst_rows": 4, "src": Row(0), "src_rows": 4, "count": 4}
 
 
@@ -76,6 +84,7 @@ def test_a_good_program_loads() -> None:
             op("matmul", **MATMUL),
             op("synapse", slots=0, targets=2, **SYNAPSE),
             op("gather", **GATHER),
+            op("transpose", **TRANSPOSE),
             op("send", src=Row(0), rows=2, targets=2),
             op("receive", 1, dst=Row(0), rows=2, source=0),
             END,
@@ -139,6 +148,12 @@ REFUSED: list[tuple[str, list[Instr]]] = [
     ("an entry reads outside src_rows", [op("gather", **{**GATHER, "src_rows": 3})]),
     ("an entry writes outside dst_rows", [op("gather", **{**GATHER, "dst_rows": 3})]),
     ("dst overlaps src", [op("gather", **{**GATHER, "dst": Row(3)})]),
+    ("dst overlaps src", [op("transpose", **{**TRANSPOSE, "src": Row(7)})]),
+    ("it turns more rows than a row has lanes", [op("transpose", **{**TRANSPOSE, "src_rows": 9})]),
+    (
+        "it turns more rows than a row has lanes",
+        [op("transpose", **{**TRANSPOSE, "dst_rows": 9, "src": Row(20)})],
+    ),
     ("its targets do not exist", [op("send", src=Row(0), targets=0)]),
     ("its targets do not exist", [op("send", src=Row(0), targets=4)]),
     ("it sends to its own core", [op("send", src=Row(0), targets=1)]),

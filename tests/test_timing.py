@@ -343,6 +343,15 @@ def test_gather() -> None:
     assert both(image(ONE, program, entries=stores, outputs=[1])).last_out == 9 + 9 + 10
 
 
+def test_transpose_reads_all_rows_before_it_writes_one() -> None:
+    turn = op("transpose", dst=100, dst_step=1, dst_rows=3, src=20, src_step=2, src_rows=5)
+    report = both(image(ONE, [turn]))
+    assert (report.total, unit_busy(report, "move")) == (7 + 9, 8)  # reads at 0 to 4, writes at 5 to 7
+    assert total(op("div", dst=28, a=0, b=0), turn) == 20 + 3 + 9  # the last row read is ready at 20
+    assert total(op("neg", dst=21, a=0), turn) == 1 + 7 + 9  # row 21 is not read
+    assert both(image(ONE, [turn, op("output", src=101)], outputs=[1])).last_out == 6 + 9 + 10
+
+
 # ---- links and the host ----
 
 

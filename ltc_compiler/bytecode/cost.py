@@ -61,6 +61,8 @@ def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
             return 3 * counts("n")
         case "gather":
             return counts("count")
+        case "transpose":
+            return instr.number("src_rows") + instr.number("dst_rows")
         case "send" | "receive" | "input" | "output":
             return counts("rows")
         case "loop" | "end":

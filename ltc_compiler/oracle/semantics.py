@@ -197,6 +197,16 @@ def _gather(step: Step) -> None:
         step.write(target, np.where(there, taken, kept))
 
 
+def _transpose(step: Step) -> None:
+    across, down = step.number("src_rows"), step.number("dst_rows")
+    step.require(max(across, down) <= step.machine.width, "turns more rows than a row has lanes")
+    tile = np.zeros((step.machine.width, step.machine.width), np.float32)
+    for i in range(across):
+        tile[:, i] = step.read(step.address("src") + i * step.number("src_step"))
+    for j in range(down):
+        step.write(step.address("dst") + j * step.number("dst_step"), tile[j])
+
+
 def _send(step: Step) -> None:
     capacity = step.machine.image.config.link_fifo_rows
     for i in range(step.number("rows")):
@@ -264,6 +274,7 @@ SEMANTICS: Mapping[str, Semantics] = {
     "state_write": _plain(lambda a: a),
     "splat": _elementwise(_splat),
     "gather": _gather,
+    "transpose": _transpose,
     "add": _plain(numerics.add),
     "sub": _plain(numerics.sub),
     "mul": _plain(numerics.mul),

@@ -150,6 +150,13 @@ def _gather(c: Context) -> Beats:
         yield Beat((c.row("src") + int(entries.src[e]),), (c.row("dst") + int(entries.dst[e]),))
 
 
+def _transpose(c: Context) -> Beats:
+    for i in range(c.n("src_rows")):
+        yield Beat((c.row("src") + i * c.n("src_step"),))
+    for j in range(c.n("dst_rows")):
+        yield Beat((), (c.row("dst") + j * c.n("dst_step"),))
+
+
 def _send(c: Context) -> Beats:
     links = [c.outside.links[c.instr.core, t] for t in range(c.config.cores) if c.n("targets") >> t & 1]
     for j in range(c.n("rows")):
@@ -191,6 +198,7 @@ PATTERNS: dict[str, Callable[[Context], Beats]] = {
     "synapse": _synapse,
     "update": _update,
     "gather": _gather,
+    "transpose": _transpose,
     "send": _send,
     "receive": _receive,
     "input": _input,

@@ -1,4 +1,5 @@
-"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, else a gather.
+"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, turned tiles,
+else a gather.
 
 A gather is planned from the flat index of every element, so that one rule serves every shape and axis.
 """
@@ -8,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from math import prod
 
 import numpy as np
 
 from ..ir.graph import Node, Value
-from .layout import View, canonical_steps, element_rows
+from .layout import View, canonical_steps, element_rows, merge
 from .lowering import Lowering
 from .stores import gather_entries
-
-SEPARATE_TILES = 256  # matrices of a tensor that are transposed tile by tile; more are planned together
+from .virtual import Ref
 
 
 def _flat(view: View) -> np.ndarray:
@@ -71,37 +70,31 @@ def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
         steps = (*view.steps, 0)  # a last axis that leaves its place has one element
         return replace(view, shape=shape, steps=tuple(steps[d] for d in dims[:-1]))
     others = [d for d in dims[:-1] if d != len(dims) - 1]
-    if (
-        min(view.width, shape[-1]) == 1
-        or view.uniform
-        or prod(view.shape[d] for d in others) > SEPARATE_TILES
-    ):
+    if min(view.width, shape[-1]) == 1 or view.uniform:
         return low.gather(view, shape, _flat(view).transpose(dims))
     return _transpose(low, view, dims, others)
 
 
 def _transpose(low: Lowering, view: View, dims: tuple[int, ...], others: list[int]) -> View:
-    """Axis dims[-1] and the last axis change places in tiles of one row block each, which share their entries."""
+    """Axis dims[-1] and the last axis change places in tiles of a block by a block, and what is left at the edges."""
     dst = low.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
-    high, wide, block = dst.width, view.width, view.block
+    block, core = view.block, view.ref.buffer.core
     down, across = view.steps[dims[-1]], dst.steps[dims.index(len(dims) - 1)]
-    for at in product(*(range(view.shape[d]) for d in others)):
-        from_row = sum(i * view.steps[d] for i, d in zip(at, others, strict=True))
-        to_row = sum(i * dst.steps[dims.index(d)] for i, d in zip(at, others, strict=True))
-        for i in range(0, high, block):
-            entries = _tile(min(block, high - i), min(block, wide), down, across, block)
-            for j in range(0, wide, block):
-                source = view.ref.at(from_row + i * down + j // block * view.block_step)
-                target = dst.ref.at(to_row + j * across + i // block)
-                count = int((entries[1] < min(block, wide - j) * across).sum())
-                low.emit_gather(replace(dst, ref=target), replace(view, ref=source), entries, count)
+    outer = [(view.shape[d], (view.steps[d], dst.steps[dims.index(d)])) for d in others]
+    for (i, n, high), (j, m, wide) in product(_tiles(dst.width, block), _tiles(view.width, block)):
+        source = view.ref.at(i * block * down + j * view.block_step)
+        target = dst.ref.at(j * block * across + i)
+        tiles = [(n, (block * down, 1)), (m, (view.block_step, block * across))]
+        for src, to in low.repeat(merge([*outer, *tiles]), [source, target]):
+            rows: dict[str, int | Ref] = {"dst": to, "dst_step": across, "dst_rows": wide}
+            low.schedule.emit("transpose", core, **rows, src=src, src_step=down, src_rows=high)
     return dst
 
 
-def _tile(high: int, wide: int, down: int, across: int, block: int) -> tuple[np.ndarray, ...]:
-    """Entries that turn lanes 0 to `wide` of `high` rows, `down` apart, into rows `across` apart."""
-    lane, row = (a.ravel() for a in np.indices((wide, high)))
-    return gather_entries(lane * across, (row, lane), row * down, True, block)
+def _tiles(width: int, block: int) -> list[tuple[int, int, int]]:
+    """The whole blocks of an axis and the rest of it: first block, how many, elements of each."""
+    whole, rest = divmod(width, block)
+    return [t for t in ((0, whole, block), (whole, 1, rest)) if t[1] and t[2]]
 
 
 def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int) -> View:

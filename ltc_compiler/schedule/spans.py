@@ -85,6 +85,9 @@ def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, in
             return before_last, end
         case "row_reduce":
             return (_count(op, "rows(k)", config) - 1, end) if access.write else (0, end)
+        case "transpose":
+            read = _count(op, "src_rows", config)
+            return (read, end) if access.write else (0, read - 1)
         case "synapse" if access.field == "v":
             return 0, _count(op, "v_rows", config) - 1
     return None
