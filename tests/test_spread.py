@@ -11,7 +11,7 @@ import pytest
 from generators import random_graph, random_inputs
 from programs_for_timing import simulated
 
-from ltc_compiler import Config
+from ltc_compiler import AllocationError, Config
 from ltc_compiler.bytecode.cost import row_blocks_in_flight
 from ltc_compiler.ir.graph import Graph, Type, Value
 from ltc_compiler.ir.ops import add
@@ -27,7 +27,7 @@ from ltc_compiler.schedule.share import Places, shared_products
 from ltc_compiler.transforms.pipeline import run_pipeline
 
 THREE = replace(Config.small_c2b16(), cores=3, tensor_rows=1 << 16, gather_entries=1 << 16)
-SPREADS = [Spread(*how) for how in product((1, 2, 3), (0, 1, 2), (False, True))]
+SPREADS = [Spread(*how) for how in product((1, 2, 3), (0, 1, 2), (False, True))] + [Spread(rotate=True)]
 
 
 def cells(layers: int, width: int) -> Graph:
@@ -91,7 +91,7 @@ def test_random_graphs_have_the_same_bits_on_every_spread(seed: int) -> None:
     graph = whole.streaming_transform(0)[0].graph
     given = [x[0].astype(np.float32) for x in random_inputs(rng, whole.graph)]
     expected = outputs(program(graph, Spread(1)), given)
-    for spread in (Spread(2, 1), Spread(3, 1, lending=True), Spread(1, 0, lending=True)):
+    for spread in (Spread(2, 1), Spread(3, 1, lending=True), Spread(1, 0, lending=True), Spread(rotate=True)):
         assert outputs(program(graph, spread), given) == expected, spread
 
 
@@ -144,3 +144,22 @@ def test_products_of_the_state_fill_the_gaps(monkeypatch: pytest.MonkeyPatch) ->
     assert busy[1] - busy[0] > work / 3
     given = [np.random.default_rng(1).standard_normal((1, 128)).astype(np.float32)]
     assert outputs(filled, given) == outputs(before, given)
+
+
+def test_a_model_that_fills_the_weight_stores_fits() -> None:
+    """Four rows on three cores, three times: the cores take turns at the row that is left over."""
+    rng = np.random.default_rng(0)
+    graph = Graph("full")
+    value = graph.add_input(Type((1, 64)))
+    for _ in range(3):
+        weight = graph.constant(rng.standard_normal((64, 64)) / 8)
+        value = add(graph, "relu", add(graph, "linear", value, weight, graph.constant(np.zeros(64))))
+    graph.add_output(value)
+    assert THREE.block_rows(64) == 4
+    config = replace(THREE, weight_blocks=3 * 4 * 4 // 3)
+    given = [rng.standard_normal((1, 64)).astype(np.float32)]
+    expected = outputs(NNIR(graph).to_program(THREE), given)
+    for quick in (False, True):
+        assert outputs(NNIR(graph).to_program(config, quick_compile=quick), given) == expected
+    with pytest.raises(AllocationError, match="weight blocks of core 0: 16 needed, 15 available"):
+        NNIR(graph).to_program(replace(config, weight_blocks=15))

@@ -32,6 +32,7 @@ from .virtual import Op
 
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 GRAINS = (4, 2, 1)  # rows of a band on a core
+LAST_RESORTS = (Spread(rotate=True), Spread(lending=True))  # they fill the weight stores evenly
 SMALL = 4  # blocks of the largest product below which links cannot pay
 WORTH = (
     0.99  # what needs more instructions or cores must take fewer cycles than this share of what needs less
@@ -77,11 +78,31 @@ def schedule_graphs(
         check_places(m.graph, m.cores, config)
     search = Search(config, _orders(sources, optimize, quick))
     if not optimize or quick:
-        return search.only(sources, Spread(core_counts(sources, config)[-1]))
+        return _first_that_fits(search, sources, core_counts(sources, config)[-1])
     for form, cores in product(_forms(sources), core_counts(sources, config)):
         search.try_out(form, Spread(cores))
-    _refine(search, config)
+    if search.best is None:
+        for spread in LAST_RESORTS:
+            search.try_out(sources, spread)
+    else:
+        _refine(search, search.best, config)
     return search.program()
+
+
+def _first_that_fits(search: Search, sources: list[Source], cores: int) -> Program:
+    failure: AllocationError | None = None
+    for spread in (Spread(cores), *LAST_RESORTS):
+        try:
+            return search.only(sources, spread)
+        except AllocationError as error:
+            failure = _nearer(failure, error)
+    assert failure is not None
+    raise failure
+
+
+def _nearer(a: AllocationError | None, b: AllocationError) -> AllocationError:
+    """The refusal that is nearer to fitting; the first of equals."""
+    return b if a is None or b.needed * a.available < a.needed * b.available else a
 
 
 def _orders(sources: list[Source], optimize: bool, quick: bool) -> Sequence[Order]:
@@ -94,19 +115,17 @@ def _orders(sources: list[Source], optimize: bool, quick: bool) -> Sequence[Orde
     return BEST_ORDERS
 
 
-def _refine(search: Search, config: Config) -> None:
+def _refine(search: Search, first: Draft, config: Config) -> None:
     """Bands of fewer and fewer rows on what is best so far, then lent products with fewer cores for all else."""
-    if search.best is None:
-        return
-    form, cores = search.best.sources, search.best.spread.cores
+    form, cores = first.sources, first.spread.cores
     if is_large(form, config):
-        search.orders = (search.best.order,)
+        search.orders = (first.order,)
     widest = max((row_count(n, config.block_size) for m in form for n in _widths(m.graph)), default=0)
     for height in GRAINS:
         if cores > 1 and height * cores < widest:
             search.try_out(form, Spread(cores, height))
     if config.cores > 1 and any(m.graph.states for m in form):
-        grain = search.best.spread.grain
+        grain = first.spread.grain if search.best is None else search.best.spread.grain
         enough = -(-widest // -(-widest // cores)) if widest else cores  # as many rows on the fullest of them
         search.try_out(form, Spread(1, lending=True))
         heights = sorted({grain, 1 if widest > cores else 0})
@@ -134,7 +153,7 @@ class Draft:
 
 
 class Search:
-    """The best of the schedules that were tried. One that fails for want of memory counts if all of them do."""
+    """The best of the schedules that were tried. One that fails for want of room counts if all of them do."""
 
     def __init__(self, config: Config, orders: Sequence[Order]) -> None:
         self.config = config
@@ -152,7 +171,7 @@ class Search:
                 if self.best is None or cycles < WORTH * self.cycles:
                     self.best, self.cycles = draft, cycles
         except AllocationError as error:
-            self.failure = self.failure or error
+            self.failure = _nearer(self.failure, error)
 
     def _drafts(self, sources: list[Source], spread: Spread) -> Iterator[Draft]:
         low = Lowering(self.config, self.digests)
@@ -167,7 +186,7 @@ class Search:
         return Program(next(self._drafts(sources, spread)).image(self.config))
 
     def program(self) -> Program:
-        """The best, written out. Raises the first AllocationError where nothing fits."""
+        """The best, written out. Raises the AllocationError that is nearest to fitting where nothing fits."""
         if self.best is None:
             assert self.failure is not None
             raise self.failure

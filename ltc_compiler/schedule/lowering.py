@@ -35,11 +35,13 @@ OPERAND_NAMES = ("a", "b", "c")
 @dataclass(frozen=True)
 class Spread:
     """How a model is spread over the machine: over the first `cores` of its cores (0: all of them), in bands of `grain`
-    rows a core (partition.py), with products of the state lent to its other cores (share.py)."""
+    rows a core (partition.py), with products of the state lent to its other cores (share.py). rotate: the cores take
+    turns at the rows that are left over."""
 
     cores: int = 0
     grain: int = 0
     lending: bool = False
+    rotate: bool = False
 
 
 class Lowering:
@@ -57,7 +59,7 @@ class Lowering:
         """Start another model on some of the cores: a schedule of its own, on the same stores and constants."""
         self.all_cores = tuple(cores)
         self.cores = self.all_cores[: spread.cores or None]
-        self.grain, self.lending = spread.grain, spread.lending
+        self.grain, self.lending, self.rotate = spread.grain, spread.lending, spread.rotate
         self.home = self.cores[0]  # the core that holds every value that is not spread
         self.schedule = Schedule()
         self.env: dict[Value, View] = {}
@@ -70,6 +72,7 @@ class Lowering:
         # The rows of a matrix product in a band, on a core; and where the rows of some of them are computed.
         self.products: dict[tuple[Value, int, int], View] = {}
         self.makers: Makers = {}
+        self.rotations: dict[Value, int] = {}
         # What was made of a value since the loop around it began: on another core, a part there, in every lane.
         self.copies: dict[tuple[Value, int], View] = {}
         self.scattered: dict[tuple[Value, int, int, int], View] = {}

@@ -120,6 +120,28 @@ def _bands(cut: Cut, block: int, cores: Sequence[int], grain: int) -> int:
     return -(-row_count(cut[1] - cut[0], block) // (grain * len(cores))) if grain else 1
 
 
+def rotations(graph: Graph, cuts: dict[Value, tuple[Cut, ...]], block: int, cores: int) -> dict[Value, int]:
+    """For every product, by how many cores it begins further on, so that those with a row more take turns.
+
+    Products that end in each other stay together. What meets elsewhere may have to be sent: this is for models that
+    fill the weight stores."""
+    found: dict[Value, int] = {}
+    uses = graph.uses()
+    extra = 0
+    for node in reversed(graph.nodes):
+        if node.op != "linear":
+            continue
+        value = node.results[0]
+        readers = uses.get(value, [])
+        if ends_in(value, readers):
+            found[value] = found[readers[0].results[0]]
+            continue
+        first, end = cuts.get(value, ((0, value.shape[-1]),))[0]  # all pieces leave over as many
+        found[value] = 0 if node.cores else extra % cores
+        extra += row_count(end - first, block)
+    return found
+
+
 def padded_rows(chunks: Sequence[Chunk], block: int) -> NDArray[np.int64]:
     """The weight's row for every output lane of a core's chunks, -1 for padding."""
     index = []

@@ -19,7 +19,7 @@ from ..ir.ops import BINARY, OPS, UNARY
 from .layout import View, iteration, leading
 from .lowering import Lowering
 from .move import broadcast, reshape, select_move
-from .partition import Band, Chunk, clipped_products, cut_points, padded_rows, spread_rows
+from .partition import Band, Chunk, clipped_products, cut_points, padded_rows, rotations, spread_rows
 from .scan import select_scan
 from .shards import (
     Part,
@@ -106,7 +106,8 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
             "leave Fp8Weights out, or set fp8_weights in the configuration",
         )
     cuts = low.cuts.get(result, ((0, weight.shape[0]),))
-    bands = spread_rows(cuts, low.block, low.cores, low.grain)
+    turn = low.rotations.get(result, 0)
+    bands = spread_rows(cuts, low.block, (*low.cores[turn:], *low.cores[:turn]), low.grain)
     parts: dict[tuple[int, int], list[Part]] = {cut: [] for cut in cuts}
     makers = low.makers.get(result)
     cores = list(makers or dict.fromkeys(core for band in bands for core in band))
@@ -345,6 +346,8 @@ def lower_graph(low: Lowering, graph: Graph) -> None:
     low.cuts |= cut_points(graph)
     low.clipped |= clipped_products(graph)
     low.windows |= find_windows(graph, low.block)
+    if low.rotate:
+        low.rotations |= rotations(graph, low.cuts, low.block, len(low.cores))
     if low.lending:
         places = Places(low.cuts, low.cores, low.grain, low.all_cores)
         low.makers |= shared_products(graph, low.config, places)

@@ -69,7 +69,9 @@ def operand_part(low: Lowering, value: Value, rows: Rows, shape: tuple[int, ...]
     core, start, stop = rows
     sharded = low.shards.get(value)
     if sharded is not None and sharded.shape == shape:
-        return next(p.view for p in sharded.parts if (p.core, p.start, p.stop) == rows)
+        for p in sharded.parts:
+            if (p.core, p.start, p.stop) == rows:
+                return p.view
     width = value.shape[-1] if value.shape else 1
     array = low.stored(value)
     if array is not None:
