@@ -253,14 +253,18 @@ def test_synapses_at_the_edge_of_exactness(
     w, we = (magnitudes(rng, shape, -40, -37) for _ in range(2))
     v = -rng.choice([38.5, 39.75, 40.0], sources)
     if case == "gates":
-        v = -rng.choice([49.0, 55.0, 59.0, 60.0, 61.5, 63.0, 79.0], sources)  # products as with the weights below
+        v = -rng.choice(
+            [49.0, 55.0, 59.0, 60.0, 61.5, 63.0, 79.0], sources
+        )  # products as with the weights below
     elif case == "shut":
         v = -rng.choice([40.0, 40.25, 86.0, 87.0, 87.5], sources)
         w[::3] = we[::3] = 2.0**-30
     elif case == "closed":
         v = -rng.choice([-200.0, 38.5, 40.0, 87.5, 88.0, 88.5, 200.0, 1e20], sources)
     elif case == "weights":
-        w, we = (magnitudes(rng, shape, -78, -46) for _ in range(2))  # products about 2^-126 on sums that feel them
+        w, we = (
+            magnitudes(rng, shape, -78, -46) for _ in range(2)
+        )  # products about 2^-126 on sums that feel them
     elif case == "potentials":
         v = magnitudes(rng, (sources,), 125, 127)
         sigma = magnitudes(rng, shape, -127, -120)
