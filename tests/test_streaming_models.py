@@ -37,6 +37,15 @@ def solve(x: Tensor) -> Tensor:
     return y[-1]
 
 
+def loop(state: Any, x: Tensor) -> Tensor:
+    """A filter written as a loop; from a number its first turn is one of its own."""
+    states = []
+    for t in range(T):
+        state = 0.9 * state + torch.tanh(x[:, t])
+        states.append(state)
+    return torch.stack(states, 1)
+
+
 def over_features(x: Tensor) -> Tensor:
     """A scan over another axis than time."""
     y: Tensor = Scan(lambda u, s: (s + u, s + u))(x, x[..., 0] * 0, 2, 2)[0]
@@ -125,6 +134,10 @@ WORKS: dict[str, tuple[Any, int]] = {
         ),
         0,
     ),
+    "distance from the first value": (lambda x: torch.tanh(x - x[:, :1]) * x[:, :1].sum(2, keepdim=True), 0),
+    "loop from the first value": (lambda x: loop(x[:, 0], x), 0),
+    "loop from a number": (lambda x: loop(0.0, x), 0),
+    "Scan from the first value": (lambda x: Scan(lambda u, s: (s * u, s + u))(x, x[:, 0] * 2, 1, 1)[0], 0),
     "running maximum": (lambda x: torch.cummax(x, 1).values, 0),
     "running log-sum-exp": (lambda x: torch.logcumsumexp(x, 1), 0),
     "einsum": (lambda x: torch.einsum("btd,ud,btd->btu", x, V, x), 0),

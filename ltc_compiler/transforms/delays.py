@@ -65,6 +65,12 @@ class Memory:
         self._limit = max(self._limit, steps)
         return self._after[steps]
 
+    def first(self, value: Value, source: Source) -> Value:
+        """What `value` was in the first step."""
+        state = self.add_state(np.zeros(value.shape), f"first_{value.name or 'value'}")
+        state.next = add(self.graph, "select", self.after(1, source), state.value, value, source=source)
+        return state.next
+
     def finish(self) -> None:
         """Let the count of steps run, up to the largest number that anything asks for."""
         if self._count is None:

@@ -1,9 +1,9 @@
 """What a streamed value is, and the machinery that every streaming rule uses.
 
-Every value of the whole graph is one of three kinds. `Static`: the same in every step. `Stream`: it has the streamed
+Every value of the whole graph is one of four kinds. `Static`: the same in every step. `Stream`: it has the streamed
 axis; index i along it is there at step i + off, and the axis is gone from its value in the step graph. `Current`: it
 has no such axis but depends on the sequence, as the last step or the final carry does; its value in the step graph is
-what the whole graph gives for the sequence up to this step.
+what the whole graph gives for the sequence up to this step. `First` is what the first step gives: that value is kept.
 """
 
 from __future__ import annotations
@@ -33,6 +33,13 @@ class Current:
 
 
 @dataclass(frozen=True)
+class First:
+    """What depends on the first step of the sequence and on no other: known from that step on, and kept."""
+
+    value: Value
+
+
+@dataclass(frozen=True)
 class Stream:
     """`value` has no streamed axis; the whole had `length` elements on `axis`. history: the indices below -off."""
 
@@ -47,7 +54,7 @@ class Stream:
         return (*self.value.shape[: self.axis], self.length, *self.value.shape[self.axis :])
 
 
-Kind = Static | Current | Stream
+Kind = Static | Current | First | Stream
 Rule = Callable[["Streamer", Node, Sequence[Kind]], list[Kind]]
 
 
@@ -79,7 +86,9 @@ class Streamer:
             kinds = [self.env[v] for v in node.operands]
             if not any(isinstance(k, Stream) for k in kinds):
                 results = copy_node(self.graph, node, [k.value for k in kinds])
-                kind = Current if any(isinstance(k, Current) for k in kinds) else Static
+                kind: type[Static | Current | First] = Static
+                for found in (First, Current):
+                    kind = found if any(isinstance(k, found) for k in kinds) else kind
                 self.env.update((old, kind(new)) for old, new in zip(node.results, results, strict=True))
                 continue
             if any(isinstance(k, Current) for k in kinds):

@@ -20,7 +20,7 @@ from ..ir.graph import Array, Node, Value
 from ..ir.ops import add
 from ..ir.verify import describe
 from .fold import evaluate_node, uniform
-from .streamer import Current, Kind, Stream, Streamer, refusal
+from .streamer import Current, First, Kind, Stream, Streamer, refusal
 
 
 def pointwise(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
@@ -134,11 +134,14 @@ def slice_(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
                       "take the slices along the streamed axis before the scan")  # fmt: skip
     count = -(-(stop - start) // step)
     if count == 1 and x.length > 1:
+        if start == x.off == 0:
+            value = s.memory.first(x.value, node.source)
+            return [First(add(s.graph, "reshape", value, shape=node.results[0].shape, source=node.source))]
         if start != x.length - 1:
             raise refusal(node, f"selects the fixed step {start} of {x.length}",
-                          "only the last one, -1, is in a stream: in a loop over time let all turns do the same, and"
-                          " pass what differs between them as an input that streams, or write it with"
-                          " ltc_torch.nn.Scan; what runs backwards (a flip, a bidirectional layer) needs the whole"
+                          "only the first, 0, and the last one, -1, are in a stream: in a loop over time let all"
+                          " turns do the same, and pass what differs between them as an input that streams, or write"
+                          " it with ltc_torch.nn.Scan; what runs backwards (a flip, a bidirectional layer) needs the whole"
                           " sequence")  # fmt: skip
         value = s.current(x, node)
         return [Current(add(s.graph, "reshape", value, shape=node.results[0].shape, source=node.source))]
@@ -176,6 +179,8 @@ def _prefix(s: Streamer, node: Node, kinds: Sequence[Kind]) -> Kind:
         raise refusal(
             node, "joins two streams end to end", "a stream has no end: put only constants before it"
         )
+    if len(before) == 1 and isinstance(before[0], First) and x.off == before[0].value.shape[x.axis] == 1:
+        return _begin(s, node, x, before[0])
     arrays = [k.value.constant() for k in before]
     constants = [a for a in arrays if a is not None]
     if len(constants) < len(arrays):
@@ -201,6 +206,15 @@ def _prefix(s: Streamer, node: Node, kinds: Sequence[Kind]) -> Kind:
     value = _inject(s, node, x, prefix)
     history = np.take(prefix, range(count - x.off), x.axis) if count > x.off else None
     return Stream(value, x.axis, x.off - count, count + length, history)
+
+
+def _begin(s: Streamer, node: Node, x: Stream, first: First) -> Kind:
+    """`x`, which is there from the second step on, behind what the first step gave."""
+    assert s.memory is not None
+    begun = s.memory.after(1, node.source)
+    start = s.without_axis(first.value, x.axis, node)
+    value = add(s.graph, "select", begun, x.value, start, source=node.source)
+    return Stream(value, x.axis, 0, x.length + 1)
 
 
 def _inject(s: Streamer, node: Node, x: Stream, prefix: Array) -> Value:

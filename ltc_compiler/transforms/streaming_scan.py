@@ -16,7 +16,7 @@ from ..ir.graph import Graph, Node, Type
 from ..ir.ops import add, scan_parts
 from .delays import Memory
 from .scans import inline
-from .streamer import Current, Kind, Static, Stream, Streamer, refusal
+from .streamer import Current, First, Kind, Static, Stream, Streamer, refusal
 
 
 def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
@@ -31,7 +31,7 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         raise refusal(node, "a scan along the streamed axis reads another stream whole",
                       "scan that one too, so that each step sees its own slice")  # fmt: skip
     for i, kind in enumerate(first):
-        if not isinstance(kind, Static):
+        if not isinstance(kind, Static | First):
             raise refusal(node, f"the initial carry {i} is computed from the sequence that streams",
                           "start from a constant or from an input that does not stream")  # fmt: skip
     if s.memory is None:
