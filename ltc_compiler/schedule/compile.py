@@ -124,9 +124,9 @@ def _refine(search: Search, first: Draft, config: Config) -> None:
     for height in GRAINS:
         if cores > 1 and height * cores < widest:
             search.try_out(form, Spread(cores, height))
-    if config.cores > 1 and any(m.graph.states for m in form):
+    if config.cores > 1 and widest and any(m.graph.states for m in form):
         grain = first.spread.grain if search.best is None else search.best.spread.grain
-        enough = -(-widest // -(-widest // cores)) if widest else cores  # as many rows on the fullest of them
+        enough = -(-widest // -(-widest // cores))  # as many rows on the fullest of them
         search.try_out(form, Spread(1, lending=True))
         heights = sorted({grain, 1 if widest > cores else 0})
         for fewer, height in product(sorted({enough, cores} - {1}), heights):

@@ -116,7 +116,7 @@ def _core_image(
         slots,
         entries,
         originals,
-        stores.slots.column(2, lanes),
+        None if draft else stores.slots.column(2, lanes),
     )
 
 

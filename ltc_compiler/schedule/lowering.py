@@ -21,7 +21,7 @@ from ..ir.graph import Node, Precision, Value
 from .layout import Axis, View, element_rows, fresh, iteration, pack, row_count
 from .resident import Resident
 from .share import Makers
-from .stores import CoreStores, Digests, gather_entries, repeats
+from .stores import CoreStores, Digests, Group, gather_entries, repeats
 from .virtual import Buffer, Kind, Ref, Schedule
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Lowering:
         self.digests = digests or Digests()
         self.block = config.block_size
         self.stores = [CoreStores() for _ in range(config.cores)]
+        self.slots: dict[bytes, Group] = {}  # synapse slots by their parameters and rows of targets
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
         self.begin_model((0,), Spread())
 

@@ -36,25 +36,28 @@ def select_synapse(low: Lowering, node: Node) -> Sequence[Place]:
     vs = everywhere(low, node.operands[0], list(chunks))
     sums: tuple[list[Part], list[Part]] = ([], [])
     for core, ((_, start, stop),) in chunks.items():
-        own = slice(start * low.block, stop * low.block)
-        mu, sigma, w, we, mask = (a[:, own] for a in arrays)
-        slots = synapse_slots(mu, sigma, w, we, mask, low.block, fp32)
+        key = b"".join(map(low.digests.of, arrays)) + f"{start} {stop} {fp32}".encode()
+        if key not in low.slots:  # the unfolds of a step share them
+            own = slice(start * low.block, stop * low.block)
+            mu, sigma, w, we, mask = (a[:, own] for a in arrays)
+            low.slots[key] = synapse_slots(mu, sigma, w, we, mask, low.block, fp32)
+        slots = low.slots[key]
         num, den = (low.new(part_shape(shape, start, stop, low.block), core) for _ in sums)
         v = low.vectors(vs[core])
         emit = _on_the_unit if low.config.synapse_unit else _without_the_unit
         for refs in low.repeat(leading([num, den, v]), [num.ref, den.ref, v.ref]):
-            emit(low, refs, num.rows, v.rows, slots, fp32)
+            emit(low, refs, num.rows, v.rows, slots, fp32, key)
         for parts, view in zip(sums, (num, den), strict=True):
             parts.append(Part(core, start, stop, view))
     return [placed(low, parts, shape) for parts in sums]
 
 
 def _on_the_unit(
-    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool
+    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool, key: bytes
 ) -> None:
     num, den, v = refs
     core = num.buffer.core
-    address = low.stores[core].slots.add(*slots)
+    address = low.stores[core].slots.add_later(key, len(slots[3]), lambda: slots)
     op = low.schedule.emit(
         "synapse",
         core,
@@ -73,7 +76,7 @@ def _on_the_unit(
 
 
 def _without_the_unit(
-    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool
+    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool, key: bytes
 ) -> None:
     """Target rows of one depth go through their slots side by side: that hides the adder's latency."""
     num, den, v = refs
