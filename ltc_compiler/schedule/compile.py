@@ -119,7 +119,7 @@ def _refine(search: Search, first: Draft, config: Config) -> None:
     """Bands of fewer and fewer rows on what is best so far, then lent products with fewer cores for all else."""
     form, cores = first.sources, first.spread.cores
     if is_large(form, config):
-        search.orders = (first.order,)
+        search.orders = search.orders[-1:]
     widest = max((row_count(n, config.block_size) for m in form for n in _widths(m.graph)), default=0)
     for height in GRAINS:
         if cores > 1 and height * cores < widest:
@@ -139,7 +139,6 @@ class Draft:
 
     sources: list[Source]
     spread: Spread
-    order: Order
     low: Lowering
     models: list[Lowered]
     ops: list[list[Op]]
@@ -179,7 +178,7 @@ class Search:
         written = [m.schedule.ops for m in models]
         for order in self.orders:
             sorted_ops = [reorder(ops, self.config, order) for ops in written]
-            yield Draft(sources, spread, order, low, models, sorted_ops)
+            yield Draft(sources, spread, low, models, sorted_ops)
 
     def only(self, sources: list[Source], spread: Spread) -> Program:
         """The program of one spread, not tried out."""
