@@ -1,8 +1,17 @@
-"""What every test shares: LTC_CORE=path puts another build of the C++ core in place (`make sanitize`)."""
+"""What every test shares.
+
+LTC_CORE=path puts another build of the C++ core in place (`make sanitize`). Random tests draw the same examples every
+time, so that a change is to blame for a failure; `pytest --hypothesis-profile default` draws others.
+"""
 
 import importlib.util
 import os
 import sys
+
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 def _use_core(path: str) -> None:

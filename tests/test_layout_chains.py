@@ -5,6 +5,7 @@ The values are small integers, whose sums are exact in fp32, so that nothing but
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from ltc_compiler.nnir import NNIR
 
 SIZES = (1, 1, 2, 3, 8, 9, 16)
 MOST = 600  # elements before an operation that makes more of them
+LARGEST = 8192  # elements of the input
 MACHINES = [
     replace(config, tensor_rows=1 << 16, gather_entries=1 << 16, instruction_slots=1 << 16)
     for config in (Config.tiny_c1b8(), Config.tiny_c2b8(), Config.small_c2b16(), Config.v80_c6b32())
@@ -81,6 +83,8 @@ LINKS: tuple[Callable[[Graph, Value, Rng], Value], ...] = (
 def chain(rng: Rng) -> Graph:
     graph = Graph("chain")
     shape = tuple(int(n) for n in rng.choice(SIZES, int(rng.integers(1, 5))))
+    while math.prod(shape) > LARGEST:  # a row of its own for every element must fit
+        shape = shape[1:]
     value = graph.add_input(Type(shape), "x")
     for _ in range(int(rng.integers(2, 7))):
         if value.type.rank:
