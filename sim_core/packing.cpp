@@ -170,9 +170,11 @@ Parameters::Synapses Parameters::pack_synapses(const Program& program, const Syn
 void Parameters::pack_entries(const Program& program, std::uint32_t core) const {
     const EntryStore& e = program.cores[core].entries;
     std::int32_t* out = entries_[core];
+    // Entries that no instruction names may hold anything: they wrap.
+    const auto floats = [&](std::int32_t row) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(row) * static_cast<std::uint32_t>(B_)); };
     for (std::size_t entry = 0; entry < e.src.size(); ++entry) {
-        *out++ = e.src[entry] * static_cast<std::int32_t>(B_);
-        *out++ = e.dst[entry] * static_cast<std::int32_t>(B_);
+        *out++ = floats(e.src[entry]);
+        *out++ = floats(e.dst[entry]);
         for (std::size_t l = 0; l < B_; ++l) {
             const std::uint16_t lane = e.lane[entry * B_ + l];
             *out++ = lane != isa::absent ? lane : e.clear[entry] != 0 ? lane_clear : lane_keep;
