@@ -27,6 +27,7 @@ from ltc_compiler.bytecode.ports import (
 )
 from ltc_compiler.bytecode.steps import (
     MAX_THREADS,
+    Axes,
     AxisArgument,
     check_output_axes,
     check_threads,
@@ -59,6 +60,7 @@ class VM:
             image.meta,
             image.config.name,
         )  # not its stores
+        self._streamed: dict[int, tuple[Axes, Axes]] = {}  # of the models whose sequences were asked for
         self._vm = CoreVM(core, bit_accurate)
         self.bit_accurate = bit_accurate
 
@@ -103,7 +105,9 @@ class VM:
         removed, or 0 for a model that was not streamed. Raises InputError before the first step.
         """
         model = self._model(model_index)
-        streamed = streaming_axes(self._meta, model, model_index)
+        streamed = self._streamed.get(model_index)
+        if streamed is None:
+            streamed = self._streamed[model_index] = streaming_axes(self._meta, model, model_index)
         output_axes = resolve_axes(output_timestep_dim, streamed[1], "output")
         check_output_axes(model, output_axes)
         input_axes = resolve_axes(input_timestep_dim, streamed[0], "input")

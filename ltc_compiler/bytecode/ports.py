@@ -228,6 +228,8 @@ def model_at(models: Sequence[Model], index: int) -> Model:
 
 def as_float32(name: str, value: object) -> F32:
     """An array, CPU tensor or Python number as a float32 array, exactly. Raises InputError naming `name`."""
+    if type(value) is np.ndarray and value.dtype == np.float32:
+        return value
     if type(value).__module__.partition(".")[0] == "torch":
         value = _from_torch(name, value)
     elif isinstance(value, float | int) and not isinstance(value, bool):
