@@ -281,3 +281,10 @@ def test_in_place_writes_are_torchs(writes: list[Any]) -> None:
         return x, [v + 1 for v in views]
 
     check(forward, data(4, 3), data(2, 2))
+
+
+def test_a_wide_image_gets_no_band_matrix() -> None:
+    """Its zeros would be millions: the taps are laid side by side instead."""
+    graph = to_nnir(prepare_shape(torch.nn.Conv2d(1, 1, 3).eval(), torch.randn(1, 1, 4, 1500))[0]).graph
+    constants = [v for n in graph.walk() for v in n.operands if v.constant() is not None]
+    assert sum(v.type.size for v in constants) < 100

@@ -128,6 +128,7 @@ def convolution(
 
 
 BAND_LIMIT = 4096
+BAND_WEIGHTS = 1 << 20  # elements of a band matrix: it has to fit beside everything else
 
 
 def _band_pays(x: Sequence[int], kernel: Sequence[int]) -> bool:
@@ -135,7 +136,9 @@ def _band_pays(x: Sequence[int], kernel: Sequence[int]) -> bool:
 
     A machine takes a block of some thousand weights a cycle, or lays one tap of one position beside the others.
     """
-    return x[-1] * kernel[0] * kernel[1] <= BAND_LIMIT * kernel[-1]
+    out, width, *taps_, size = kernel
+    weights = out * x[-1] * width * x[-1] * math.prod(taps_)
+    return x[-1] * out * width <= BAND_LIMIT * size and weights <= BAND_WEIGHTS
 
 
 def _band(kernel: Array, length: int, stride: int, dilation: int) -> Array:
