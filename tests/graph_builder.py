@@ -100,6 +100,28 @@ def _concat(b: Builder) -> None:
     b.keep(add(b.graph, "concat", x, other or x, axis=axis, source=b.place()))
 
 
+def _padded(b: Builder) -> None:
+    """Constants before and behind a value: zeros of either sign, ones, or some of each, of any width."""
+    x = b.pick(lambda v: v.type.rank > b.streamable)
+    if x is None:
+        return
+    axis = x.type.rank - 1 if b.chance(0.7) else int(b.rng.integers(int(b.streamable), x.type.rank))
+    before, behind = (filling(b, x.shape, axis) if b.chance(p) else [] for p in (0.3, 0.8))
+    if before or behind:
+        b.keep(add(b.graph, "concat", *before, x, *behind, axis=axis, source=b.place()))
+
+
+def filling(b: Builder, shape: tuple[int, ...], axis: int) -> list[Value]:
+    """One or two constants for a concat along `axis`, the same at every step of a stream."""
+    parts = []
+    for _ in range(int(b.rng.integers(1, 3))):
+        wide = (*shape[:axis], int(b.rng.choice([1, 2, 3, 5, 9, 11])), *shape[axis + 1 :])
+        some = ([0.0], [0.0], [-0.0], [1.0], [0.0, -0.0], [0.0, 1.0])[int(b.rng.integers(6))]
+        array = b.rng.choice(some, wide[1:] if b.streamable else wide)
+        parts.append(b.graph.constant(np.broadcast_to(array, wide).copy(), source=b.place()))
+    return parts
+
+
 def _broadcast(b: Builder) -> None:
     x = b.pick(lambda v: v.type.rank > b.streamable and 1 in v.shape[int(b.streamable) :])
     if x is None:
@@ -192,6 +214,7 @@ MOVES: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "permute": (("permute",), _permute),
     "slice": (("slice",), _slice),
     "concat": (("concat",), _concat),
+    "padded": (("concat",), _padded),
     "broadcast": (("broadcast",), _broadcast),
     "window": (("slice",), _window),
     "turned": (("permute",), _turned),

@@ -124,10 +124,11 @@ def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
 
 def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, ...]) -> View:
     """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
-    one, gathers where it does not. Zeros within a row come by themselves where a gather clears it."""
+    one, gathers where it does not. Zeros within a row come by themselves where a gather clears it: what lies in the
+    lanes behind a vector is anything, as its own op made it there, and is no zero of the result."""
     cleared = _gaps(values, low.block) if axis == len(shape) - 1 else set()
     views = [low.view(v) for v in values if v not in cleared]
-    if axis == len(shape) - 1 and _side_by_side(views):
+    if axis == len(shape) - 1 and not cleared and _side_by_side(views):
         return replace(views[0], shape=shape, block_step=1)
     dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
     start = 0
@@ -160,9 +161,9 @@ def _gaps(values: Sequence[Value], block: int) -> set[Value]:
 
 
 def is_gap(value: Value) -> bool:
-    """Whether a part of a concatenation is there for its width alone: zeros."""
+    """Whether a part of a concatenation is there for its width alone: zeros, of which none is -0."""
     array = value.constant()
-    return array is not None and not array.any()
+    return array is not None and not array.any() and not np.signbit(array).any()
 
 
 def _side_by_side(views: list[View]) -> bool:

@@ -239,14 +239,14 @@ def roll(c: Emitter, input: Value, shifts: Any, dims: Any = None) -> Value:
 def pad(
     c: Emitter, input: Value, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Value:
-    x = input
+    x, filling = input, 0.0 if value is None else float(value)
     for k in range(len(pad) // 2):
         axis, before, after = len(x.shape) - 1 - k, int(pad[2 * k]), int(pad[2 * k + 1])
         size = x.shape[axis]
         if mode == "constant":
             x = c.slice(x, axis, max(0, -before), size - max(0, -after))
             fill = [
-                (np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), value or 0.0) if n > 0 else None)
+                (np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), filling) if n > 0 else None)
                 for n in (before, after)
             ]
             x = c.concat([p for p in (fill[0], x, fill[1]) if p is not None], axis)
