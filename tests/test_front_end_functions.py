@@ -50,7 +50,8 @@ def data(*shape: int) -> Tensor:
 X, Y = data(3, 4, 6), data(3, 4, 6) * 0.7 + 0.1
 W = data(6, 6)
 
-PLAIN = "neg negative abs absolute relu sigmoid tanh exp exp2 square sign sgn expm1 positive"
+PLAIN = """neg negative abs absolute relu sigmoid tanh exp exp2 square sign sgn expm1 positive sinh cosh asinh arcsinh
+    deg2rad rad2deg"""
 POSITIVE = "sqrt log reciprocal rsqrt log1p log2 log10"
 ACTIVATIONS = """silu mish elu celu selu leaky_relu hardtanh relu6 hardsigmoid hardswish softsign tanhshrink softplus
     gelu logsigmoid"""
@@ -112,6 +113,18 @@ ONE: dict[str, Case] = {
     "batch_norm": lambda x: F.batch_norm(x, C4[0], C4[1].abs(), C4[2], C4[3]) + F.batch_norm(x, C4[0], C4[1].abs()),
     "instance_norm": lambda x: F.instance_norm(x) + F.instance_norm(x, C4[0], C4[1].abs(), use_input_stats=False),
     "group_norm": lambda x: F.group_norm(x, 2, C4[0], C4[1]) + F.group_norm(x, 4),
+    "positions": lambda x: [p.double() for p in (x.argmax(), x.argmin(1), x.argmax(-1, keepdim=True), x.max(0).indices, x.min(1)[1], torch.argmin(x, keepdim=True))],
+    "ties": lambda x: [p.double() for p in (x.sign().argmax(1), (x > 0).double().argmin(2), (x * 0).argmax(0))],
+    "quantifiers": lambda x: [q.double() for q in ((x > 1).any(), (x > -2).all(1), torch.any(x > 2, 2, keepdim=True), torch.all(x), (x > 0).any((0, 2)))],
+    "counts": lambda x: (x.relu().count_nonzero().double(), torch.count_nonzero(x > 0, 1).double(), x.relu().all(1).double(), x.relu().any(1).double()),
+    "extremes together": lambda x: (*x.aminmax(), *torch.aminmax(x, dim=1, keepdim=True)),
+    "prod": lambda x: (x.prod(), x.prod(1), x.prod(-1, keepdim=True)),
+    "missing": lambda x: (torch.log(x).nansum(1), torch.nanmean(torch.log(x), 1, keepdim=True), torch.log(x).nansum()),
+    "inverse hyperbolic": lambda x: (torch.acosh(1 + x.abs()), torch.arccosh(1 + x * x), torch.atanh(x / 4), torch.arctanh(x.tanh())),
+    "finite": lambda x: [f(1 / x.relu()).double() for f in (torch.isinf, torch.isfinite, torch.isposinf, torch.isneginf)],
+    "sign bit": lambda x: torch.signbit(x).double(),
+    "diagonals": lambda x: (x.diagonal(), torch.diagonal(x, -1, 1, 2), x[0].diag(), x[0].diag(2), x[0, 0].diag(-1), x[0].trace(), x.diagonal(offset=1, dim1=-1, dim2=0)),
+    "diagonal matrices": lambda x: (torch.diag_embed(x), x.diag_embed(1), torch.diag_embed(x, -2, 0, 2), torch.diagflat(x[0, :2])),
     # products
     "linear": lambda x: (F.linear(x, W, V), x @ W, W @ x.mT, x.matmul(V), V @ x.mT),
     "vectors": lambda x: (torch.mv(W, x[0, 0]), V.dot(x[0, 0]), torch.inner(x[0, 0], x[0, 1]), x[0, 0].vdot(x[0, 1])),
@@ -173,6 +186,21 @@ TWO: dict[str, Case] = {
     "compare": lambda x, y: [f(x, y).double() for f in (torch.gt, torch.ge, torch.lt, torch.le, torch.eq, torch.ne)],
     "greater": lambda x, y: torch.greater(x, y).double() + torch.greater_equal(x, y) + torch.less_equal(x, y),
     "not equal": lambda x, y: torch.not_equal(x, y).double() + (x > y).double(),
+    "lengths": lambda x, y: (torch.hypot(x, y), torch.dist(x, y), torch.dist(x, y, 1), torch.dist(x, y, float("inf"))),
+    "sums of exponentials": lambda x, y: (torch.logaddexp(9 * x, y), torch.logaddexp2(x, 9 * y)),
+    "signs": lambda x, y: torch.copysign(x, y) + torch.heaviside(x.relu(), y),
+    "logarithms": lambda x, y: special.xlogy(x.relu(), y.abs()) + special.xlog1py(x, y.abs()) + torch.xlogy(x, y.abs()),
+    "close": lambda x, y: (torch.isclose(x, y, 0.5).double(), torch.isclose(x, y, atol=0.3, equal_nan=True).double()),
+    "losses": lambda x, y: [getattr(F, n + "_loss")(x, y, reduction=r) for n in ("mse", "l1", "smooth_l1", "huber") for r in ("mean", "sum", "none")],
+    "corners": lambda x, y: (F.huber_loss(x, y, delta=0.3), F.smooth_l1_loss(x, y, beta=0.2), F.smooth_l1_loss(x, y, beta=0)),
+    "cross entropies": lambda x, y: F.binary_cross_entropy(x.sigmoid(), y.sigmoid(), W[:4]) + F.binary_cross_entropy_with_logits(x, y, pos_weight=W[:4].abs()),
+    "divergences": lambda x, y: (F.kl_div(x, y.relu(), reduction="batchmean"), F.kl_div(x, y, log_target=True, reduction="sum")),
+    "outer": lambda x, y: (torch.outer(x[0, 0], y[0, 1]), torch.ger(x[0, 0], y[0, 0]), torch.kron(x[0], y[0, :2]), torch.kron(x, y[0])),
+    "tensordot": lambda x, y: (torch.tensordot(x, y.permute(1, 2, 0)), torch.tensordot(x, y, ([0, 2], [0, 2])), torch.tensordot(x, W, 1), torch.tensordot(x, y, ([1], [1]))),
+    "cross": lambda x, y: (torch.cross(x[:, 0, :3], y[:, 0, :3], dim=1), linalg.cross(x[..., :3], y[..., 3:]), torch.cross(x, y, 0)),
+    "addbmm": lambda x, y: torch.addbmm(x[0, :, :4], x, y.mT, beta=0.5, alpha=2) + torch.addr(x[0, :, :4], x[0, 0, :4], y[0, 0, :4], alpha=3, beta=2),
+    "cosines": lambda x, y: (F.cosine_similarity(x, y), F.cosine_similarity(x, y, -1, 0.5), torch.cosine_similarity(x, y[:1], dim=2)),
+    "distances": lambda x, y: (F.pairwise_distance(x, y), F.pairwise_distance(x, y, 1, keepdim=True), torch.cdist(x, y), torch.cdist(x, y, 1)),
     "power": lambda x, y: (x.abs() + 0.1) ** y,
     "broadcast": lambda x, y: x[:, :1] * y[0] + x[0, 0] - y[:, :, :1],
 }  # fmt: skip
@@ -183,7 +211,7 @@ UNREACHED = {
     "__rand__", "__ror__", "__pow__", "__matmul__", "__rmatmul__", "__gt__", "__ge__", "__lt__", "__le__", "__ne__",
     "__getitem__", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "expit", "logsigmoid",
     "contiguous", "cpu", "dropout", "float", "to", "type", "type_as", "alias", "as_tensor", "requires_grad_",
-    "sin", "cos", "elapsed_time", "half", "bfloat16", "int", "long", "read_region", "write_region", "addbmm",
+    "sin", "cos", "elapsed_time", "half", "bfloat16", "int", "long", "read_region", "write_region",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ltc_compiler.ir.compounds import matmul, normalise, pooled
+from ltc_compiler.ir.elementary import first_largest
 from ltc_compiler.ir.graph import Graph, Value
 
 from .causal import added_by, causal_attention
@@ -56,7 +57,7 @@ def largest(c: Emitter, input: Value, dim: Any = None, keepdim: bool = False, ot
     x = c.add("neg", input) if c.target == "min" else input
     x = c.reduce("amax", x, dim, keepdim)
     x = c.add("neg", x) if c.target == "min" else x
-    return x if dim is None else (x, Refused("positions of a maximum or minimum", "use its values alone"))
+    return x if dim is None else (x, first_largest(c, input, dim, keepdim, c.target == "min"))
 
 
 @converts("var", "std", "var_mean", "std_mean")

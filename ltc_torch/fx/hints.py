@@ -16,14 +16,6 @@ HINTS: dict[str, tuple[str, str]] = {
     "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),
     "quantile": ("the machine cannot order values", "mean, or choose from the outputs on the host"),
     "median": ("the machine cannot order values", "mean, or choose from the outputs on the host"),
-    "argmax": (
-        "positions are integers that depend on the input",
-        "return the scores: argmax them on the host",
-    ),
-    "argmin": (
-        "positions are integers that depend on the input",
-        "return the scores: argmin them on the host",
-    ),
     "embedding": (
         "a table look-up by an input needs integers",
         "look up on the host and pass the vectors as the input",

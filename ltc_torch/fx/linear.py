@@ -51,10 +51,8 @@ def reversed_product(c: Emitter, input: Value, other: Value) -> Value:
     return matmul(c, other, input)
 
 
-@converts("addmm", "baddbmm", "addmv", "addbmm")
+@converts("addmm", "baddbmm", "addmv")
 def addmm(c: Emitter, input: Value, a: Value, b: Value, *, beta: float = 1, alpha: float = 1) -> Value:
-    if c.target == "addbmm":
-        raise Refused("addbmm", "torch.bmm and sum")
     y = matmul(c, a, b)
     y = y if alpha == 1 else c.add("mul", y, alpha)
     return c.add("add", input if beta == 1 else c.add("mul", input, beta), y)

@@ -19,7 +19,7 @@ from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Graph, Precision, Role, Source, Type, Value
 from ltc_compiler.nnir import NNIR
 
-from . import decompose, einsum, indexing, layout, linear, pointwise  # noqa: F401 - they fill the registry
+from . import contract, decompose, einsum, functions, indexing, layout, linear, pointwise, reductions  # noqa: F401 - they fill the registry
 from .calls import is_random
 from .emit import Emitter
 from .hints import hint

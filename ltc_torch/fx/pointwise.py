@@ -157,16 +157,6 @@ def sign(c: Emitter, input: Value) -> Value:
     return c.add("sub", c.add("gt", input, 0.0), c.add("lt", input, 0.0))
 
 
-@converts("log1p", "special_log1p")
-def log1p(c: Emitter, input: Value) -> Value:
-    return c.add("log", c.add("add", input, 1.0))
-
-
-@converts("expm1", "special_expm1")
-def expm1(c: Emitter, input: Value) -> Value:
-    return c.add("sub", c.add("exp", input), 1.0)
-
-
 @converts("log2", "log10")
 def log_base(c: Emitter, input: Value) -> Value:
     base = 2 if c.target == "log2" else 10
