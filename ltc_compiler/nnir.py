@@ -5,7 +5,7 @@ The facade of ltc_compiler.ir, the transforms and the scheduler. An NNIR is not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from .ir.run import evaluate, initial_states
 from .ir.text import parse_graph, print_graph
 from .ir.verify import verify
 from .transforms.streaming import Axes, streaming_transform
+from .transforms.tie import tie
 
 if TYPE_CHECKING:
     from .compare import Comparison, Observed
@@ -157,6 +158,16 @@ class NNIR:
         dims = graph.output_streaming_dims
         assert dims is not None
         return NNIR(graph), dims[0] if len(dims) == 1 else dims
+
+    def tie(self, ties: Mapping[str, str], initial: Mapping[str, Any] | None = None) -> NNIR:
+        """The graph in which outputs are the next values of inputs: `{"h_out": "h"}` makes both one state "h".
+
+        initial: {input name: array} for the first run and after a reset, zeros where none is given. Tied ports are no
+        ports any more; the others stay, an output of the same value too. `run`, `reset` and `set_state` know the state
+        by the input's name. Raises GraphError for unknown names, different shapes or precisions, an input that is tied
+        twice, and an elapsed time.
+        """
+        return NNIR(tie(self.graph, ties, initial))
 
     def to_program(
         self,

@@ -141,6 +141,13 @@ class Program:
         self._output(model_index, output_index)
         return self._axes(model_index)[1][output_index]
 
+    def state_kinds(self, model_index: int = 0) -> dict[str, str]:
+        """Whose each state of a model is, by name: "stream" (the streaming transform made it), "module" (a module of
+        the model keeps it from call to call) or "tied" (an output that is the next run's input).
+        """
+        self._model(model_index)
+        return self._image.state_kinds(model_index)
+
     # --- size and time --------------------------------------------------------------------------------
 
     def metrics(self) -> dict[str, Any]:
@@ -148,16 +155,17 @@ class Program:
 
         "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or instructions;
         "models": for each its name, instructions, bytes of inputs and outputs as they pass to and from the host (2 a
-        value where the port is bf16, else 4), of the state as float32, and "utilisation": for each core and unit the
-        part of a contiguous inference in which it is busy; "instructions": in all; "file_bytes": of the program with
-        and without ("file_bytes_bit_accurate") originals.
+        value where the port is bf16, else 4), of the state as float32, "states": the kind of each, and "utilisation":
+        for each core and unit the part of a contiguous inference in which it is busy; "instructions": in all;
+        "file_bytes": of the program with and without ("file_bytes_bit_accurate") originals.
         """
         image = self._image
         uses = [store_use(image, core) for core in range(image.config.cores)]
         return {
             "cores": [{name: {"used": u, "depth": d} for name, (u, d) in use.items()} for use in uses],
             "models": [
-                _model_metrics(model) | {"utilisation": self._utilisation(index)}
+                _model_metrics(model)
+                | {"states": self.state_kinds(index), "utilisation": self._utilisation(index)}
                 for index, model in enumerate(image.models)
             ],
             "instructions": len(image.code),
@@ -280,7 +288,7 @@ class Program:
         meta = self._image.meta.get("instructions")
         comments = meta if isinstance(meta, dict) else {}
         known = {int(index): str(text) for index, text in comments.items() if index.isdecimal()}
-        head = [_describe(model) for model in self._image.models]
+        head = [_describe(m, self.state_kinds(i)) for i, m in enumerate(self._image.models)]
         return f"; {self.hw_config.name}\n" + "".join(head) + disassemble(self._image.code, known)
 
     def __repr__(self) -> str:
@@ -317,12 +325,12 @@ def _model_metrics(model: Model) -> dict[str, Any]:
     }
 
 
-def _describe(model: Model) -> str:
+def _describe(model: Model, kinds: dict[str, str]) -> str:
     """The model's interface as comment lines."""
     lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}"]
     for side, ports in (("input", model.inputs), ("output", model.outputs)):
         lines += [f";   {side} {p.name} {p.shape} {p.precision} {p.role}" for p in ports]
     for s in model.states:
         places = ", ".join(f"core {core} from row {row} on" for core, row in s.places)
-        lines.append(f";   state {s.name} {s.shape} in {places}")
+        lines.append(f";   {kinds[s.name]} state {s.name} {s.shape} in {places}")
     return "".join(f"{line}\n" for line in lines)

@@ -27,7 +27,8 @@ class Image:
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
     "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
-    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed),
+    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed), "states" (one a
+    model: the kind of every state, as the graph names it: "stream", "module", "tied"),
     "state_reset" (false: `reset` is refused).
     """
 
@@ -65,6 +66,19 @@ class Image:
                         f"state {state.name!r} of model {model.name!r} is at row {row} of core"
                         f" {core}, which has {rows} rows"
                     )
+
+    def state_kinds(self, model_index: int) -> dict[str, str]:
+        """The kind of every state of a model, by its name. Raises ProgramError if META contradicts the states."""
+        model, every = self.models[model_index], self.meta.get("states")
+        if every is None:
+            return {state.name: "stream" for state in model.states}
+        kinds = every[model_index] if isinstance(every, list) and model_index < len(every) else None
+        if not isinstance(kinds, list) or len(kinds) != len(model.states):
+            raise ProgramError(
+                f"kinds of the states of model {model.name!r} are {kinds!r} for {len(model.states)} states",
+                where="section META", remedy=RECOMPILE,
+            )  # fmt: skip
+        return {state.name: str(kind) for state, kind in zip(model.states, kinds, strict=True)}
 
     def to_bytes(self, shadow: bool = True) -> bytes:
         """The program file; shadow=False leaves the fp32 originals out (no plain fp32 machine then)."""

@@ -39,7 +39,13 @@ def _table(graph: Graph, caption: str) -> str:
         for v in graph.inputs
     ]
     rows += [
-        _row("state", labels[s.value], s.value, "state", f"next {labels[s.next] if s.next else '?'}")
+        _row(
+            "state",
+            labels[s.value],
+            s.value,
+            f"{s.kind.value} state",
+            f"next {labels[s.next] if s.next else '?'}",
+        )
         for s in graph.states
     ]
     for node in graph.nodes:

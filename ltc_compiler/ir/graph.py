@@ -35,6 +35,14 @@ class Role(Enum):
     ELAPSED_TIME = "elapsed_time"
 
 
+class StateKind(Enum):
+    """Whose a state is: the streaming transform made it, a module keeps it from call to call, or two ports are tied."""
+
+    STREAM = "stream"
+    MODULE = "module"
+    TIED = "tied"
+
+
 @dataclass(frozen=True)
 class Type:
     """Shape (outermost axis first) and storage precision of a value."""
@@ -119,12 +127,16 @@ class Node:
 
 @dataclass(eq=False)
 class State:
-    """A value that lives from one run to the next: read as `value`, replaced by `next` when the run ends."""
+    """A value that lives from one run to the next: read as `value`, replaced by `next` when the run ends.
+
+    What the user named (every kind but STREAM) is kept although no output depends on it.
+    """
 
     name: str
     value: Value
     initial: Array
     next: Value | None = None
+    kind: StateKind = StateKind.STREAM
 
 
 @dataclass(eq=False)
@@ -151,13 +163,17 @@ class Graph:
         self.inputs.append(value)
         return value
 
-    def add_state(self, initial: Array, name: str = "") -> State:
+    def add_state(self, initial: Array, name: str = "", kind: StateKind = StateKind.STREAM) -> State:
         """A new state with its initial value; set its `next` before the graph is finished."""
         initial = np.asarray(initial, dtype=np.float64)
         state_name = name or f"state{len(self.states)}"
-        state = State(state_name, Value(Type(initial.shape), state_name), initial)
+        state = State(state_name, Value(Type(initial.shape), state_name), initial, kind=kind)
         self.states.append(state)
         return state
+
+    def copy_state(self, state: State) -> Value:
+        """A new state like `state`; its value, which the next value of the old one must follow."""
+        return self.add_state(state.initial, state.name, state.kind).value
 
     def constant(self, value: Any, name: str = "", source: Source = Source()) -> Value:
         """A constant, held in fp64 and rounded once, when it is stored in a program."""
@@ -230,7 +246,7 @@ def rewrite(graph: Graph, rule: Rule, into_bodies: bool = True) -> Graph:
     for value in graph.inputs:
         env[value] = new.add_input(value.type, value.name, value.role)
     for state in graph.states:
-        env[state.value] = new.add_state(state.initial, state.name).value
+        env[state.value] = new.copy_state(state)
     for node in graph.nodes:
         operands = tuple(env[v] for v in node.operands)
         if into_bodies and "body" in node.attrs:

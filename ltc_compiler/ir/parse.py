@@ -8,13 +8,16 @@ from __future__ import annotations
 import base64
 import json
 import re
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import GraphError
-from .graph import Array, Graph, Precision, Role, Source, State, Type, Value
+from .graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
 from .ops import OPS
+
+_Member = TypeVar("_Member", bound=Enum)
 
 NAME = r"[A-Za-z_][\w.\-]*"
 STRING = r'"(?:[^"\\\n]|\\.)*"'
@@ -114,14 +117,17 @@ class _Parser:
             items.append(self.integer())
         return tuple(items)
 
-    def precision(self) -> Precision:
+    def member(self, kind: type[_Member], what: str) -> _Member:
         word = self.take("word")
         try:
-            return Precision(word)
+            return kind(word)
         except ValueError:
             self.at -= 1
-            known = ", ".join(p.value for p in Precision)
-            raise self.error(f"{word!r} is no precision; there are {known}") from None
+            known = ", ".join(str(member.value) for member in kind)
+            raise self.error(f"{word!r} is no {what}; there are {known}") from None
+
+    def precision(self) -> Precision:
+        return self.member(Precision, "precision")
 
     def type(self) -> Type:
         precision = self.precision()
@@ -154,7 +160,7 @@ class _Parser:
             self.expect(":")
             value = Value(self.type(), "", None, len(graph.inputs))
             if self.tokens[self.at][0] == "word":
-                value.role = self.role()
+                value.role = self.member(Role, "role")
             self.define(scope, value, token)
             graph.inputs.append(value)
         if self.accept("streaming"):
@@ -178,14 +184,6 @@ class _Parser:
             graph.add_output(self.use(scope), self.string() if self.accept("as") else "")
         return graph
 
-    def role(self) -> Role:
-        word = self.take("word")
-        try:
-            return Role(word)
-        except ValueError:
-            self.at -= 1
-            raise self.error(f"{word!r} is no role; there are {', '.join(r.value for r in Role)}") from None
-
     def streaming(self, graph: Graph) -> None:
         while self.tokens[self.at][0] == "word":
             key = self.take("word")
@@ -208,8 +206,9 @@ class _Parser:
         token = self.take("value")
         self.expect(":")
         kind = self.type()
+        whose = self.member(StateKind, "kind of state") if self.peek() != "=" else StateKind.STREAM
         self.expect("=")
-        state = State(name, Value(kind), self.array(kind.shape))
+        state = State(name, Value(kind), self.array(kind.shape), kind=whose)
         self.define(scope, state.value, token)
         graph.states.append(state)
 

@@ -8,7 +8,8 @@
       return %y as "y0"
     }
 
-After its types an operation may say `wish bf16` (the user's precision) and `on (2, 3)` (the user's cores).
+A state that the user named says so after its type: `module` or `tied`. After its types an operation may say
+`wish bf16` (the user's precision) and `on (2, 3)` (the user's cores).
 Names are local to a graph or a body; a value without a name prints as a number. An array is dense(...) in shortest
 decimal form if it is small, splat(x) if all its elements are equal, else the base64 of its little-endian fp64 bytes.
 `//` starts a comment.
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Array, Graph, Node, Role, Source, Value
+from .graph import Array, Graph, Node, Role, Source, State, StateKind, Value
 from .ops import OPS
 from .parse import NAME, parse_graph
 
@@ -78,7 +79,7 @@ class _Printer:
         for s in graph.states:
             start = self.array(s.initial)
             lines.append(
-                f"{inner}state {json.dumps(s.name)} {names.define(s.value)}: {s.value.type} = {start}"
+                f"{inner}state {json.dumps(s.name)} {names.define(s.value)}: {s.value.type}{_kind(s)} = {start}"
             )
         for node in graph.nodes:
             lines += self.node(node, names, inner)
@@ -130,6 +131,10 @@ class _Printer:
         if self.elide:
             return f"elided({flat.size})"
         return f'base64("{base64.b64encode(values.tobytes()).decode()}")'
+
+
+def _kind(state: State) -> str:
+    return "" if state.kind is StateKind.STREAM else f" {state.kind.value}"
 
 
 def _location(source: Source) -> str:

@@ -15,12 +15,14 @@ from ..errors import InputError, LtcError
 from ..program import Program
 from ..schedule.compile import compile_graph
 from ..transforms.streaming import streaming_transform
+from ..transforms.tie import tie
 from . import import_onnx
 from .registry import operators_markdown
 
 EPILOG = """examples:
   python -m ltc_compiler.onnx model.onnx
   python -m ltc_compiler.onnx gru.onnx --shape x=60,1,8 --stream 0 --output gru.ltcp
+  python -m ltc_compiler.onnx step.onnx --tie h_out=h --tie c_out=c
 
 exit status: 0 compiled; 1 the model, a file or a configuration is refused, with the reason on stderr; 2 wrong usage"""
 
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--shape", action="append", default=[], metavar="NAME=N,N,...",
                         help="the shape of an input with symbolic axes; may be repeated")  # fmt: skip
+    parser.add_argument("--tie", action="append", default=[], metavar="OUT=IN",
+                        help="keep this output as a state, the next run's input; may be repeated")  # fmt: skip
     parser.add_argument(
         "--stream", type=int, metavar="AXIS", help="compile one step, streamed along this axis"
     )
@@ -72,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compile(given: argparse.Namespace) -> Program:
     graph = import_onnx(given.model, dict(map(_shape, given.shape)) or None)
+    if given.tie:
+        graph = tie(graph, _ties(given.tie))
     if given.stream is not None:
         graph = streaming_transform(graph, given.stream)
     return compile_graph(graph, _config(given.config), Path(given.model).stem, quick=given.quick)
@@ -84,6 +90,17 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
             f"--shape is {text!r}", where="command line", remedy="write it as --shape name=60,1,8"
         )
     return name, tuple(int(s) for s in sizes.split(","))
+
+
+def _ties(texts: Sequence[str]) -> dict[str, str]:
+    ties: dict[str, str] = {}
+    for text in texts:
+        output, _, target = text.partition("=")
+        if not output or not target or output in ties:
+            remedy = "write each as --tie h_out=h, every output once"
+            raise InputError(f"--tie is {text!r}", where="command line", remedy=remedy)
+        ties[output] = target
+    return ties
 
 
 def _config(name: str) -> Config:

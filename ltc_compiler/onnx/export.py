@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ModelFileError
 from ..ir.graph import Array, Graph, Node, Role, Value
 from ..ir.ops import scan_parts
-from .load import ROLE, STATE, require_onnx
+from .load import ROLE, STATE, STATE_KIND, require_onnx
 
 OPSET, IR_VERSION = 20, 10
 
@@ -250,7 +250,8 @@ def model_of(graph: Graph) -> Any:
         w.nodes.append(helper.make_node("Identity", [w.names[value]], [name], name=name))
     for state, following in zip(graph.states, names[len(graph.outputs) :], strict=True):
         name = w.names[state.value]
-        inputs.append(_note(_info(name, state.initial.shape), STATE, following))
+        info = _note(_info(name, state.initial.shape), STATE, following)
+        inputs.append(_note(info, STATE_KIND, state.kind.value))
         w.initializers.append(numpy_helper.from_array(state.initial.astype(np.float32), name))
     outputs = [_info(n, v.shape) for n, v in zip(names, values, strict=True)]
     proto = helper.make_graph(w.nodes, graph.name or "main", inputs, outputs, w.initializers)

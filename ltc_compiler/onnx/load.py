@@ -6,22 +6,23 @@ Whatever is wrong with a file raises ModelFileError; wrong or missing shapes rai
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from math import prod
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..errors import InputError, ModelFileError
 from ..ir.compose import FOLD_LIMIT
-from ..ir.graph import Array, Graph, Role, State, Type, Value
+from ..ir.graph import Array, Graph, Role, State, StateKind, Type, Value
 
 OLDEST_OPSET = 7  # the first one with NumPy's broadcasting
 InputShapes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
-ROLE, STATE = (
-    "ltc.role",
-    "ltc.state",
-)  # what an exported input says of itself: its role; the output that follows it
+# What an exported input says of itself: its role; the output that follows it; whose state it is.
+ROLE, STATE, STATE_KIND = "ltc.role", "ltc.state", "ltc.state_kind"
+
+_Member = TypeVar("_Member", bound=Enum)
 
 
 def require_onnx() -> Any:
@@ -94,7 +95,7 @@ def add_inputs(model: Any, graph: Graph, shapes: InputShapes | None, where: str)
         if min(shape, default=1) < 1 or prod(shape) > FOLD_LIMIT:
             raise InputError(f"has shape {shape}, expected 1 to {FOLD_LIMIT} elements",
                              where=f"input {proto.name!r} of {where}", remedy="give it another shape")  # fmt: skip
-        values[proto.name] = graph.add_input(Type(shape), proto.name, _role(proto))
+        values[proto.name] = graph.add_input(Type(shape), proto.name, _noted(proto, ROLE, Role, Role.PLAIN))
     if missing:
         raise InputError(f"the shapes of these inputs are not fixed: {'; '.join(missing)}", where=where,
                          remedy="pass input_shapes={name: shape}")  # fmt: skip
@@ -121,7 +122,8 @@ def add_states(model: Any, graph: Graph, where: str) -> tuple[dict[str, Value], 
     for proto in model.graph.input:
         after = note(proto, STATE)
         if after is not None and after in outputs - set(following) and proto.name in initial:
-            state = graph.add_state(read_tensor(initial[proto.name], where), proto.name)
+            kind = _noted(proto, STATE_KIND, StateKind, StateKind.STREAM)
+            state = graph.add_state(read_tensor(initial[proto.name], where), proto.name, kind)
             values[proto.name], following[after] = state.value, state
     return values, following
 
@@ -131,9 +133,9 @@ def note(proto: Any, key: str) -> str | None:
     return next((str(p.value) for p in proto.metadata_props if p.key == key), None)
 
 
-def _role(proto: Any) -> Role:
-    found = note(proto, ROLE)
-    return Role(found) if found in {r.value for r in Role} else Role.PLAIN
+def _noted(proto: Any, key: str, kind: type[_Member], default: _Member) -> _Member:
+    found = note(proto, key)
+    return next((member for member in kind if member.value == found), default)
 
 
 def _check_type(proto: Any, where: str) -> None:

@@ -47,7 +47,12 @@ def encode(
     cores = [_core_image(low, config, core, used[core], persistent, draft) for core in range(config.cores)]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
     operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
-    meta = {"instructions": places, "operations": operations, "streaming": [m.streaming for m in models]}
+    meta = {
+        "instructions": places,
+        "operations": operations,
+        "streaming": [m.streaming for m in models],
+        "states": [[s.kind for s in m.states] for m in models],
+    }
     return Image(config, [_instr(op, draft) for op in ops], cores, placed, meta)
 
 

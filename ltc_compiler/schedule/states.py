@@ -30,6 +30,7 @@ class Placed:
     name: str
     shape: tuple[int, ...]
     ref: Ref
+    kind: str
 
 
 def place_states(low: Lowering, graph: Graph) -> list[Placed]:
@@ -43,7 +44,7 @@ def place_states(low: Lowering, graph: Graph) -> list[Placed]:
             view = fresh(ref, state.value.shape, low.block)
             low.env[state.value] = view
             ref = ref.at(view.total_rows)
-    return [Placed(s.name, s.value.shape, low.env[s.value].ref) for s in graph.states]
+    return [Placed(s.name, s.value.shape, low.env[s.value].ref, s.kind.value) for s in graph.states]
 
 
 def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
@@ -107,6 +108,17 @@ def write_states(low: Lowering, graph: Graph) -> None:
                 with low.placed(places[state]):
                     writes.append(_write(low, state, core))
         _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
+    _hold_untouched(low, graph)
+
+
+def _hold_untouched(low: Lowering, graph: Graph) -> None:
+    """Rows for states that no instruction reads or writes: the host still does."""
+    operands = [value for op in low.schedule.ops for value in op.operands.values()]
+    touched = {value.buffer for value in operands if isinstance(value, Ref)}
+    for state in graph.states:
+        buffer = low.env[state.value].ref.buffer
+        if buffer not in touched:
+            low.schedule.held.setdefault(buffer, 0)
 
 
 def _cores(low: Lowering, state: State) -> list[int]:

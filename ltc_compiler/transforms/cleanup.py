@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Value, copy_node, empty_copy, rewrite
+from ..ir.graph import Array, Graph, Node, StateKind, Value, copy_node, empty_copy, rewrite
 from .scans import Captured, Scan, live_values
 
 Key = tuple[object, ...]
@@ -69,13 +69,15 @@ def _hashable(attribute: object) -> object:
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
-    """The graph without nodes and states that no output depends on; inputs stay, since they are the signature."""
-    live = live_values(graph.outputs, {s.value: s.next for s in graph.states if s.next is not None})
+    """The graph without what no output and no state of the user depends on; inputs stay: they are the signature."""
+    named = [s for s in graph.states if s.kind is not StateKind.STREAM]
+    roots = [*graph.outputs, *(s.value for s in named)]
+    live = live_values(roots, {s.value: s.next for s in graph.states if s.next is not None})
     new = empty_copy(graph)
     env = {v: new.add_input(v.type, v.name, v.role) for v in graph.inputs}
     states = [s for s in graph.states if s.value in live]
     for state in states:
-        env[state.value] = new.add_state(state.initial, state.name).value
+        env[state.value] = new.copy_state(state)
     for node in graph.nodes:
         if not any(v in live for v in node.results):
             continue

@@ -56,7 +56,7 @@ def _apply(graph: Graph, plan: Callable[[Graph], Plan]) -> Graph:
     new = empty_copy(graph)
     env = {v: new.add_input(v.type, v.name, v.role) for v in graph.inputs}
     for state in graph.states:
-        env[state.value] = new.add_state(state.initial, state.name).value
+        env[state.value] = new.copy_state(state)
     for node in graph.nodes:
         if all(v in env for v in node.results):
             continue

@@ -30,7 +30,7 @@ def _assign(graph: Graph, inputs: list[Precision]) -> Graph:
     for value, precision in zip(graph.inputs, inputs, strict=True):
         env[value] = new.add_input(Type(value.shape, precision), value.name, value.role)
     for state in graph.states:
-        env[state.value] = new.add_state(state.initial, state.name).value
+        env[state.value] = new.copy_state(state)
     for node in graph.nodes:
         operands = [env[v] for v in node.operands]
         _check_wish(node)
