@@ -24,7 +24,7 @@ from .transforms.tie import tie
 
 if TYPE_CHECKING:
     from .compare import Comparison, Observed
-    from .onnx import InputShapes
+    from .onnx import Constants, InputShapes
     from .program import Program
 
 
@@ -58,16 +58,19 @@ class NNIR:
         Path(path).write_text(str(self), encoding="utf-8")
 
     @staticmethod
-    def from_onnx(path: str | PathLike[str], input_shapes: InputShapes | None = None) -> NNIR:
+    def from_onnx(
+        path: str | PathLike[str], input_shapes: InputShapes | None = None, constants: Constants | None = None
+    ) -> NNIR:
         """The NNIR of an ONNX file (opset 7 or later; docs/onnx.md lists the operators). Needs the extra `onnx`.
 
         input_shapes: sizes of inputs with symbolic axes, {name: shape} or one shape for each input in order.
-        Raises ModelFileError for a file that is no valid model, InputError for missing or wrong shapes, and
-        UnsupportedError with every node that cannot be lowered.
+        constants: values that inputs are fixed to, {"sr": 16000}, whole numbers too.
+        Raises ModelFileError for a file that is no valid model, InputError for missing or wrong shapes and constants,
+        and UnsupportedError with every node that cannot be lowered.
         """
         from .onnx import import_onnx
 
-        return NNIR(import_onnx(path, input_shapes))
+        return NNIR(import_onnx(path, input_shapes, constants))
 
     def to_onnx(self, path: str | PathLike[str]) -> None:
         """Write an ONNX file (opset 20, fp32) that other runtimes compute and viewers open. Needs the extra `onnx`.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from models.zoo import ZOO, Case, build
-from onnx import checker, load, save
+from onnx import checker, load, parser, save
 from onnx_cases import assert_close, model_of, run_nnir, run_ort
 from test_onnx_operators import recurrent
 from torch import nn
@@ -292,6 +292,30 @@ def test_the_command_compiles_and_saves(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--shape is 'in0'" in capsys.readouterr().err
     assert command.main([path, "--config", "no_such_board", "--shape", "in0=6,1,3"]) == 1
     assert "no_such_board" in capsys.readouterr().err
+
+
+def test_the_command_fixes_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+<ir_version: 8, opset_import: ["" : 16]>
+main (float[4] x, int64 sr, bool[1] loud, float[2] range) => (float[4] y) {
+  low = Constant <value = int64 {8000}> ()
+  slow = Equal (sr, low)
+  either = Or (slow, loud)
+  wide = ReduceSum <keepdims = 0> (range)
+  y = If (either) <
+    then_branch = a () => (float[4] p) { p = Mul (x, wide) }, else_branch = b () => (float[4] q) { q = Neg (x) }>
+}
+"""
+    save(parser.parse_model(text), tmp_path / "m.onnx")
+    arguments = [str(tmp_path / "m.onnx"), "--quick", "--output", str(tmp_path / "m.ltcp")]
+    fixed = [f"--constant={c}" for c in ("sr=16000", "loud=true", "range=-1,3.5")]
+    assert command.main([*arguments, *fixed]) == 0
+    x = np.array([1, -2, 3, 0.5], np.float32)
+    np.testing.assert_array_equal(np.ravel(Program.load(tmp_path / "m.ltcp").to_vm().run(x)), x * 2.5)
+    assert command.main([*arguments, *fixed[:2], "--constant=range=1,x"]) == 1
+    assert "write it as --constant sr=16000" in capsys.readouterr().err
+    assert command.main([*arguments, *fixed[:2], "--constant=range=1,2,3"]) == 1
+    assert "constants gives the shape (3,)" in capsys.readouterr().err
 
 
 def test_the_command_helps_and_leaves_with_a_status(tmp_path: Path) -> None:

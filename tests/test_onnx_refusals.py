@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, parser, save
+from onnx import TensorProto, helper, parser, save
 from onnx_cases import Case, Const, ints, model_of
 from test_onnx_operators import recurrent
 
 from ltc_compiler.errors import InputError, LtcError, ModelFileError, UnsupportedError
+from ltc_compiler.ir.compose import FOLD_LIMIT
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.onnx import InputShapes
 
@@ -167,6 +169,59 @@ def test_inputs_of_whole_numbers_are_refused(tmp_path: Path) -> None:
         NNIR.from_onnx(path)
 
 
+# ---------------------------------------------------------------- inputs that are made constants
+
+RATES = """
+main (float[4] x, int64{shape} sr) => (float[4] y) {{
+  rate = Constant <value = int64 {{16000}}> ()
+  one = ReduceMax <keepdims = 0> (sr)
+  same = Equal (one, rate)
+  y = If (same) <
+    then_branch = a () => (float[4] p) {{ p = Neg (x) }}, else_branch = b () => (float[4] q) {{ q = Exp (x) }}>
+}}
+"""
+
+
+@pytest.mark.parametrize("shape", ["", "[1]", "[N]"])
+def test_an_input_of_whole_numbers_is_fixed_to_a_value(shape: str, tmp_path: Path) -> None:
+    path = write(RATES.format(shape=shape), tmp_path)
+    with pytest.raises(InputError, match=r"has the type INT64(.|\n)*constants={'sr': value}"):
+        NNIR.from_onnx(path)
+    for rate in (16000, np.int32(8000)):
+        x = np.linspace(-1, 1, 4)
+        nnir = NNIR.from_onnx(path, constants={"sr": rate})
+        assert [v.name for v in nnir.graph.inputs] == ["x"]
+        np.testing.assert_array_equal(nnir.run(x), -x if rate == 16000 else np.exp(x))
+
+
+def test_a_default_is_replaced_and_an_axis_follows_a_constant(tmp_path: Path) -> None:
+    model = parser.parse_model(HEAD + "main (float[N] x, float[N] k) => (float[N] y) { y = Mul (x, k) }")
+    model.graph.initializer.append(helper.make_tensor("k", TensorProto.FLOAT, [2], [3.0, 4.0]))
+    save(model, tmp_path / "model.onnx")
+    x = np.array([1.0, 2.0, 3.0])
+    with pytest.raises(InputError, match=r"not fixed: x \(axis 0: N\)"):
+        NNIR.from_onnx(tmp_path / "model.onnx")
+    nnir = NNIR.from_onnx(tmp_path / "model.onnx", constants={"k": [1.0, 0.5, 2.0]})
+    np.testing.assert_array_equal(nnir.run(x), [1, 1, 6])
+
+
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"rate": 16000}, "constants names rate, which are no inputs(.|\n)*the inputs are x, sr"),
+        ({"sr": 16000.5}, "constants gives 16000.5, expected values of the type INT64"),
+        ({"sr": "16000"}, "expected values of the type INT64"),
+        ({"sr": 1 << 70}, "expected values of the type INT64"),
+        ({"sr": [16000, 8000]}, r"constants gives the shape \(2,\) and the model has \[1\]"),
+        ({"sr": [[16000]]}, r"constants gives the shape \(1, 1\) and the model has \[1\]"),
+    ],
+)
+def test_a_constant_that_does_not_fit(constants: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(RATES.format(shape="[1]"), tmp_path)
+    with pytest.raises(InputError, match=message):
+        NNIR.from_onnx(path, constants=constants)
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -214,6 +269,64 @@ def test_a_size_without_data_takes_no_memory(tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelFileError):
             NNIR.from_onnx(tensor_file(tmp_path, **fields))
+
+
+SPENDERS = {
+    "held": ["big{i} = ConstantOfShape (size)", "big{last}"],
+    "computed": ["big{next} = Sin (big{i})", "big{last}"],
+    "values": ["big{i} = ConstantOfShape (size)\n y{i} = Mul (x, big{i})", "y{last}"],
+    "indices": ["big{next} = Transpose (big{i})\n y{i} = Mul (x, big{i})", "y{last}"],
+}
+
+
+def spender(kind: str) -> str:
+    line, last = SPENDERS[kind]
+    lines = [line.format(i=i, next=i + 1) for i in range(40)]
+    return f"""
+main (float[1] x) => (float[n] y) {{
+  size = Constant <value = int64[1] {{{FOLD_LIMIT}}}> ()
+  big0 = ConstantOfShape (size)
+  {chr(10).join(lines[1:] if "{i} = Con" in line else lines)}
+  y = Identity ({last.format(last=39)})
+}}
+"""
+
+
+def test_constants_are_bounded_in_sum(tmp_path: Path) -> None:
+    """A kilobyte asks for 40 constants of 64 MiB: refused before a gigabyte is taken."""
+    paths = []
+    for kind in SPENDERS:
+        (tmp_path / kind).mkdir()
+        paths.append(str(write(spender(kind), tmp_path / kind)))
+    code = f"""
+import resource, sys
+from ltc_compiler.errors import UnsupportedError
+from ltc_compiler.nnir import NNIR
+import ltc_compiler.onnx.importer, onnx.reference
+held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in {paths!r}:
+    try:
+        NNIR.from_onnx(path)
+        sys.exit(path)
+    except UnsupportedError as error:
+        assert "larger, in all" in str(error), error
+sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held > 1 << 20)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_weight_that_many_nodes_share_is_held_once(tmp_path: Path) -> None:
+    """A thousand steps with one weight of 64 KiB: as one constant, under Gemm, MatMul and Mul alike."""
+    steps = "\n".join(
+        f"a{i} = Gemm <transB = 1> (h{i}, w)\n b{i} = MatMul (a{i}, w)\n h{i + 1} = Mul (b{i}, k)"
+        for i in range(300)
+    )
+    weights = f"w = Constant <value = float[128,128] {{{', '.join(['0.01'] * (1 << 14))}}}> ()"
+    scales = f"k = Constant <value = float[1,128] {{{', '.join(['0.5'] * 128)}}}> ()"
+    path = write(f"main (float[1,128] h0) => (float[1,128] h300) {{ {weights} {scales} {steps} }}", tmp_path)
+    nnir = NNIR.from_onnx(path)
+    arrays = [n.attrs["value"] for n in nnir.graph.nodes if n.op == "constant"]
+    assert sum(a.size >= 1 << 14 for a in arrays) <= 2
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ reason and a rewrite; an importer collects the refusals of a whole model.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ FOLD_LIMIT = (
 )  # elements: larger results of constants are left to the machine, or refused where they are made
 CONSTANT_ONLY = frozenset({"sin", "cos"})
 PIECES_LIMIT = 1 << 14  # slices that one operation may be cut into
+SHARED = 1 << 10  # elements from which on equal constants of a budgeted graph are one
 
 
 class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collected and reported with others
@@ -33,12 +35,47 @@ class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collect
         self.rewrite = rewrite
 
 
-class Composer:
-    """Appends to one graph; `source` is the place of the user's operation that is being written."""
+class Budget:
+    """What the constants of one import may cost, in elements: `held` in memory, `touched` in time."""
 
-    def __init__(self, graph: Graph, source: Source = NOWHERE) -> None:
+    def __init__(self, held: int, touched: int) -> None:
+        self.held = held
+        self.touched = touched
+
+    @property
+    def exhausted(self) -> bool:
+        return min(self.held, self.touched) < 0
+
+    def hold(self, elements: int) -> None:
+        """Pay for elements that stay; raises Refused where there is nothing left."""
+        self.held -= elements
+        self._check()
+
+    def touch(self, elements: int) -> None:
+        """Pay for elements that are computed or copied; raises Refused where there is nothing left."""
+        self.touched -= elements
+        self._check()
+
+    def _check(self) -> None:
+        if self.exhausted:
+            reason = (
+                "the constants that follow from others are larger, in all, than the size of the model allows"
+            )
+            raise Refused(reason, "compute on inputs, or store the constants in the model")
+
+
+class Composer:
+    """Appends to one graph; `source` is the place of the user's operation that is being written.
+
+    budget: what constants may cost where a model is not trusted; None does not count.
+    """
+
+    def __init__(self, graph: Graph, source: Source = NOWHERE, budget: Budget | None = None) -> None:
         self.graph = graph
         self.source = source
+        self.budget = budget
+        self._equal: dict[tuple[Any, ...], Value] = {}  # large constants by their content
+        self._known: dict[int, tuple[Array, Value]] = {}  # constants by the array of an importer
         self.static: set[Value] = set()  # values that follow from constants alone, and are none themselves
 
     def is_static(self, value: Value) -> bool:
@@ -47,7 +84,30 @@ class Composer:
 
     def value(self, x: Any) -> Value:
         """A value for a value, number or array."""
-        return x if isinstance(x, Value) else self.graph.constant(x, source=self.source)
+        if isinstance(x, Value):
+            return x
+        if self.budget is None:
+            return self.graph.constant(x, source=self.source)
+        if np.size(x) < SHARED:
+            self.budget.hold(np.size(x))
+            return self.graph.constant(x, source=self.source)
+        self.budget.touch(np.size(x))
+        array = np.ascontiguousarray(x, dtype=np.float64)
+        key = (array.shape, hashlib.blake2b(array.tobytes()).digest())
+        if key not in self._equal:
+            self.budget.hold(array.size)
+            self._equal[key] = self.graph.constant(array, source=self.source)
+        return self._equal[key]
+
+    def once(self, array: Array, convert: Callable[[Array], Array]) -> Value:
+        """The constant that `convert` makes of an importer's array, the same for all its readers."""
+        if id(array) not in self._known:
+            self._known[id(array)] = (array, self.value(convert(array)))
+        return self._known[id(array)][1]
+
+    def inside(self, graph: Graph) -> Composer:
+        """A composer for the body of an operation that is being written."""
+        return Composer(graph, self.source, self.budget)
 
     def full(self, shape: Sequence[int], number: float) -> Value:
         """A constant of equal elements."""
@@ -64,7 +124,10 @@ class Composer:
         arrays = [a for a in (v.constant() for v in values) if a is not None]
         if op != "scan" and values and len(arrays) == len(values):
             types = ops.check_operation(op, [v.type for v in values], attrs)
-            if sum(t.size for t in types) <= max(FOLD_LIMIT, sum(a.size for a in arrays)):
+            size = sum(t.size for t in types)
+            if size <= max(FOLD_LIMIT, sum(a.size for a in arrays)):
+                if self.budget is not None:
+                    self.budget.touch(size)
                 with np.errstate(all="ignore"):
                     folded = ops.OPS[op].evaluate(arrays, attrs)
                 return tuple(self.value(array) for array in folded)

@@ -279,7 +279,7 @@ def running_sum(c: Composer, x: Value, axis: int, exclusive: bool = False) -> Va
     """A scan that carries the sum; exclusive leaves the present element out."""
     shape = x.shape[:axis] + x.shape[axis + 1 :]
     zero = c.full(shape, 0.0)
-    inner = Composer(Graph("running_sum"), c.source)
+    inner = c.inside(Graph("running_sum"))
     total = inner.graph.add_input(zero.type, "total")
     now = inner.graph.add_input(zero.type, "now")
     new = inner.add("add", total, now)

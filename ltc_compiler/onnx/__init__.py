@@ -13,26 +13,31 @@ import numpy as np
 
 from ..ir.graph import Graph
 from . import layout, pointwise, positions, products, recurrent  # noqa: F401 - they fill the converter table
-from .load import InputShapes, add_inputs, add_states, load_model
+from .inputs import Constants, InputShapes, add_inputs, add_states, read_constants
+from .load import load_model
 
-__all__ = ["InputShapes", "export_onnx", "import_onnx"]
+__all__ = ["Constants", "InputShapes", "export_onnx", "import_onnx"]
 
 
-def import_onnx(path: str | PathLike[str], input_shapes: InputShapes | None = None) -> Graph:
+def import_onnx(
+    path: str | PathLike[str], input_shapes: InputShapes | None = None, constants: Constants | None = None
+) -> Graph:
     """The NNIR graph of an ONNX file, opset 7 or later.
 
     input_shapes: sizes of inputs with symbolic axes, by name or one for each input in order; an axis of the same name
-    in another input follows. Raises ModelFileError for a file that is no valid model, InputError for missing or wrong
-    shapes, and UnsupportedError with every node that cannot be lowered.
+    in another input follows. constants: values that inputs are fixed to, by name; they are no inputs then. Raises
+    ModelFileError for a file that is no valid model, InputError for missing or wrong shapes and constants, and
+    UnsupportedError with every node that cannot be lowered.
     """
     model = load_model(path)
     from .importer import Importer
 
-    graph = Graph(model.graph.name or Path(path).stem)
-    inputs = add_inputs(model, graph, input_shapes, Path(path).name)
-    current, following = add_states(model, graph, Path(path).name)
+    graph, file = Graph(model.graph.name or Path(path).stem), Path(path).name
+    fixed = read_constants(model, constants, file)
+    inputs = add_inputs(model, graph, input_shapes, fixed, file)
+    current, following = add_states(model, graph, fixed, file)
     with np.errstate(all="ignore"):  # constants may hold anything, infinities and NaN too
-        return Importer(model, Path(path).name).run(graph, inputs | current, following)
+        return Importer(model, file).run(graph, {**inputs, **current, **fixed}, following)
 
 
 def export_onnx(graph: Graph, path: str | PathLike[str]) -> None:

@@ -6,9 +6,11 @@ python -m ltc_compiler.onnx model.onnx --config v80_c6b32 --shape x=60,1,8 --str
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from ..errors import InputError, LtcError
@@ -23,6 +25,7 @@ EPILOG = """examples:
   python -m ltc_compiler.onnx model.onnx
   python -m ltc_compiler.onnx gru.onnx --shape x=60,1,8 --stream 0 --output gru.ltcp
   python -m ltc_compiler.onnx step.onnx --tie h_out=h --tie c_out=c
+  python -m ltc_compiler.onnx vad.onnx --shape input=1,512 --constant sr=16000
 
 exit status: 0 compiled; 1 the model, a file or a configuration is refused, with the reason on stderr; 2 wrong usage"""
 
@@ -61,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="the shape of an input with symbolic axes; may be repeated")  # fmt: skip
     parser.add_argument("--tie", action="append", default=[], metavar="OUT=IN",
                         help="keep this output as a state, the next run's input; may be repeated")  # fmt: skip
+    parser.add_argument("--constant", action="append", default=[], metavar="NAME=V,V,...",
+                        help="fix an input to a value: sr=16000, flag=true; may be repeated")  # fmt: skip
     parser.add_argument(
         "--stream", type=int, metavar="AXIS", help="compile one step, streamed along this axis"
     )
@@ -75,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile(given: argparse.Namespace) -> Program:
-    graph = import_onnx(given.model, dict(map(_shape, given.shape)) or None)
+    constants = dict(map(_constant, given.constant))
+    graph = import_onnx(given.model, dict(map(_shape, given.shape)) or None, constants)
     if given.tie:
         graph = tie(graph, _ties(given.tie))
     if given.stream is not None:
@@ -101,6 +107,20 @@ def _ties(texts: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--tie is {text!r}", where="command line", remedy=remedy)
         ties[output] = target
     return ties
+
+
+def _constant(text: str) -> tuple[str, Any]:
+    """A number, or a list of them where there are commas."""
+    name, _, values = text.rpartition("=")
+    try:
+        numbers = [json.loads(v) for v in values.split(",")]
+    except json.JSONDecodeError:
+        numbers = []
+    if not name or not numbers or not all(isinstance(n, (bool, int, float)) for n in numbers):
+        raise InputError(
+            f"--constant is {text!r}", where="command line", remedy="write it as --constant sr=16000"
+        )
+    return name, numbers if "," in values else numbers[0]
 
 
 def _config(name: str) -> Config:

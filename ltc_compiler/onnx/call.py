@@ -44,8 +44,7 @@ class Call:
 
     def value(self, index: int, name: str = "") -> Value:
         """An input as an NNIR value; a constant becomes a node."""
-        found = self.tensor(index, name)
-        return found if isinstance(found, Value) else self.c.value(numbers(found))
+        return as_value(self.c, self.tensor(index, name))
 
     @property
     def x(self) -> Value:
@@ -60,7 +59,10 @@ class Call:
 
     def weight(self, index: int, name: str, rank: int) -> Array:
         """A constant input of a given rank, in fp64."""
-        array = numbers(self.array(index, name))
+        stored = self.array(index, name)
+        if self.c.budget is not None:
+            self.c.budget.touch(stored.size)
+        array = numbers(stored)
         if array.ndim != rank:
             raise Refused(f"{name} has shape {array.shape}, expected {rank} axes")
         return array
@@ -97,3 +99,8 @@ def numbers(array: Array) -> Array:
     if array.dtype.kind in "OSUc":
         raise Refused(f"a constant of type {array.dtype}", "numbers")
     return array.astype(np.float64)
+
+
+def as_value(c: Composer, tensor: Tensor) -> Value:
+    """A tensor as an NNIR value; a constant becomes a node, the same one for all its readers in a graph."""
+    return tensor if isinstance(tensor, Value) else c.once(tensor, numbers)

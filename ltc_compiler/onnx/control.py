@@ -97,7 +97,7 @@ def _body(
     types, static: of the inputs after the `fixed` ones, and whether each follows from constants alone.
     """
     graph = Graph(body.name or call.op.lower())
-    inner = scope.child(Composer(graph, call.c.source), boundary=True)
+    inner = scope.child(call.c.inside(graph), boundary=True)
     inputs = [graph.add_input(t, i.name) for t, i in zip(types, body.input[len(fixed) :], strict=True)]
     inner.c.static.update(v for v, s in zip(inputs, static, strict=True) if s)
     importer.subgraph(body, inner, [*fixed, *inputs])

@@ -7,24 +7,28 @@ What cannot be lowered is collected, with everything that reads it left out, and
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from onnx import AttributeProto, helper, numpy_helper
 
 from ..errors import GraphError, Unsupported, UnsupportedError
-from ..ir.compose import Composer, Refused
+from ..ir.compose import FOLD_LIMIT, Budget, Composer, Refused
 from ..ir.graph import Array, Graph, Source, State, Value
 from ..ir.ops import ShapeError
 from . import control
-from .call import Call, Results, Tensor, numbers
+from .call import Call, Results, Tensor, as_value
 from .fold import FOLDABLE, fold
 from .gelu import find_gelus
 from .load import read_tensor
 from .registry import CONVERTERS, REFUSED, STRUCTURED
 from .standard import function_of
 
+# Elements of constants that one import may keep and compute, beside what the size of the file pays for. A weight of one
+# byte is held as stored, as converted and as the graph holds it; a weight that many steps share is read again by each.
+HELD, HELD_PER_BYTE = 2 * FOLD_LIMIT, 8
+TOUCHED, TOUCHED_PER_BYTE = 1 << 29, 256
 NODES_LIMIT = 100_000  # nodes that one import may visit, calls of functions included
 DEPTH_LIMIT = 40  # functions and bodies within each other
 SHOWN_INPUTS = 6  # of a node, by name, in errors
@@ -78,8 +82,7 @@ class Scope:
 
     def read_value(self, name: str) -> Value:
         """As `read`; a constant becomes a node."""
-        found = self.read(name)
-        return found if isinstance(found, Value) else self.c.value(numbers(found))
+        return as_value(self.c, self.read(name))
 
 
 class Importer:
@@ -91,13 +94,15 @@ class Importer:
         self.entries: list[Unsupported] = []
         self.masks: set[Value] = set()
         self.visited = 0
+        size = model.ByteSize()
+        self.budget = Budget(HELD + HELD_PER_BYTE * size, TOUCHED + TOUCHED_PER_BYTE * size)
         self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
 
-    def run(self, graph: Graph, inputs: dict[str, Value], states: dict[str, State]) -> Graph:
-        """Convert the model's main graph. `inputs` are already in `graph`, by name, and `states`, by the output that
-        follows them. Raises UnsupportedError."""
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor], states: dict[str, State]) -> Graph:
+        """Convert the model's main graph. `inputs` are already in `graph`, or constants, by name, and `states`, by the
+        output that follows them. Raises UnsupportedError."""
         opsets = {o.domain: o.version for o in self.model.opset_import}
-        scope = Scope(Composer(graph), None, opsets)
+        scope = Scope(Composer(graph, budget=self.budget), None, opsets)
         scope.tensors.update(inputs)
         proto = self.model.graph
         self.subgraph(proto, scope, [], overridden=set(inputs))
@@ -150,6 +155,8 @@ class Importer:
             results = self._convert(node, scope)
         except Refused as refusal:
             self._report(scope.c.source, node.op_type, refusal)
+            if self.budget.exhausted:
+                raise UnsupportedError(self.entries) from None
             results = [Refused("")] * len(node.output)
         except (GraphError, ShapeError) as error:
             reason = error.what if isinstance(error, GraphError) else f"{node.op_type}: {error}"
@@ -188,7 +195,7 @@ class Importer:
         if node.op_type in FOLDABLE and all(not isinstance(t, Value) for t in inputs):
             resolved = helper.make_node(node.op_type, list(node.input), list(node.output), domain="")
             resolved.attribute.extend(_resolved(a, scope) for a in node.attribute if _present(a, scope))
-            return fold(resolved, [t for t in inputs if not isinstance(t, Value)], {"": opset})
+            return fold(resolved, [t for t in inputs if not isinstance(t, Value)], self.budget)
         call = Call(node.op_type, scope.c, inputs, attributes, opset, len(node.output), self.masks)
         if node.op_type in STRUCTURED:
             return control.CONVERT[node.op_type](self, scope, call)

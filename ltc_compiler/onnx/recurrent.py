@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ir.compose import Composer, Refused
 from ..ir.graph import Array, Graph, Value
-from .call import Call, Results, numbers
+from .call import Call, Results
 from .registry import converts
 
 Function = Callable[[Composer, Value], Value]
@@ -218,8 +218,7 @@ def _start(call: Call, which: int, direction: int, shape: tuple[int, int]) -> Va
     """The initial state of one direction, zero if it is not given."""
     if not call.has(5 + which):
         return call.c.full(shape, 0.0)
-    given = call.tensor(5 + which)
-    value = given if isinstance(given, Value) else call.c.value(numbers(given))
+    value = call.value(5 + which)
     axis = 1 if call.attr("layout", 0) else 0
     return call.c.reshape(call.c.slice(value, axis, direction, direction + 1), shape)
 
@@ -228,7 +227,7 @@ def _layer(
     c: Composer, step: Step, cell: Cell, x: Value, starts: list[Value], name: str
 ) -> tuple[Value, ...]:
     """The final states, and the first of them at every step, (time, batch, hidden)."""
-    inner = Composer(Graph(name), c.source)
+    inner = c.inside(Graph(name))
     states = [inner.graph.add_input(s.type, n) for s, n in zip(starts, ("h", "c"), strict=False)]
     now = inner.graph.add_input(type(x.type)(x.shape[1:]), "x")
     new = step(inner, cell, now, states)
