@@ -1,6 +1,7 @@
 """What a torch function is to the recorder, told by its name: metadata, a read of values, random numbers.
 
-Torch's namespaces use one name for one meaning, so that a name covers the function, the method and nn.functional's.
+Torch's own namespaces use one name for one meaning, so that a name covers the function, the method and nn.functional's.
+What is not torch's, a custom operator or a user's function, goes by its qualified name, which is no name of torch's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch._ops import OpOverload, OpOverloadPacket
 
 
 def words(text: str) -> frozenset[str]:
@@ -22,10 +24,10 @@ METADATA = words(
     """
     size dim numel nelement ndimension is_floating_point is_contiguous stride get_device
     element_size is_complex __len__ __repr__ __format__ __hash__ is_tensor is_pinned _is_view
-    storage_offset data_ptr untyped_storage is_inference is_signed is_same_size is_set_to has_names
+    storage_offset is_inference is_signed is_same_size is_set_to has_names
     broadcast_shapes result_type can_cast promote_types zeros_like ones_like full_like empty_like
     new_zeros new_ones new_full new_empty new_tensor requires_grad_ retain_grad is_shared
-    register_hook backward get_default_dtype is_grad_enabled __dir__
+    register_hook backward get_default_dtype is_grad_enabled __dir__ __dlpack_device__
     """
 )
 EMPTY = frozenset(("empty_like", "new_empty"))  # uninitialised memory: zeros in a recording
@@ -39,7 +41,7 @@ VALUE_READS = words(
     __bool__ item __int__ __float__ __complex__ tolist numpy __index__ __contains__ __array__
     is_nonzero equal allclose nonzero argwhere masked_select unique unique_consecutive bincount
     histc tensor cpu_numpy __cuda_array_interface__ __reduce_ex__ __deepcopy__ nonzero_static
-    isclose_all
+    isclose_all __dlpack__ data_ptr untyped_storage storage _typed_storage
     """
 )
 
@@ -66,9 +68,20 @@ _RANDOM = words(
 )
 
 
+# Where torch's own functions live; this package's stand in recorded graphs beside them. Methods in C have no module.
+_OWN = ("torch", "ltc_torch", "_operator", "builtins")
+
+
 def call_name(func: Callable[..., Any]) -> str:
-    """A function's name; "" for the getter of a property."""
-    name: str = getattr(func, "__name__", "")
+    """A function's name; "" for the getter of a property, and "library.name" for what is not torch's own."""
+    if isinstance(func, (OpOverload, OpOverloadPacket)):
+        packet = func.overloadpacket if isinstance(func, OpOverload) else func
+        space, _, name = packet._qualified_op_name.partition("::")
+        return name if space == "aten" else f"{space}.{name}"
+    name = getattr(func, "__name__", "")
+    module = getattr(func, "__module__", None)
+    if isinstance(module, str) and module.partition(".")[0] not in _OWN:
+        return f"{module}.{name}"
     return "" if name == "__get__" else name
 
 

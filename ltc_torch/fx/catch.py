@@ -20,6 +20,7 @@ _CAUGHT: dict[tuple[str, str], Callable[[Function], Function]] = {}  # (module, 
 _lock = threading.Lock()
 _users = 0
 _originals: list[tuple[Any, types.CodeType]] = []
+_methods: list[tuple[Any, str, Function]] = []  # of classes in C, which have no code to exchange
 
 
 def caught(
@@ -60,6 +61,12 @@ def _catch() -> None:
         if module not in sys.modules:
             continue
         function = operator.attrgetter(name)(sys.modules[module])
+        if not hasattr(function, "__code__"):
+            holder, _, method = name.rpartition(".")
+            cls = operator.attrgetter(holder)(sys.modules[module])
+            _methods.append((cls, method, function))
+            setattr(cls, method, make(function))
+            continue
         code = function.__code__
         original = types.FunctionType(
             code, function.__globals__, name, function.__defaults__, function.__closure__
@@ -76,3 +83,6 @@ def _release() -> None:
         del function.__globals__[function.__code__.co_names[0]]
         function.__code__ = code
     _originals.clear()
+    for cls, method, original in _methods:
+        setattr(cls, method, original)
+    _methods.clear()

@@ -43,7 +43,14 @@ class Written:
 
 def storage_key(tensor: Tensor) -> int:
     """Equal for tensors that share memory, for as long as one of them lives."""
-    return tensor.untyped_storage()._cdata
+    with torch._C.DisableTorchFunction():  # which a recording would take for the model's
+        return tensor.untyped_storage()._cdata
+
+
+def memory(tensor: Tensor) -> int:
+    """Where a tensor's storage lies: equal also where two storages are one memory. 0 for none."""
+    with torch._C.DisableTorchFunction():
+        return tensor.untyped_storage().data_ptr()
 
 
 def base_of(tensor: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ltc_compiler.ir.graph import Graph, Precision, Role, Source, Type, Value
 from ltc_compiler.nnir import NNIR
 
 from . import contract, decompose, einsum, functions, indexing, layout, linear, pointwise, reductions  # noqa: F401 - they fill the registry
-from .calls import is_random
+from .calls import call_name, is_random
 from .emit import Emitter
 from .hints import hint
 from .registry import FUNCTIONS, LEAVES, Refused, find
@@ -145,7 +145,7 @@ class _Converter:
         return self._call(node, args, kwargs)
 
     def _call(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
-        name = getattr(node.target, "__name__", str(node.target))
+        name = call_name(node.target) if callable(node.target) else node.target
         emitter = self.emitter
         emitter.target = name
         emitter.is_method = node.op == "call_method"
@@ -194,7 +194,7 @@ def _name(node: fx.Node) -> str:
     origin = node.args[0] if node.target is operator.getitem else None
     if isinstance(origin, fx.Node) and isinstance(origin.meta.get("shape"), list):
         return _name(origin)  # one of several results
-    return getattr(node.target, "__name__", str(node.target))
+    return call_name(node.target) if callable(node.target) else node.target
 
 
 _LAYOUT = frozenset(("reshape", "permute", "slice", "broadcast", "concat"))

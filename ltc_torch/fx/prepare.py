@@ -1,8 +1,8 @@
 """prepare_shape: a model and example inputs in, an annotated fx graph and the model's own output out.
 
 The recorder trusts the model to be a function of its inputs. That is checked, not assumed: the recorded graph must
-give what the model gives, on the example inputs and on slightly different ones. So a value that was taken from the
-example (by NumPy, TorchScript or a counter in the step) is found here, and not on the device.
+give what the model gives, on the example inputs and on others (probes.py). So a value that was taken from the example
+(by a text, a C++ extension or a counter in the step) is found here, and not on the device.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,16 +18,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._library.custom_ops import CustomOpDef
 from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedError
 
-from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
+from . import loops, probes, registry, solvers  # noqa: F401 - loops and solvers catch functions
 from .catch import intercepted
 from .inplace import warn_of_buffer
 from .record import Recorder, Session, current, paused
 from .repeats import may_have_loops
 from .reroll import rolled
+from .watch import Watch
 
 _TOLERANCE = 1e-3  # of the largest element; rewrites (LSTM, ODE steps) differ from the model by rounding
 
@@ -53,7 +56,9 @@ def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
         if not session.random:
             graph_module = _rolled(graph_module, model, inputs)
             _replay(graph_module, _copy(model), inputs, "the example inputs")
-            _replay(graph_module, _copy(model), _perturbed(inputs), "inputs other than the example")
+            _replay(graph_module, _copy(model), probes.scaled(inputs), "inputs other than the example")
+            for probe in probes.others(inputs):
+                _replay(graph_module, _copy(model), probe, "inputs other than the example", optional=True)
     return graph_module, expected
 
 
@@ -92,13 +97,16 @@ def _check(model: nn.Module, inputs: Any) -> None:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode. Tensors that a hook computed (weight_norm's weight, say) are copied by value."""
-    held = [
-        t for m in model.modules() for t in m.__dict__.values() if isinstance(t, Tensor) and not t.is_leaf
-    ]
+    """A copy in eval mode. Tensors that a hook computed (weight_norm's weight, say) are copied by value; functions that
+    are objects, of TorchScript and of torch.library, are the same in the copy, as Python's are."""
+    held = [v for m in model.modules() for v in m.__dict__.values()]
+    memo: dict[int, Any] = {
+        id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf
+    }
+    memo.update({id(f): f for f in held if isinstance(f, (torch.jit.ScriptFunction, CustomOpDef))})
     try:
-        return copy.deepcopy(model, {id(t): t.detach().clone() for t in held}).eval()
-    except RuntimeError as error:
+        return copy.deepcopy(model, memo).eval()
+    except (RuntimeError, TypeError, pickle.PickleError) as error:
         remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
         raise InputError(
             f"the model cannot be copied: {error}", where=type(model).__name__, remedy=remedy
@@ -124,11 +132,6 @@ def _clone(tree: Any) -> Any:
     return pytree.tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, tree)
 
 
-def _perturbed(tree: Any) -> Any:
-    """Other inputs of the same kind: signs and zeros stay, so that times and masks remain valid."""
-    return pytree.tree_map(lambda t: t.detach() * 0.9375 if isinstance(t, Tensor) else t, tree)
-
-
 def _rolled(graph_module: fx.GraphModule, model: nn.Module, inputs: Any) -> fx.GraphModule:
     """The recording, or one in which loops over an axis that Python has written out are scans."""
     if not may_have_loops(graph_module.graph):
@@ -136,7 +139,7 @@ def _rolled(graph_module: fx.GraphModule, model: nn.Module, inputs: Any) -> fx.G
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown the first time
         again = _record(Session(_root(_copy(model))), inputs, with_constants=True)
-    examples = [_tensors(_clone(inputs)), _tensors(_perturbed(inputs))]
+    examples = [_tensors(_clone(inputs)), _tensors(probes.scaled(inputs))]
     return rolled(again, examples) or graph_module
 
 
@@ -155,6 +158,7 @@ def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.G
         recorder.placeholder(name, tensor)
     with ExitStack() as stack:
         stack.enter_context(_watched(session))
+        stack.enter_context(Watch())
         stack.enter_context(recorder)
         outputs = _plain(root(*arguments))
     recorder.finish(outputs)
@@ -248,9 +252,21 @@ def _forward(
     return forward
 
 
-def _replay(graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str) -> None:
-    """The graph gives what the model gives."""
-    wanted = pytree.tree_leaves(_plain(model(*_clone(inputs))))
+def _replay(
+    graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str, optional: bool = False
+) -> None:
+    """The graph gives what the model gives. Optional inputs may be such that the model gives nothing for them."""
+    try:
+        with warnings.catch_warnings():
+            if optional:
+                warnings.simplefilter("ignore")
+            wanted = pytree.tree_leaves(_plain(model(*_clone(inputs))))
+    except Exception:
+        if optional:
+            return
+        raise
+    if optional and not all(bool(t.isfinite().all()) for t in wanted if isinstance(t, Tensor)):
+        return
     given = pytree.tree_leaves(graph_module(*_tensors(_clone(inputs))))
     reason = f"the recorded graph does not give what forward gives for {on}"
     if len(wanted) != len(given):

@@ -34,8 +34,10 @@ from .calls import (
     is_random,
     target_of,
 )
+from .custom import is_opened, open_up
 from .exact import Exact
 from .inplace import Writes, is_write, storage_key
+from .operands import Places
 from .sources import refuse, user_source
 
 
@@ -70,6 +72,10 @@ class Session:
         return name
 
 
+def _tensors(tree: Any) -> list[Tensor]:
+    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
+
+
 def _is_path(name: str) -> bool:
     """Whether Python code can name it: a ModuleDict's key may be a keyword."""
     return not any(map(keyword.iskeyword, name.split(".")))
@@ -99,6 +105,7 @@ class Recorder(TorchFunctionMode):
         self._folded: dict[int, tuple[fx.Node, int]] = {}  # the same for constants that were computed
         self._kept: list[Tensor] = []
         self._constants: dict[tuple[int, int], fx.Node] = {}
+        self.places = Places(self)
         self.writes = Writes(self)
         self._last_placeholder: fx.Node | None = None
 
@@ -123,6 +130,7 @@ class Recorder(TorchFunctionMode):
         self._last_placeholder = node
         self.annotate(node, tensor)
         self.bind(tensor, node)
+        self.places.add([tensor])
         return node
 
     def depends(self, tensor: Tensor) -> bool:
@@ -259,18 +267,23 @@ class Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        with torch._C.DisableTorchFunction():
-            return self._call(func, call_name(func), args, kwargs or {})
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+            opened = is_opened(func) and any(map(self.depends, _tensors((args, kwargs))))
+            if not opened:
+                return self._call(func, call_name(func), args, kwargs)
+        return open_up(self, func, args, kwargs)
 
     def _call(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Tensor)]
+        tensors = _tensors((args, kwargs))
         if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
             reason = "a transform of torch.func (vmap, grad, jvp) hides the tensors that it works on"
             raise refuse(
                 name, self.session.module, reason, "write the batch axis out: operations broadcast over it"
             )
+        self.places.check(name, tensors)
         if name == "" and func.__self__.__name__ not in PROPERTIES:  # type: ignore[attr-defined]
             return func(*args, **kwargs)
         if name in METADATA and not any(self.depends(t) for t in tensors if t is not args[0]):
@@ -296,6 +309,7 @@ class Recorder(TorchFunctionMode):
         if name not in IDENTITY or not any(out is t for t in tensors):
             kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
             self.record(func, args, kwargs, out)
+            self.places.add(_tensors(out), (t for t in tensors if not self.depends(t)))
         return out
 
     def _call_on_constants(
@@ -367,7 +381,7 @@ def paused() -> Iterator[None]:
     """Run model code eagerly, unrecorded."""
     _stack.recorders.append(None)
     try:
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             yield
     finally:
         _stack.recorders.pop()
