@@ -17,8 +17,8 @@ from ltc_compiler import isa
 from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
+from ltc_compiler.bytecode.alignment import Streaming, streaming_of
 from ltc_compiler.bytecode.ports import host_bytes, model_at
-from ltc_compiler.bytecode.steps import Axes, streaming_axes
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.oracle import Oracle
@@ -38,6 +38,7 @@ class Program:
     def __init__(self, image: Image, data: bytes | None = None) -> None:
         """data: the image's file, where it was read from one. The image and the core then share its bytes."""
         self._image = image
+        self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
 
     def to_vm(self, bit_accurate: bool = True) -> VM:
@@ -134,12 +135,34 @@ class Program:
     def input_streaming_dim(self, model_index: int = 0, input_index: int = 0) -> int | None:
         """The axis of the original input that the streaming transform removed; None if it removed none."""
         self._input(model_index, input_index)
-        return self._axes(model_index)[0][input_index]
+        return self._streaming[model_index].inputs[input_index]
 
     def output_streaming_dim(self, model_index: int = 0, output_index: int = 0) -> int | None:
         """The axis of the original output that the streaming transform removed; None if it removed none."""
         self._output(model_index, output_index)
-        return self._axes(model_index)[1][output_index]
+        return self._streaming[model_index].outputs[output_index]
+
+    @property
+    def output_latencies(self) -> tuple[int, ...]:
+        """Of every output of model 0, by how many steps it is late: `output_latency` of each."""
+        return self._streaming[0].latencies if self._streaming else ()
+
+    def output_latency(self, model_index: int = 0, output_index: int = 0) -> int:
+        """By how many steps an output is late: step t of a stream gives the output's index t - latency.
+
+        0 for what looks at no later step. VM.run_timesteps puts outputs in the places of their inputs; VM.run and
+        VM.run_into give what comes out.
+        """
+        self._output(model_index, output_index)
+        return self._streaming[model_index].latencies[output_index]
+
+    def output_tail(self, model_index: int = 0, output_index: int = 0) -> int:
+        """How many elements of an output follow the last step of a stream, when its end is said.
+
+        Negative where the output ends before its input: so many of the last elements are none of the whole sequence's.
+        """
+        self._output(model_index, output_index)
+        return self._streaming[model_index].tails[output_index]
 
     def state_kinds(self, model_index: int = 0) -> dict[str, str]:
         """Whose each state of a model is, by name: "stream" (the streaming transform made it), "module" (a module of
@@ -155,18 +178,19 @@ class Program:
 
         "cores": for each core and store its "used" and "depth", in rows, blocks, slots, entries or instructions;
         "models": for each its name, instructions, bytes of inputs and outputs as they pass to and from the host (2 a
-        value where the port is bf16, else 4), of the state as float32, "states": the kind of each, and "utilisation":
-        for each core and unit the part of a contiguous inference in which it is busy; "instructions": in all;
-        "file_bytes": of the program with and without ("file_bytes_bit_accurate") originals.
+        value where the port is bf16, else 4), of the state as float32, "states": the kind of each, "output_latencies"
+        and "output_tails" in steps (output_latency, output_tail), and "utilisation": for each core and unit the part
+        of a contiguous inference in which it is busy; "instructions": in all; "file_bytes": of the program with and
+        without ("file_bytes_bit_accurate") originals.
         """
         image = self._image
         uses = [store_use(image, core) for core in range(image.config.cores)]
         return {
             "cores": [{name: {"used": u, "depth": d} for name, (u, d) in use.items()} for use in uses],
             "models": [
-                _model_metrics(model)
+                _model_metrics(model, stream)
                 | {"states": self.state_kinds(index), "utilisation": self._utilisation(index)}
-                for index, model in enumerate(image.models)
+                for index, (model, stream) in enumerate(zip(image.models, self._streaming, strict=True))
             ],
             "instructions": len(image.code),
             "file_bytes": len(self.save_bytes()),
@@ -288,7 +312,9 @@ class Program:
         meta = self._image.meta.get("instructions")
         comments = meta if isinstance(meta, dict) else {}
         known = {int(index): str(text) for index, text in comments.items() if index.isdecimal()}
-        head = [_describe(m, self.state_kinds(i)) for i, m in enumerate(self._image.models)]
+        head = [
+            _describe(m, self._streaming[i], self.state_kinds(i)) for i, m in enumerate(self._image.models)
+        ]
         return f"; {self.hw_config.name}\n" + "".join(head) + disassemble(self._image.code, known)
 
     def __repr__(self) -> str:
@@ -304,9 +330,6 @@ class Program:
     def _output(self, model_index: int, index: int) -> Port:
         return _port(self._model(model_index).outputs, index, "output")
 
-    def _axes(self, model_index: int) -> tuple[Axes, Axes]:
-        return streaming_axes(self._image.meta, self._model(model_index), model_index)
-
 
 def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:
     if not 0 <= index < len(ports):
@@ -315,21 +338,25 @@ def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:
     return ports[index]
 
 
-def _model_metrics(model: Model) -> dict[str, Any]:
+def _model_metrics(model: Model, stream: Streaming) -> dict[str, Any]:
     return {
         "name": model.name,
         "instructions": model.end - model.begin,
         "input_bytes": host_bytes(model.inputs),
         "output_bytes": host_bytes(model.outputs),
         "state_bytes": sum(4 * math.prod(state.shape) for state in model.states),
+        "output_latencies": list(stream.latencies),
+        "output_tails": list(stream.tails),
     }
 
 
-def _describe(model: Model, kinds: dict[str, str]) -> str:
+def _describe(model: Model, stream: Streaming, kinds: dict[str, str]) -> str:
     """The model's interface as comment lines."""
     lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}"]
-    for side, ports in (("input", model.inputs), ("output", model.outputs)):
-        lines += [f";   {side} {p.name} {p.shape} {p.precision} {p.role}" for p in ports]
+    lines += [f";   input {p.name} {p.shape} {p.precision} {p.role}" for p in model.inputs]
+    for p, late in zip(model.outputs, stream.latencies, strict=True):
+        told = f", {late} step{'s' * (late > 1)} late" if late else ""
+        lines.append(f";   output {p.name} {p.shape} {p.precision} {p.role}{told}")
     for s in model.states:
         places = ", ".join(f"core {core} from row {row} on" for core, row in s.places)
         lines.append(f";   {kinds[s.name]} state {s.name} {s.shape} in {places}")

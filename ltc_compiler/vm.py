@@ -16,6 +16,7 @@ import numpy as np
 from ltc_compiler._core import VM as CoreVM  # noqa: N811
 from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler.bytecode import Image, Model
+from ltc_compiler.bytecode.alignment import Runner, check_aligned, run_aligned, streaming_of
 from ltc_compiler.bytecode.ports import (
     F32,
     check_elapsed_times,
@@ -27,14 +28,12 @@ from ltc_compiler.bytecode.ports import (
 )
 from ltc_compiler.bytecode.steps import (
     MAX_THREADS,
-    Axes,
     AxisArgument,
     check_output_axes,
     check_threads,
     from_sequences,
     one_or_all,
     resolve_axes,
-    streaming_axes,
     to_batch,
     to_sequences,
 )
@@ -60,7 +59,7 @@ class VM:
             image.meta,
             image.config.name,
         )  # not its stores
-        self._streamed: dict[int, tuple[Axes, Axes]] = {}  # of the models whose sequences were asked for
+        self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._vm = CoreVM(core, bit_accurate)
         self.bit_accurate = bit_accurate
 
@@ -97,27 +96,47 @@ class VM:
         input_timestep_dim: AxisArgument = None,
         output_timestep_dim: AxisArgument = None,
         model_index: int = 0,
+        align: bool = True,
+        end: bool = False,
     ) -> Any:
         """run() for every step of a sequence, the loop in C++; each array has one more axis, time.
 
         input_timestep_dim, output_timestep_dim: where that axis stands: one integer, or one for each array
         (None for an input that is the same at every step). By default the axes that the streaming transform
-        removed, or 0 for a model that was not streamed. Raises InputError before the first step.
+        removed, or 0 for a model that was not streamed.
+
+        align: outputs come in the places of their inputs. An output that looks L steps ahead is late by L
+        (Program.output_latencies): the first L steps of a stream give nothing of it, and each further step one
+        element, so that the outputs of two calls, joined, are those of one call with both sequences. A stream
+        begins in the initial state, and run() and run_into() are steps of it too. end: the stream ends with this
+        sequence, and the elements that are still to come follow, computed on a copy of the state: afterwards the
+        stream can go on as if it had not ended. align=False: what each step gives, junk included.
+
+        Raises InputError before the first step.
         """
         model = self._model(model_index)
-        streamed = self._streamed.get(model_index)
-        if streamed is None:
-            streamed = self._streamed[model_index] = streaming_axes(self._meta, model, model_index)
-        output_axes = resolve_axes(output_timestep_dim, streamed[1], "output")
+        stream = self._streaming[model_index]
+        output_axes = resolve_axes(output_timestep_dim, stream.outputs, "output")
         check_output_axes(model, output_axes)
-        input_axes = resolve_axes(input_timestep_dim, streamed[0], "input")
+        input_axes = resolve_axes(input_timestep_dim, stream.inputs, "input")
         steps, arrays = to_sequences(model, inputs, input_axes)
         check_elapsed_times(model, arrays)
-        outputs = [np.empty((steps, *port.shape), np.float32) for port in model.outputs]
-        self._vm.run_timesteps(model_index, steps, arrays, outputs)
-        return from_sequences(model, outputs, output_axes)
+        check_aligned(align, end)
+        if stream.in_place or not align:
+            outputs = [np.empty((steps, *port.shape), np.float32) for port in model.outputs]
+            self._vm.run_timesteps(model_index, steps, arrays, outputs)
+            return from_sequences(model, outputs, output_axes)
+        made = self._aligned(model_index, [array[None] for array in arrays], end)
+        return from_sequences(model, [array[0] for array in made], output_axes)
 
-    def run_batch(self, *inputs: Any, threads: int | None = None, model_index: int = 0) -> Any:
+    def run_batch(
+        self,
+        *inputs: Any,
+        threads: int | None = None,
+        model_index: int = 0,
+        align: bool = True,
+        end: bool = False,
+    ) -> Any:
         """run() for independent streams, each with a state of its own, the loop and the threads in C++.
 
         Arrays of shape (streams, *port shape) for one step each, or (streams, time, *port shape) for a sequence
@@ -126,17 +145,43 @@ class VM:
         A stream costs memory for its rows, not for weights; it stays until the VM goes.
 
         threads: how many to use, by default one for each core that this process may use, and never more than
-        streams. Which thread runs a stream changes no bit. Raises InputError, with every state as it was.
+        streams. Which thread runs a stream changes no bit. align, end: of sequences, as in run_timesteps; single
+        steps give what run() gives. Raises InputError, with every state as it was; also where some of the streams
+        are so near to their begin that outputs in place would be of different lengths.
         """
         model = self._model(model_index)
+        stream = self._streaming[model_index]
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = min(count, MAX_THREADS) if threads is None else check_threads(threads)
-        streams, steps, arrays = to_batch(model, inputs)
+        _, steps, arrays = to_batch(model, inputs)
         check_elapsed_times(model, arrays)
-        turns = 1 if steps is None else steps
-        outputs = [np.empty((streams, turns, *port.shape), np.float32) for port in model.outputs]
-        self._vm.run_batch(model_index, streams, turns, arrays, outputs, wanted)
-        return one_or_all([array[:, 0] for array in outputs] if steps is None else outputs)
+        check_aligned(align and steps is not None, end)
+        if steps is None or stream.in_place or not align:
+            turns = 1 if steps is None else steps
+            outputs = self._batch(model_index, arrays, turns, wanted)
+            return one_or_all([array[:, 0] for array in outputs] if steps is None else outputs)
+        made = self._aligned(model_index, arrays, end, wanted)
+        return one_or_all([np.ascontiguousarray(array) for array in made])
+
+    def _batch(self, model_index: int, arrays: Sequence[F32], steps: int, threads: int) -> list[F32]:
+        """What every step gives: (streams, steps, *port shape)."""
+        ports, streams = self._model(model_index).outputs, len(arrays[0])
+        outputs = [np.empty((streams, steps, *port.shape), np.float32) for port in ports]
+        self._vm.run_batch(model_index, streams, steps, list(arrays), outputs, threads)
+        return outputs
+
+    def _aligned(self, model_index: int, arrays: Sequence[F32], end: bool, threads: int = 1) -> list[F32]:
+        """What stands in the places of the inputs: (streams, steps, *port shape) each."""
+        model, stream = self._model(model_index), self._streaming[model_index]
+        index = [state.name for state in model.states].index(stream.counter) if stream.counter else -1
+        known = int(self._vm.metrics()["streams"])
+        runner = Runner(
+            run=lambda given: self._batch(model_index, given, given[0].shape[1], threads),
+            counted=lambda n: self._vm.get_state(model_index, index, n) if n < known else 0.0,
+            get=lambda n: self.get_state(model_index, n),
+            put=lambda n, states: self.set_state(states, model_index, n),
+        )
+        return run_aligned(runner, stream, arrays, end)
 
     def reset(self, model_index: int | None = None) -> None:
         """Initial state of every stream, for one model or for all.

@@ -66,34 +66,38 @@ def assert_same(found: Sequence[Array], expected: Sequence[Array], message: str 
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11, err_msg=message)
 
 
-def run_steps(step: Graph, inputs: Sequence[Array]) -> list[list[Array]]:
-    """The outputs of every step of a streamed graph, given whole sequences."""
+def run_steps(step: Graph, inputs: Sequence[Array], end: bool = False) -> list[list[Array]]:
+    """The outputs of every step of a streamed graph, given whole sequences; with those behind the `end`, in which
+    no input is read.
+    """
     dims = step.input_streaming_dims
     assert dims is not None
     count = next(x.shape[d] for x, d in zip(inputs, dims, strict=True) if d is not None)
     states = initial_states(step)
-    return [
-        evaluate(
-            step, [x if d is None else np.take(x, t, d) for x, d in zip(inputs, dims, strict=True)], states
-        )
-        for t in range(count)
-    ]
+    found = []
+    for t in range(count + max((0, *(step.output_tails or ()))) * end):
+        if t >= count and step.end_marker:
+            states[step.end_marker] = np.array(t - count + 1.0)
+        given = zip(inputs, dims, strict=True)
+        at = [
+            x if d is None else np.take(x, t, d) if t < count else np.take(x, 0, d) * np.nan for x, d in given
+        ]
+        found.append(evaluate(step, at, states))
+    return found
 
 
-def assert_streams(whole: Graph, step: Graph, inputs: Sequence[Array], partial: bool = False) -> None:
-    """The streaming law: the steps give the whole. partial: outputs may need steps after the sequence's end."""
+def assert_streams(whole: Graph, step: Graph, inputs: Sequence[Array]) -> None:
+    """The streaming law: the steps, and those behind the end, give the whole."""
     expected = evaluate(whole, inputs)
-    steps = run_steps(step, inputs)
-    assert step.output_streaming_dims is not None
-    assert step.output_latencies is not None
-    for i, (dim, late) in enumerate(zip(step.output_streaming_dims, step.output_latencies, strict=True)):
+    steps = run_steps(step, inputs, end=True)
+    dims, late, tails = step.output_streaming_dims, step.output_latencies, step.output_tails
+    assert dims is not None
+    assert late is not None
+    assert tails is not None
+    count = len(steps) - max(0, *tails)
+    for i, dim in enumerate(dims):
         if dim is None:
-            assert_same([steps[-1][i]], [expected[i]], f"output {i}")
-            continue
-        found = np.stack([s[i] for s in steps[late:]], dim)
-        count = min(found.shape[dim], expected[i].shape[dim])
-        assert partial or count == expected[i].shape[dim], f"output {i} is there for {count} steps"
-        assert count > 0
-        assert_same(
-            [np.take(found, range(count), dim)], [np.take(expected[i], range(count), dim)], f"output {i}"
-        )
+            assert_same([steps[count - 1][i]], [expected[i]], f"output {i}")
+        else:
+            found = [s[i] for s in steps[late[i] : count + tails[i]]]
+            assert_same([np.stack(found, dim)], [expected[i]], f"output {i}")

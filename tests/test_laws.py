@@ -140,7 +140,10 @@ def test_a_sequence_is_its_steps_and_a_reset_machine_is_a_new_one(seed: int, bit
     vm.reset()
     for machine in (vm, program.to_vm(bit_accurate)):
         assert bits(tuple(machine.state.values())) == bits(tuple(program.to_vm(bit_accurate).state.values()))
-        assert bits(machine.run_timesteps(*inputs, input_timestep_dim=0, output_timestep_dim=0)) == stacked
+        assert (
+            bits(machine.run_timesteps(*inputs, input_timestep_dim=0, output_timestep_dim=0, align=False))
+            == stacked
+        )
         assert bits(tuple(machine.state.values())) == state
     vm.reset()
     outputs = [np.full(port.shape, np.nan, np.float32) for port in program.image.models[0].outputs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -130,7 +129,7 @@ def test_a_difference_is_late_by_one() -> None:
     g, (x,) = graph((T, 8))
     g.add_output(add(g, "sub", window(g, x, 1, T), window(g, x, 0, T - 1)))
     step = law(g, late=1)
-    assert len(step.states) == 1
+    assert [s.name for s in step.states] == ["delay_x0", "step"]
 
 
 @pytest.mark.parametrize("taps", [1, 2, 5])
@@ -194,7 +193,7 @@ def test_a_scan_over_a_padded_sequence_starts_with_the_padding() -> None:
     g.add_output(window(g, every, 2, T + 2))
     step = streaming_transform(g, 0)
     assert step.output_latencies == (2,), "the padding takes steps of the recurrence"
-    assert_streams(g, step, inputs_for(g), partial=True)
+    assert_streams(g, step, inputs_for(g))
 
 
 def test_the_last_of_a_stream_that_ends_early() -> None:
@@ -308,22 +307,54 @@ def test_a_scan_over_another_axis() -> None:
     assert step.outputs[1].shape == (3, 8)
 
 
-def test_right_padding_is_noted_and_late() -> None:
+@pytest.mark.parametrize("values", [[0.0], [0.0, 0.0, 0.0], [1.5, 1.5, -2.0, 0.25], [-np.inf]])
+@pytest.mark.parametrize("cut", [0, 1, 4])
+def test_what_stands_behind_the_end_comes_there(values: list[float], cut: int) -> None:
+    """Behind a sequence, one that is late, or one that ended before; with windows before it and behind."""
     g, (x,) = graph((T, 8))
-    both = add(g, "concat", padded(g, x, np.zeros((1, 8))), g.constant(np.zeros((1, 8))), axis=0, source=HERE)
-    g.add_output(convolution(g, both, 3))
-    with pytest.warns(UserWarning, match="the end of the sequence is padded"):
-        step = streaming_transform(g, 0)
-    assert step.output_latencies == (1,)
-    assert_streams(g, step, inputs_for(g), partial=True)
+    before = window(g, add(g, "tanh", convolution(g, padded(g, x, np.ones((1, 8))), 3)), 0, T - 1 - cut)
+    behind = g.constant(np.repeat(np.array(values)[:, None], 8, 1))
+    both = add(g, "concat", padded(g, before, np.zeros((1, 8))), behind, axis=0, source=HERE)
+    y = add(g, "max", window(g, both, 1, both.shape[0]), window(g, both, 0, both.shape[0] - 1))
+    g.add_output(y)
+    g.add_output(before)
+    step = streaming_transform(g, 0)
+    assert_streams(g, step, inputs_for(g))
+    assert_streams(g, run_pipeline(step), inputs_for(g))
+    assert step.end_marker == "past_end"
+    assert step.output_tails is not None
+    assert step.output_latencies is not None
+    assert step.output_tails[0] == y.shape[0] - T + step.output_latencies[0]
 
 
-def test_nothing_warns_without_right_padding() -> None:
+def test_each_layer_has_padding_of_its_own_at_the_end() -> None:
+    """relu(conv(pad(relu(conv(pad(x)))))): behind the end of the second layer's input stand zeros, no sums of zeros."""
+    g, (x,) = graph((T, 8))
+    y: Value = x
+    for _ in range(2):
+        zeros = g.constant(np.zeros((1, 8)))
+        both = add(g, "concat", zeros, y, zeros, axis=0, source=HERE)
+        y = add(g, "relu", add(g, "add", convolution(g, both, 3), g.constant(0.5)))
+    g.add_output(y)
+    assert law(g, late=2).output_tails == (2,)
+
+
+def test_a_step_counter_only_where_something_is_late() -> None:
     g, (x,) = graph((T, 8))
     g.add_output(convolution(g, padded(g, x, np.zeros((2, 8))), 3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        streaming_transform(g, 0)
+    causal = law(g)
+    assert (causal.step_counter, causal.end_marker, causal.output_tails) == ("", "", (0,))
+    g.add_output(convolution(g, x, 3))
+    late = streaming_transform(g, 0)
+    assert (late.step_counter, late.end_marker, late.output_tails) == ("step", "", (0, 0))
+    assert "step" in [s.name for s in run_pipeline(late).states]
+
+
+def test_what_is_not_known_behind_the_end_is_refused() -> None:
+    g, (x, end) = graph((T, 8), (1, 8))
+    g.add_output(add(g, "concat", x, end, axis=0, source=HERE))
+    with pytest.raises(StreamingError, match="what stands behind the stream is no constant"):
+        streaming_transform(g, [0, None])
 
 
 # ---------------------------------------------------------------- what does not
@@ -469,10 +500,8 @@ def test_the_end_of_right_padding_cannot_be_known() -> None:
     g, (x,) = graph((T, 8))
     both = add(g, "concat", x, g.constant(np.zeros((1, 8))), axis=0)
     g.add_output(window(g, both, T, T + 1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with pytest.raises(StreamingError, match="after the end of the sequence"):
-            streaming_transform(g, 0)
+    with pytest.raises(StreamingError, match="after the end of the sequence"):
+        streaming_transform(g, 0)
 
 
 @pytest.mark.parametrize(("axes", "what"), [

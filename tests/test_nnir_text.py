@@ -52,6 +52,7 @@ def signature(g: Graph) -> list[object]:
         [(s.name, value(s.value), s.initial.tobytes(), value(s.next or s.value)) for s in g.states],
         [value(v) for v in g.outputs], g.output_names,
         g.input_streaming_dims, g.output_streaming_dims, g.output_latencies,
+        g.output_tails, g.step_counter, g.end_marker,
     ]  # fmt: skip
 
 
@@ -87,7 +88,11 @@ def test_everything_that_text_can_hold() -> None:
     state.next = add(g, "add", y, state.value, name="3")
     g.add_output(state.next, "the output")
     g.add_output(w)
+    for name in ("step", "past end"):
+        counter = g.add_state(np.array(0.0), name)
+        counter.next = counter.value
     g.input_streaming_dims, g.output_streaming_dims, g.output_latencies = (0, None), (None, 1), (0, 3)
+    g.output_tails, g.step_counter, g.end_marker = (-2, 3), "step", "past end"
     text = print_graph(g)
     back = parse_graph(text)
     assert signature(back) == signature(g)

@@ -149,6 +149,19 @@ def negative_latency(g: Graph) -> None:
     g.output_latencies = (-1,)
 
 
+def tail_missing(g: Graph) -> None:
+    g.output_tails = ()
+
+
+def late_without_a_count(g: Graph) -> None:
+    g.output_latencies = (1,)
+
+
+def end_marker_of_a_vector(g: Graph) -> None:
+    g.end_marker = g.add_state(np.zeros(2), "end").name
+    g.states[-1].next = g.states[-1].value
+
+
 BROKEN: list[tuple[Callable[[Graph], None], str]] = [
     (use_before_definition, "is not defined before"),
     (foreign_operand, "%stranger"),
@@ -179,6 +192,9 @@ BROKEN: list[tuple[Callable[[Graph], None], str]] = [
     (streaming_dim_out_of_range, "outside 0 to 2"),
     (streaming_dim_missing, "have 0 streaming dims"),
     (negative_latency, "have the latencies"),
+    (tail_missing, "have the tails"),
+    (late_without_a_count, "the step counter is '', which is no scalar state"),
+    (end_marker_of_a_vector, "the end marker is 'end', which is no scalar state"),
 ]
 
 

@@ -41,6 +41,10 @@ def test_step_by_step_equals_the_whole_sequence(seed: int, bit_accurate: bool) -
         for i, (y, axis, late) in enumerate(zip(expected, outputs(axes), latencies, strict=True)):
             check_output(y, [f[i] for f in found], axis, late)
         vm.reset()
+        aligned = outputs(vm.run_timesteps(*inputs, end=True))
+        for y, found_whole, axis in zip(expected, aligned, outputs(axes), strict=True):
+            assert (found_whole[-1] if axis is None else found_whole).tobytes() == y.tobytes()
+        vm.reset()
 
 
 def check_output(whole: Any, steps: list[Any], axis: int | None, late: int) -> None:

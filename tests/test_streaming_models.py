@@ -5,7 +5,6 @@ tests/test_nnir_streaming.py has the rules one by one on graphs; tests/test_mode
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +79,7 @@ WORKS: dict[str, tuple[Any, int]] = {
     "convolution": (nn.Conv1d(D, 3, 3), 2),
     "dilated convolution": (nn.Conv1d(D, 3, 3, dilation=2), 4),
     "grouped convolution": (nn.Conv1d(D, 6, 2, groups=2), 1),
+    "convolution padded on both sides": (nn.Conv1d(D, 3, 3, padding=1), 1),
     "padded convolution": (nn.Sequential(nn.ConstantPad1d((2, 0), 0.25), nn.Conv1d(D, 3, 3)), 0),
     "half padded convolution": (nn.Sequential(nn.ConstantPad1d((1, 0), 0.0), nn.Conv1d(D, 3, 3)), 1),
     "convolution of a late stream": (nn.Sequential(nn.Conv1d(D, 3, 2), nn.Tanh(), PaddedConv1d(3, 3, 2)), 1),
@@ -174,16 +174,6 @@ def test_what_streams(row: str) -> None:
     assert latencies is not None
     assert latencies[0] == late
     assert_streams(made, MACHINE, run_both(made.nnir.to_program(MACHINE), made.inputs))
-
-
-def test_right_padding_is_noted_and_late() -> None:
-    made, axis = recorded(nn.Conv1d(D, 3, 3, padding=1))
-    with pytest.warns(UserWarning, match="the end of the sequence is padded"):
-        step, _ = made.nnir.streaming_transform(axis)
-    assert step.graph.output_latencies == (1,)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert_streams(made, MACHINE, run_both(made.nnir.to_program(MACHINE), made.inputs))
 
 
 def test_a_stream_that_runs_on_sees_the_last_positions() -> None:

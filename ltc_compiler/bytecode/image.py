@@ -27,7 +27,8 @@ class Image:
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
     "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
-    {"inputs": [axis or null ...], "outputs": [...]}, the axes that the streaming transform removed), "states" (one a
+    {"inputs": [axis or null ...], "outputs": [...], "latencies": [steps ...], "tails": [...], "counter": state,
+    "marker": state}, as alignment.Streaming says; absent where nothing is to be said), "states" (one a
     model: the kind of every state, as the graph names it: "stream", "module", "tied"),
     "state_reset" (false: `reset` is refused).
     """

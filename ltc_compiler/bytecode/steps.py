@@ -4,37 +4,17 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from ltc_compiler.bytecode.alignment import Axes
 from ltc_compiler.bytecode.ports import F32, Model, Port, as_float32, check_count
-from ltc_compiler.errors import InputError, ProgramError
+from ltc_compiler.errors import InputError
 
 MAX_THREADS = 1024
 
-Axes = tuple[int | None, ...]
 AxisArgument = int | None | Sequence[int | None]
-
-
-def streaming_axes(meta: Mapping[str, Any], model: Model, model_index: int) -> tuple[Axes, Axes]:
-    """The axes that the streaming transform removed from each input and output; None where it removed none.
-
-    Raises ProgramError if the program's META section contradicts its ports.
-    """
-    every = meta.get("streaming", [])
-    entry = every[model_index] if isinstance(every, list) and model_index < len(every) else {}
-    found = []
-    for side, ports in (("inputs", model.inputs), ("outputs", model.outputs)):
-        axes = entry.get(side, [None] * len(ports)) if isinstance(entry, dict) else None
-        if not isinstance(axes, list) or len(axes) != len(ports) or not all(map(_is_axis, axes)):
-            raise ProgramError(
-                f"streaming axes of model {model.name!r} are {axes!r} for {len(ports)} {side}",
-                where="section META", remedy="recompile the model",
-            )  # fmt: skip
-        found.append(tuple(axes))
-    return found[0], found[1]
 
 
 def resolve_axes(argument: AxisArgument, streamed: Axes, side: str) -> Axes:
@@ -175,7 +155,3 @@ def _check_axis(port: Port, axis: int, where: str) -> None:
             f"time axis {axis} for {port.name}, which has {rank} dimensions with it", where=where,
             remedy=f"give an axis from {-rank} to {rank - 1}",
         )  # fmt: skip
-
-
-def _is_axis(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))

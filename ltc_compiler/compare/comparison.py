@@ -29,12 +29,12 @@ class Comparison:
     """One model on the same inputs in fp64, plain fp32 and the bit-accurate machine.
 
     rows: a dict for each value that is computed, in the order of execution, with the keys of table.COLUMNS. outputs:
-    a dict for each output: its "name", "max_error" and "relative" error of the bit-accurate machine, "fp32_max_error"
-    of plain fp32, and, where PyTorch's outputs were given, "expected_max_error" of the machine against them and
-    "reference_max_error" of fp64 against them (None if not). max_error, relative: over all outputs. first_loss: the
-    first row that loses precision, or None. cycles: of one spaced inference. steps: that were run. factor: by which
-    an error grows where precision is lost. unopened: places of the scans whose bodies have too many turns to look
-    into. ulp_bins: upper ends of the bins of the histograms.
+    a dict for each output: its "name", by how many steps it is "late", "max_error" and "relative" error of the
+    bit-accurate machine, "fp32_max_error" of plain fp32, and, with outputs of PyTorch, "expected_max_error" of
+    the machine against them and "reference_max_error" of fp64 against them (None if not). max_error, relative: over
+    all outputs. first_loss: the first row that loses precision, or None. cycles: of one spaced inference. steps: that
+    were run. factor: by which an error grows where precision is lost. unopened: places of the scans whose bodies have
+    too many turns to look into. ulp_bins: upper ends of the bins of the histograms.
     """
 
     ulp_bins = ULP_BINS
@@ -161,10 +161,12 @@ def _outputs(
     graph: Graph, exact: Runs, plain: Runs, machine: Runs, wanted: list[tuple[slice, Array]] | None
 ) -> list[Row]:
     rows = []
+    late = graph.output_latencies or (0,) * len(graph.outputs)
     for i, name in enumerate(graph.output_names):
         double = machine[i].astype(np.float64)
         row: Row = {
             "name": name,
+            "late": late[i],
             "max_error": float(errors(double, exact[i]).max(initial=0.0)),
             "relative": relative(double, exact[i]),
             "fp32_max_error": float(errors(plain[i].astype(np.float64), exact[i]).max(initial=0.0)),

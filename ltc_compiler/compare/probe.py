@@ -47,9 +47,8 @@ def probe(graph: Graph, turns: int) -> Probed:
     found += prober.found
     for i, (_, value) in enumerate(found):
         new.add_output(value, f"probe{i}")
-    new.input_streaming_dims = new.output_streaming_dims = new.output_latencies = (
-        None  # steps are run one by one
-    )
+    new.input_streaming_dims = new.output_streaming_dims = None  # steps are run one by one
+    new.output_latencies = new.output_tails = None
     verify(new, folded=True)
     return Probed(new, [old for old, _ in found], prober.inside)
 

@@ -111,7 +111,10 @@ def headline(result: Comparison) -> list[str]:
 
 
 def _output(row: Row) -> str:
-    text = f"  {row['name']}: largest error {row['max_error']:.2e}, plain fp32 {row['fp32_max_error']:.2e}"
+    late = f", {row['late']} step{'s' * (row['late'] > 1)} late" if row["late"] else ""
+    text = (
+        f"  {row['name']}{late}: largest error {row['max_error']:.2e}, plain fp32 {row['fp32_max_error']:.2e}"
+    )
     if row["expected_max_error"] is not None:
         text += f"; against the expected output {row['expected_max_error']:.2e}, fp64 {row['reference_max_error']:.2e}"
     return text

@@ -143,8 +143,12 @@ class State:
 class Graph:
     """Inputs, states, nodes in order, outputs.
 
-    The streaming transform sets, of every input and output, the axis that its steps stood on (None for none), and how
-    many steps after its index an output comes out.
+    The streaming transform sets, of every input and output, the axis that its steps stood on (None for none), how
+    many steps after its index an output comes out (its latency), and how many of its elements are still to come after
+    the last step (its tail; negative: so many of the last are none of the whole's). step_counter: the name of the
+    scalar state that counts the steps of a stream, up to the largest latency at least; "" where no output is late.
+    end_marker: the name of the scalar state that is 0, and n in the nth step after the end of a stream, set by whoever
+    runs the graph; "" where nothing depends on the end.
     """
 
     name: str = "main"
@@ -156,6 +160,9 @@ class Graph:
     input_streaming_dims: tuple[int | None, ...] | None = None
     output_streaming_dims: tuple[int | None, ...] | None = None
     output_latencies: tuple[int, ...] | None = None
+    output_tails: tuple[int, ...] | None = None
+    step_counter: str = ""
+    end_marker: str = ""
 
     def add_input(self, kind: Type, name: str = "", role: Role = Role.PLAIN) -> Value:
         """A new input, after those that are there."""
@@ -236,6 +243,9 @@ def empty_copy(graph: Graph) -> Graph:
         input_streaming_dims=graph.input_streaming_dims,
         output_streaming_dims=graph.output_streaming_dims,
         output_latencies=graph.output_latencies,
+        output_tails=graph.output_tails,
+        step_counter=graph.step_counter,
+        end_marker=graph.end_marker,
     )
 
 

@@ -188,6 +188,12 @@ class _Parser:
         while self.tokens[self.at][0] == "word":
             key = self.take("word")
             self.expect("=")
+            if key == "count":
+                graph.step_counter = self.string()
+                continue
+            if key == "end":
+                graph.end_marker = self.string()
+                continue
             self.expect("(")
             dims: list[int | None] = []
             while self.sequence(")"):
@@ -198,8 +204,10 @@ class _Parser:
                 graph.output_streaming_dims = tuple(dims)
             elif key == "late":
                 graph.output_latencies = tuple(d or 0 for d in dims)
+            elif key == "tail":
+                graph.output_tails = tuple(d or 0 for d in dims)
             else:
-                raise self.error(f"streaming has in, out and late, and not {key!r}")
+                raise self.error(f"streaming has in, out, late, tail, count and end, and not {key!r}")
 
     def state(self, graph: Graph, scope: dict[str, Value]) -> None:
         name = self.string()

@@ -147,10 +147,13 @@ def _streaming(graph: Graph) -> str:
         "in": graph.input_streaming_dims,
         "out": graph.output_streaming_dims,
         "late": graph.output_latencies,
+        "tail": graph.output_tails,
     }
     given = [
         f"{key}=({', '.join('none' if d is None else str(d) for d in dims)})"
         for key, dims in fields.items()
         if dims is not None
     ]
+    names = {"count": graph.step_counter, "end": graph.end_marker}
+    given += [f"{key}={json.dumps(name)}" for key, name in names.items() if name]
     return f" streaming {' '.join(given)}" if given else ""

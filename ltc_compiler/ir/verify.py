@@ -10,7 +10,8 @@
 7. Input and state names are unique, except in a body, whose names nobody sees. A state has an fp64 initial value and
    a next value, both of its shape.
 8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output and
-   lie within the rank that the whole sequence had.
+   lie within the rank that the whole sequence had. Where an output is late, the step counter names a scalar state;
+   the end marker, if there is one, names another.
 9. After folding (`folded=True`): the weight of a linear, its bias if that is a vector for all, and the parameters of
    a synapse, are constants.
 """
@@ -180,8 +181,17 @@ def _streaming(graph: Graph, place: str) -> None:
             if dim is not None and not 0 <= dim <= value.type.rank:
                 raise _refuse(f"streaming dim {dim} of {kind} {i} is outside 0 to {value.type.rank}", place,
                               "count axes of the whole sequence from the front")  # fmt: skip
-    late = graph.output_latencies
+    late, tails = graph.output_latencies, graph.output_tails
     if late is not None and (len(late) != len(graph.outputs) or min(late, default=0) < 0):
         raise _refuse(
             f"{len(graph.outputs)} outputs have the latencies {late}", place, "give one of 0 or more for each"
         )
+    if tails is not None and len(tails) != len(graph.outputs):
+        raise _refuse(f"{len(graph.outputs)} outputs have the tails {tails}", place, "give one for each")
+    scalars = {s.name for s in graph.states if not s.value.shape}
+    needed = {"step counter": (graph.step_counter, any(late or ())), "end marker": (graph.end_marker, False)}
+    for kind, (name, always) in needed.items():
+        if (name or always) and name not in scalars:
+            raise _refuse(
+                f"the {kind} is {name!r}, which is no scalar state", place, "name a state of shape ()"
+            )

@@ -142,7 +142,9 @@ def report(program: Program) -> str:
     for i in range(program.num_inputs()):
         lines.append(f"input {i}         {program.input_shape(0, i)} {program.input_format(0, i)}")
     for i in range(program.num_outputs()):
-        lines.append(f"output {i}        {program.output_shape(0, i)} {program.output_format(0, i)}")
+        late = program.output_latency(0, i)
+        told = f", {late} step{'s' * (late > 1)} late" if late else ""
+        lines.append(f"output {i}        {program.output_shape(0, i)} {program.output_format(0, i)}{told}")
     for k, core in enumerate(metrics["cores"]):
         uses = ", ".join(f"{name} {use['used']}/{use['depth']}" for name, use in core.items())
         lines.append(f"core {k}          {uses}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ltc_compiler import numerics
 from ltc_compiler.bytecode import Image, Model, State
+from ltc_compiler.bytecode.alignment import Runner, check_aligned, run_aligned, streaming_of
 from ltc_compiler.bytecode.ports import (
     F32,
     check_elapsed_times,
@@ -25,7 +26,6 @@ from ltc_compiler.bytecode.steps import (
     from_sequences,
     one_or_all,
     resolve_axes,
-    streaming_axes,
     to_sequences,
 )
 from ltc_compiler.errors import ProgramError
@@ -54,6 +54,7 @@ class Oracle:
                 store[row : row + len(rows)] = rows
         self._initial = [store.copy() for store in tensor]
         self._machine = Machine(image, bit_accurate, tensor)
+        self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         for model in image.models:
             self._initialise(model)
 
@@ -70,19 +71,36 @@ class Oracle:
         input_timestep_dim: AxisArgument = None,
         output_timestep_dim: AxisArgument = None,
         model_index: int = 0,
+        align: bool = True,
+        end: bool = False,
     ) -> Any:
         """VM.run_timesteps, step by step."""
         model = model_at(self.image.models, model_index)
-        streamed = streaming_axes(self.image.meta, model, model_index)
-        output_axes = resolve_axes(output_timestep_dim, streamed[1], "output")
+        stream = self._streaming[model_index]
+        output_axes = resolve_axes(output_timestep_dim, stream.outputs, "output")
         check_output_axes(model, output_axes)
-        steps, arrays = to_sequences(model, inputs, resolve_axes(input_timestep_dim, streamed[0], "input"))
+        arrays = to_sequences(model, inputs, resolve_axes(input_timestep_dim, stream.inputs, "input"))[1]
         check_elapsed_times(model, arrays)
+        check_aligned(align, end)
+        if stream.in_place or not align:
+            return from_sequences(model, self._sequence(model, arrays), output_axes)
+        runner = Runner(
+            run=lambda given: [a[None] for a in self._sequence(model, [array[0] for array in given])],
+            counted=lambda n: self.get_state(model_index)[stream.counter],
+            get=lambda n: self.get_state(model_index),
+            put=lambda n, states: self.set_state(states, model_index),
+        )
+        made = run_aligned(runner, stream, [array[None] for array in arrays], end)
+        return from_sequences(model, [array[0] for array in made], output_axes)
+
+    def _sequence(self, model: Model, arrays: Sequence[F32]) -> list[F32]:
+        """What every step of (steps, *port shape) gives."""
+        steps = len(arrays[0])
         outputs = [np.zeros((steps, *port.shape), np.float32) for port in model.outputs]
         for t in range(steps):
             for output, value in zip(outputs, self._execute(model, [a[t] for a in arrays]), strict=True):
                 output[t] = value
-        return from_sequences(model, outputs, output_axes)
+        return outputs
 
     def reset(self, model_index: int | None = None) -> None:
         """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""

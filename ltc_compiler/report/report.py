@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ltc_compiler.bytecode import Image
+from ltc_compiler.bytecode.alignment import streaming_of
 from ltc_compiler.bytecode.ports import host_bytes
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.report.events import Code, Event, Record, replay
@@ -41,7 +42,8 @@ class Report:
     program; units: one a core and unit at work. events, stalls, lives, delivered, path: the executed
     instructions, what they waited for, the rows that hold values, who reads whose rows, and the critical path, as
     events.py and flow.py describe them. complete: whether the whole inference was
-    traced; if not, everything but the latency covers its beginning alone, and every form of the report says so.
+    traced; if not, everything but the latency covers its beginning alone, and every form of the report says so. late:
+    by how many steps of the stream an output is late, for those that are: no matter of cycles.
     """
 
     def __init__(self, image: Image, walk: Walk) -> None:
@@ -49,6 +51,8 @@ class Report:
         self.model = image.models[walk.model_index]
         self.config = image.config
         self.spaced = walk.spaced
+        stream = streaming_of(image.meta, self.model, walk.model_index)
+        self.late = {p.name: n for p, n in zip(self.model.outputs, stream.latencies, strict=True) if n}
         self.latency = int(walk.summary["latency"])
         self.arrival = int(walk.summary["arrival"]) if self.model.inputs else 0
         self.last_out = int(walk.summary["last_out"]) - self.arrival
@@ -87,6 +91,7 @@ class Report:
             "latency_us": self.latency_us,
             "io_us_estimate": self.io_us,
             "complete": self.complete,
+            "late_steps": self.late,
             "ops": self.rows,
             "lines": self.lines,
             "instructions": self.instructions,

@@ -21,10 +21,11 @@ MODES = {
 
 
 def headline(report: Report) -> str:
-    """The latency with its meaning."""
+    """The latency with its meaning, and the outputs that belong to an earlier step of the stream."""
+    late = "".join(f"; {name} is {n} step{'s' * (n > 1)} late" for name, n in report.late.items())
     return (
         f"{report.model.name} on {report.config.name}: {report.latency} cycles = {report.latency_us:.3f} µs"
-        f" at {report.config.clock_mhz:g} MHz ({MODES[report.spaced]})"
+        f" at {report.config.clock_mhz:g} MHz ({MODES[report.spaced]}){late}"
     )
 
 

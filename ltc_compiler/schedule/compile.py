@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import exp, log, prod
+from typing import Any
 
 from ..bytecode import Image, Port
 from ..config import Config
@@ -250,16 +251,30 @@ def lower(low: Lowering, graph: Graph, name: str, cores: Sequence[int], spread: 
     lower_graph(low, graph)
     _emit_outputs(low, graph)
     write_states(low, graph)
-    streaming = {
-        "inputs": list(graph.input_streaming_dims or [None] * len(graph.inputs)),
-        "outputs": list(graph.output_streaming_dims or [None] * len(graph.outputs)),
-    }
     inputs = [Port(v.name, v.shape, v.role.value, _port_precision(v)) for v in graph.inputs]
     outputs = [
         Port(n, v.shape, "plain", _port_precision(v))
         for n, v in zip(graph.output_names, graph.outputs, strict=True)
     ]
-    return Lowered(name, low.schedule, inputs, outputs, states, low.resident, streaming)
+    return Lowered(name, low.schedule, inputs, outputs, states, low.resident, _streaming(graph))
+
+
+def _streaming(graph: Graph) -> dict[str, Any]:
+    """What META says of a model's stream; latencies and tails only where there are any."""
+    entry: dict[str, Any] = {
+        "inputs": list(graph.input_streaming_dims or [None] * len(graph.inputs)),
+        "outputs": list(graph.output_streaming_dims or [None] * len(graph.outputs)),
+    }
+    given = {
+        "latencies": list(graph.output_latencies or ()),
+        "tails": list(graph.output_tails or ()),
+        "counter": graph.step_counter,
+        "marker": graph.end_marker,
+    }
+    entry |= {
+        key: value for key, value in given.items() if (any(value) if isinstance(value, list) else value)
+    }
+    return entry
 
 
 def _port_precision(value: Value) -> str:

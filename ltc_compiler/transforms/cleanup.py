@@ -69,13 +69,17 @@ def _hashable(attribute: object) -> object:
 
 
 def eliminate_dead_code(graph: Graph) -> Graph:
-    """The graph without what no output and no state of the user depends on; inputs stay: they are the signature."""
-    named = [s for s in graph.states if s.kind is not StateKind.STREAM]
+    """The graph without what no output and no state of the user depends on; inputs stay: they are the signature, and
+    so does the step counter, which whoever runs the graph reads.
+    """
+    named = [s for s in graph.states if s.kind is not StateKind.STREAM or s.name == graph.step_counter]
     roots = [*graph.outputs, *(s.value for s in named)]
     live = live_values(roots, {s.value: s.next for s in graph.states if s.next is not None})
     new = empty_copy(graph)
     env = {v: new.add_input(v.type, v.name, v.role) for v in graph.inputs}
     states = [s for s in graph.states if s.value in live]
+    if all(s.name != graph.end_marker for s in states):
+        new.end_marker = ""
     for state in states:
         env[state.value] = new.copy_state(state)
     for node in graph.nodes:

@@ -26,8 +26,9 @@ class Memory:
     """The states of `graph` that are no carries."""
 
     graph: Graph
+    marker: State | None = None  # set by whoever runs the graph, in the steps after the end of a stream
     _chains: dict[Value, list[list[_Stage]]] = field(default_factory=dict)
-    _count: Value | None = None
+    _count: State | None = None
     _limit: int = 0
     _after: dict[int, Value] = field(default_factory=dict)
 
@@ -55,15 +56,28 @@ class Memory:
                 chain[j].state.initial, chain[j].known = np.array(content, dtype=np.float64), True
         return chain[len(initial) - 1].state.value
 
+    def count(self, steps: int) -> State:
+        """The state that counts the steps that have run, up to `steps` at least."""
+        if self._count is None:
+            self._count = self.add_state(np.zeros(()), "step")
+        self._limit = max(self._limit, steps)
+        return self._count
+
     def after(self, steps: int, source: Source) -> Value:
         """A scalar: 1 once `steps` steps have run, 0 before."""
-        if self._count is None:
-            self._count = self.add_state(np.zeros(()), "step").value
+        count = self.count(steps)
         if steps not in self._after:
             limit = self.graph.constant(float(steps), source=source)
-            self._after[steps] = add(self.graph, "ge", self._count, limit, source=source)
-        self._limit = max(self._limit, steps)
+            self._after[steps] = add(self.graph, "ge", count.value, limit, source=source)
         return self._after[steps]
+
+    def ended(self, steps: int, source: Source) -> Value:
+        """A scalar: 1 where more than `steps` steps have run since the end of the stream."""
+        if self.marker is None:
+            self.marker = self.add_state(np.zeros(()), "past_end")
+            self.marker.next = self.marker.value
+        limit = self.graph.constant(float(steps), source=source)
+        return add(self.graph, "gt", self.marker.value, limit, source=source)
 
     def first(self, value: Value, source: Source) -> Value:
         """What `value` was in the first step."""
@@ -75,9 +89,8 @@ class Memory:
         """Let the count of steps run, up to the largest number that anything asks for."""
         if self._count is None:
             return
-        following = add(self.graph, "add", self._count, self.graph.constant(1.0))
-        state = next(s for s in self.graph.states if s.value is self._count)
-        state.next = add(self.graph, "min", following, self.graph.constant(float(self._limit)))
+        following = add(self.graph, "add", self._count.value, self.graph.constant(1.0))
+        self._count.next = add(self.graph, "min", following, self.graph.constant(float(self._limit)))
 
 
 def _agree(chain: list[_Stage], initial: list[Array | None]) -> bool:

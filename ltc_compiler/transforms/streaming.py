@@ -41,9 +41,9 @@ if missing := {op.streaming for op in OPS.values()} - set(_RULES) - {"constant"}
 def streaming_transform(graph: Graph, axes: Axes) -> Graph:
     """The step graph of `graph`, streamed along `axes`: one axis for all inputs, or one (or None) for each.
 
-    The graph's input_streaming_dims, output_streaming_dims and output_latencies say which axis each input and output
-    lost (None: it had none) and by how many steps an output is late. Raises StreamingError, with the user's place,
-    for what has no step-by-step form.
+    The graph says of each input and output which axis it lost, of each output by how many steps it is late, and how
+    many of its elements follow the last step (ir/graph.py). Raises StreamingError, with the user's place, for what has
+    no step-by-step form.
     """
     verify(graph)
     if graph.states:
@@ -58,20 +58,35 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
         made = new.add_input(Type(shape, value.type.precision), value.name, value.role)
         streamer.env[value] = Static(made) if dim is None else Stream(made, dim, 0, steps)
     streamer.run(whole)
-    out_dims: list[int | None] = []
-    late: list[int] = []
-    for value, name in zip(whole.outputs, whole.output_names, strict=True):
-        kind = streamer.env[value]
-        streamed = isinstance(kind, Stream)
-        late.append(max(kind.off, 0) if isinstance(kind, Stream) else 0)
-        out_dims.append(kind.axis if isinstance(kind, Stream) else None)
-        new.add_output(streamer.delay(kind, late[-1], None) if streamed else kind.value, name)  # type: ignore[arg-type]
-    new.output_streaming_dims, new.output_latencies = tuple(out_dims), tuple(late)
     assert streamer.memory is not None
+    _outputs(streamer, streamer.memory, whole)
     streamer.memory.finish()
     new = cleanup(fold(new))
     verify(new)
     return new
+
+
+def _outputs(streamer: Streamer, memory: Memory, whole: Graph) -> None:
+    """Hand out the outputs, and note where their steps stood and when they come."""
+    new = streamer.graph
+    dims: list[int | None] = []
+    late, tails = [], []
+    for value, name in zip(whole.outputs, whole.output_names, strict=True):
+        kind = streamer.env[value]
+        if isinstance(kind, Stream):
+            dims.append(kind.axis)
+            late.append(max(kind.off, 0))
+            tails.append(kind.length - streamer.steps + late[-1])
+            new.add_output(streamer.delay(kind, late[-1], None), name)
+        else:
+            dims.append(None)
+            late.append(0)
+            tails.append(0)
+            new.add_output(kind.value, name)
+    new.output_streaming_dims, new.output_latencies, new.output_tails = tuple(dims), tuple(late), tuple(tails)
+    new.end_marker = "" if memory.marker is None else memory.marker.name
+    if any(late):
+        new.step_counter = memory.count(max(late)).name
 
 
 def _input_axes(graph: Graph, axes: Axes) -> tuple[tuple[int | None, ...], int]:

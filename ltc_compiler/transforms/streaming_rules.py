@@ -8,7 +8,6 @@ latency.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -18,7 +17,6 @@ import numpy as np
 
 from ..ir.graph import Array, Node, Value
 from ..ir.ops import add
-from ..ir.verify import describe
 from .fold import evaluate_node, uniform
 from .streamer import Current, First, Kind, Stream, Streamer, refusal
 
@@ -191,21 +189,41 @@ def _prefix(s: Streamer, node: Node, kinds: Sequence[Kind]) -> Kind:
         raise refusal(
             node, "pads the streamed axis inside a scan that runs within each step", "pad before the scan"
         )
-    length = x.length
     if after:
-        warnings.warn(f"{describe(node)} at {node.source}: the end of the sequence is padded, which no step of a stream"
-                      " sees: its last outputs need further steps", UserWarning, stacklevel=2)  # fmt: skip
-        length += sum(k.value.shape[x.axis] for k in after)
+        x = _ended(s, node, x, after)
     if not constants:
-        return replace(x, length=length)
+        return x
     prefix = np.concatenate(constants, x.axis)
     count = prefix.shape[x.axis]
     if x.off <= 0:
         known = prefix if x.history is None else np.concatenate([prefix, x.history], x.axis)
-        return Stream(x.value, x.axis, x.off - count, count + length, known)
+        return Stream(x.value, x.axis, x.off - count, count + x.length, known)
     value = _inject(s, node, x, prefix)
     history = np.take(prefix, range(count - x.off), x.axis) if count > x.off else None
-    return Stream(value, x.axis, x.off - count, count + length, history)
+    return Stream(value, x.axis, x.off - count, count + x.length, history)
+
+
+def _ended(s: Streamer, node: Node, x: Stream, after: Sequence[Kind]) -> Stream:
+    """`x` with constants behind its end, which nobody knows before the end marker says so."""
+    assert s.memory is not None
+    arrays = [k.value.constant() for k in after]
+    constants = [a for a in arrays if a is not None]
+    if len(constants) < len(arrays):
+        raise refusal(
+            node, "what stands behind the stream is no constant", "put constants behind it: zeros, say"
+        )
+    padding = np.concatenate(constants, x.axis)
+    longer = x.length - s.steps
+    off = max(x.off, -longer)  # where x ends before the sequence, its end is not known any earlier
+    value = s.delay(x, off, node)
+    steps = [np.take(padding, j, x.axis) for j in range(padding.shape[x.axis])]
+    for j, step in enumerate(steps):
+        if j == 0 or step.tobytes() != steps[j - 1].tobytes():
+            ended = s.memory.ended(longer + off + j, node.source)
+            padded = s.graph.constant(step, source=node.source)
+            value = add(s.graph, "select", ended, padded, value, source=node.source)
+    history = None if x.history is None or off >= 0 else np.take(x.history, range(-off), x.axis)
+    return Stream(value, x.axis, off, x.length + len(steps), history)
 
 
 def _begin(s: Streamer, node: Node, x: Stream, first: First) -> Kind:

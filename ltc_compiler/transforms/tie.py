@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GraphError
-from ..ir.graph import Graph, Role, State, StateKind, Value, copy_node
+from ..ir.graph import Graph, Role, State, StateKind, Value, copy_node, empty_copy
 from ..ir.verify import verify
 
 
@@ -41,12 +41,11 @@ def tie(graph: Graph, ties: Mapping[str, str], initial: Mapping[str, Any] | None
 def _tied(graph: Graph, pairs: Mapping[Value, int], starts: Mapping[str, Any]) -> Graph:
     kept_inputs = [i for i, value in enumerate(graph.inputs) if value not in pairs]
     kept_outputs = [i for i in range(len(graph.outputs)) if i not in pairs.values()]
-    new = Graph(
-        graph.name,
-        input_streaming_dims=_chosen(graph.input_streaming_dims, kept_inputs),
-        output_streaming_dims=_chosen(graph.output_streaming_dims, kept_outputs),
-        output_latencies=_chosen(graph.output_latencies, kept_outputs),
-    )
+    new = empty_copy(graph)
+    new.input_streaming_dims = _chosen(graph.input_streaming_dims, kept_inputs)
+    new.output_streaming_dims = _chosen(graph.output_streaming_dims, kept_outputs)
+    new.output_latencies = _chosen(graph.output_latencies, kept_outputs)
+    new.output_tails = _chosen(graph.output_tails, kept_outputs)
     env: dict[Value, Value] = {}
     made: dict[Value, State] = {}
     for value in graph.inputs:

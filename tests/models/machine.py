@@ -107,6 +107,13 @@ def assert_streams(recorded: Recorded, config: Config, whole: Sequence[F32]) -> 
         for i, axis in enumerate(output_axes if isinstance(output_axes, tuple) else (output_axes,)):
             _assert_output(whole[i], [row[i] for row in rows], axis, late[i])
         vm.reset()
+    for machine in (vm, program.to_oracle()):
+        aligned = _leaves(machine.run_timesteps(*recorded.inputs, input_timestep_dim=axes, end=True))
+        at_the_end = [
+            a if i is not None else a[-1]
+            for a, i in zip(aligned, step.graph.output_streaming_dims or (), strict=True)
+        ]
+        assert_same_bits(at_the_end, whole, "the stream with its end and the whole sequence")
 
 
 def _assert_output(whole: F32, rows: Sequence[F32], axis: int | None, late: int) -> None:
