@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
-from ltc_compiler.errors import ConfigError
+from ltc_compiler.errors import ConfigError, shown
 
 Scalar = bool | int | float | str
 
@@ -132,7 +132,7 @@ class Config:
             raise ConfigError(what, where=f"block_size of {self.name!r}", remedy=remedy)
         for table, kind in TABLES.items():
             if not isinstance(getattr(self, table), kind):
-                what = f"{table} is {getattr(self, table)!r}, not a {kind.__name__}"
+                what = f"{table} is {shown(getattr(self, table))}, not a {kind.__name__}"
                 remedy = f"use {kind.__name__}(...)"
                 raise ConfigError(what, where=f"{table} of {self.name!r}", remedy=remedy)
 
@@ -190,14 +190,14 @@ class Config:
         """The inverse of to_bytes; reads any TOML with the same fields. Raises ConfigError."""
         try:
             document = tomllib.loads(data.decode())
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # of any kind: bytes, grammar, digits, depth
             remedy = "give a TOML file like those of configs/, or one that Config.save wrote"
             raise ConfigError(f"not a TOML text: {error}", where=where, remedy=remedy) from error
         for table in TABLES:
             inner = document.pop(table, {})
             if not isinstance(inner, dict):
                 raise ConfigError(
-                    f"{table} is {inner!r}, not a table", where=where, remedy=f"write [{table}]"
+                    f"{table} is {shown(inner)}, not a table", where=where, remedy=f"write [{table}]"
                 )
             document |= {f"{table}.{name}": value for name, value in inner.items()}
         return cls.from_dict(document, where=where)
@@ -329,11 +329,11 @@ def _plain(name: str, kind: str, value: object, metadata: Mapping[str, Any], whe
         if isinstance(value, str) and _NAME.fullmatch(value):
             return value
         remedy = 'use 1 to 64 letters, digits, "_" or "-", the first a letter or a digit'
-        raise ConfigError(f"{name} is {value!r}", where=where, remedy=remedy)
+        raise ConfigError(f"{name} is {shown(value)}", where=where, remedy=remedy)
     if kind == "bool":
         if isinstance(value, bool):
             return value
-        raise ConfigError(f"{name} is {value!r}", where=where, remedy="use true or false")
+        raise ConfigError(f"{name} is {shown(value)}", where=where, remedy="use true or false")
     low, high = metadata["low"], metadata["high"]
     if not isinstance(value, bool):
         if kind == "int" and isinstance(value, Integral) and low <= value <= high:
@@ -342,7 +342,9 @@ def _plain(name: str, kind: str, value: object, metadata: Mapping[str, Any], whe
             return float(value)
     noun = "an integer" if kind == "int" else "a number"
     remedy = f"use {noun} from {low} to {high}: {metadata['meaning']}"
-    raise ConfigError(f"{name} is {value!r}, not {noun} from {low} to {high}", where=where, remedy=remedy)
+    raise ConfigError(
+        f"{name} is {shown(value)}, not {noun} from {low} to {high}", where=where, remedy=remedy
+    )
 
 
 def _toml(value: Scalar) -> str:
@@ -352,4 +354,5 @@ def _toml(value: Scalar) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ("field " if len(names) == 1 else "fields ") + ", ".join(names)
+    some = ", ".join(name if len(name) <= 64 else f"{name[:61]}..." for name in names[:8])
+    return ("field " if len(names) == 1 else "fields ") + some + (", ..." if len(names) > 8 else "")

@@ -41,6 +41,15 @@ def _rebuild(kind: type[LtcError], args: tuple[object, ...], attributes: dict[st
     return error
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value as an error prints it: its repr, cut to `limit` characters. Never raises, whatever a file held."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list that is nested as deeply
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 class ConfigError(LtcError, ValueError):
     """A configuration field, or a configuration file, is refused."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -311,7 +312,7 @@ class Program:
         """The code as text, one line an instruction, with what each does for the user where that is known."""
         meta = self._image.meta.get("instructions")
         comments = meta if isinstance(meta, dict) else {}
-        known = {int(index): str(text) for index, text in comments.items() if index.isdecimal()}
+        known = {int(index): str(text) for index, text in comments.items() if re.fullmatch(r"\d{1,9}", index)}
         head = [
             _describe(m, self._streaming[i], self.state_kinds(i)) for i, m in enumerate(self._image.models)
         ]

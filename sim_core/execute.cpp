@@ -101,6 +101,11 @@ Address Executable::address(std::uint32_t core, isa::Row row) const {
     return {rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
 }
 
+// A step from row to row, in floats; 0 where it is never taken, and may be any number.
+std::ptrdiff_t Executable::floats(std::int32_t step, std::uint32_t count) const {
+    return count == 1 ? 0 : step * static_cast<std::ptrdiff_t>(B_);
+}
+
 isa::Precision Executable::precision(std::uint32_t field) const {
     return bit_accurate_ ? static_cast<isa::Precision>(field) : isa::Precision::fp32;
 }
@@ -160,7 +165,7 @@ Step Executable::copy(const Instruction& send, const Instruction& receive) const
 // if one could touch what another reads or writes.
 bool Executable::unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies) {
     const std::size_t n = steps_.size() - body;
-    if (n == 0 || copies.size() < n || copies[copies.size() - n].step != body) return false;
+    if (n == 0 || count > limits::store || copies.size() < n || copies[copies.size() - n].step != body) return false;
     for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
         if (steps_[copies[a].step].grid.n_outer != 1 || copies[a].source != copies.back().source) return false;
         for (std::size_t b = a + 1; b < copies.size(); ++b)
@@ -191,14 +196,13 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         case isa::Format::Splat: step.grid = grid(i); break;
         case isa::Format::RowReduce: {
             const auto op = i.as<isa::RowReduce>();
-            step.row_reduce = {address(i.core, op.dst), address(i.core, op.src), op.dst_step * std::ptrdiff_t{lanes},
-                               op.src_step * std::ptrdiff_t{lanes}, op.groups, op.k, lanes};
+            step.row_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.groups),
+                               floats(op.src_step, op.groups), op.groups, op.k, lanes};
             break;
         }
         case isa::Format::ColumnReduce: {
             const auto op = i.as<isa::ColumnReduce>();
-            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), op.k_step * std::ptrdiff_t{lanes}, op.k,
-                                  op.n_inner, lanes};
+            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.k_step, op.k), op.k, op.n_inner, lanes};
             break;
         }
         case isa::Format::Matmul:
@@ -214,8 +218,8 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         }
         case isa::Format::Transpose: {
             const auto op = i.as<isa::Transpose>();
-            step.transpose = {address(i.core, op.dst), address(i.core, op.src), op.dst_step * std::ptrdiff_t{lanes},
-                              op.src_step * std::ptrdiff_t{lanes}, op.dst_rows, op.src_rows, lanes};
+            step.transpose = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.dst_rows),
+                              floats(op.src_step, op.src_rows), op.dst_rows, op.src_rows, lanes};
             break;
         }
         case isa::Format::Send: break;  // one step for each target: see build
@@ -255,8 +259,8 @@ GridStep Executable::grid(const Instruction& i) const {
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
         const isa::AccessInfo& access = format.accesses[n];
         g.at[n] = address(i.core, i.row(access.word));
-        g.outer[n] = i.step(static_cast<std::size_t>(access.extents[0].step_word)) * row;
-        g.inner[n] = i.step(static_cast<std::size_t>(access.extents[1].step_word)) * row;
+        g.outer[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), g.n_outer);
+        g.inner[n] = floats(i.step(static_cast<std::size_t>(access.extents[1].step_word)), g.n_inner);
         inner_follows &= g.inner[n] == row || g.n_inner == 1;
         outer_follows &= g.outer[n] == static_cast<std::ptrdiff_t>(g.n_inner) * row || g.n_outer == 1;
     }
@@ -272,11 +276,11 @@ GridStep Executable::grid(const Instruction& i) const {
 MatmulStep Executable::matmul(const Instruction& i) const {
     const auto op = i.as<isa::Matmul>();
     const Parameters::Weights& packed = parameters_->weights(i);
-    const auto row = static_cast<std::ptrdiff_t>(B_);
-    const bool apart = std::abs(op.dst_step) >= static_cast<std::int64_t>(op.m_rows);
-    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), op.dst_step * row, op.x_step * row, op.bias_step * row,
-            op.tap_step * row, packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_), op.batch,
-            op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
+    const bool apart = std::abs(std::int64_t{op.dst_step}) >= std::int64_t{op.m_rows};
+    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), floats(op.dst_step, op.batch),
+            floats(op.x_step, op.batch), floats(op.bias_step, op.batch), floats(op.tap_step, op.taps),
+            packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_),
+            op.batch, op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
 }
 
 SynapseStep Executable::synapse(const Instruction& i) const {
@@ -298,7 +302,7 @@ UpdateStep Executable::update(const Instruction& i) const {
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
         const isa::AccessInfo& access = format.accesses[n];
         u.at[n] = address(i.core, i.row(access.word));
-        u.step[n] = i.step(static_cast<std::size_t>(access.extents[0].step_word)) * row;
+        u.step[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), u.n);
         follows &= u.step[n] == row || u.n == 1;
     }
     if (follows) u.lanes *= std::exchange(u.n, 1);

@@ -159,7 +159,7 @@ const Step* matmul(Frame& f, const Step* step) {
     const MatmulStep& m = step->matmul;
     float* dst = resolve(f, m.dst);
     const float *x = resolve(f, m.x), *bias = resolve(f, m.bias);
-    std::uint32_t b = 0;
+    std::size_t b = 0;
     const auto multiply_by = [&]<int N>() {
         for (; b + N <= m.batch; b += N, dst += N * m.dst_step, x += N * m.x_step, bias += N * m.bias_step)
             multiply<wide, bf16, N>(m, dst, x, bias);

@@ -37,12 +37,31 @@ Block::Block(std::size_t bytes) {
     constexpr std::size_t huge = std::size_t{1} << 21;
     const std::size_t page = bytes < huge ? Pieces::line : huge;
     bytes_ = (bytes + page - 1) / page * page;
-    data_.reset(std::aligned_alloc(page, bytes_));
-    if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (page == huge) madvise(data_.get(), bytes_, MADV_HUGEPAGE);  // a hint: small pages do as well, only slower
+#if defined(__linux__)
+    if (page == huge) {
+        mapped_ = bytes_ + huge;
+        mapping_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapping_ == MAP_FAILED) throw std::bad_alloc();
+        data_ = reinterpret_cast<void*>((reinterpret_cast<std::uintptr_t>(mapping_) + huge - 1) / huge * huge);
+#if defined(MADV_HUGEPAGE)
+        madvise(data_, bytes_, MADV_HUGEPAGE);  // a hint: small pages do as well, only slower
 #endif
-    std::fill_n(static_cast<char*>(data_.get()), bytes_, char{0});
+        return;  // the system gives zeros
+    }
+#endif
+    data_ = std::aligned_alloc(page, bytes_);
+    if (data_ == nullptr) throw std::bad_alloc();
+    std::fill_n(static_cast<char*>(data_), bytes_, char{0});
+}
+
+Block::~Block() {
+#if defined(__linux__)
+    if (mapping_ != nullptr) {
+        munmap(mapping_, mapped_);
+        return;
+    }
+#endif
+    std::free(data_);
 }
 
 Parameters::Parameters(const Program& program, bool bit_accurate, const Kernels& kernels)

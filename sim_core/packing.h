@@ -18,19 +18,22 @@
 namespace ltc {
 
 // One block of zeroed memory, on huge pages where it is large and the system has them: a walk through weights beyond the
-// caches then waits less for addresses. Throws std::bad_alloc.
+// caches then waits less for addresses. A large one costs memory where it is first written, and no sooner: a program may
+// declare stores that it hardly uses. Throws std::bad_alloc.
 class Block {
 public:
     explicit Block(std::size_t bytes);
-    void* data() const { return data_.get(); }
+    ~Block();
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+    void* data() const { return data_; }
     std::size_t bytes() const { return bytes_; }
 
 private:
-    struct Freer {
-        void operator()(void* p) const { std::free(p); }
-    };
-    std::unique_ptr<void, Freer> data_;
     std::size_t bytes_;
+    void* data_ = nullptr;
+    void* mapping_ = nullptr;  // of mapped_ bytes, which data_ lies in; or null, and data_ came from the heap
+    std::size_t mapped_ = 0;
 };
 
 // Hands out pieces of a block, each on a cache line. Over no memory it only counts.

@@ -7,15 +7,15 @@
 namespace ltc::LTC_ISA {
 namespace {
 
-inline float sum_of_row(const float* src, std::uint32_t k) {
+inline float sum_of_row(const float* src, std::size_t k) {
     float a[64] = {};
-    std::uint32_t e = 0;
+    std::size_t e = 0;
     for (; e + 128 <= k; e += 128)
         for (std::uint32_t n = 0; n < 64; ++n) {
             a[n] += src[e + 2 * n];
             a[n] += src[e + 2 * n + 1];
         }
-    for (std::uint32_t n = 0; e + n < k; ++n) a[n / 2] += src[e + n];
+    for (std::size_t n = 0; e + n < k; ++n) a[n / 2] += src[e + n];
     for (std::uint32_t width = 32; width > 0; width /= 2)
         for (std::uint32_t n = 0; n < width; ++n) a[n] = a[2 * n] + a[2 * n + 1];
     return a[0];
@@ -49,13 +49,13 @@ struct Semantics<Opcode::row_max> {
 };
 
 template <int W>
-LTC_INLINE Floats<W> sum_of_column(const float* src, std::ptrdiff_t k_step, std::uint32_t k) {
-    const std::uint32_t chunks = chunks_of((k + 1) / 2);
+LTC_INLINE Floats<W> sum_of_column(const float* src, std::ptrdiff_t k_step, std::ptrdiff_t k) {
+    const std::uint32_t chunks = chunks_of(static_cast<std::uint32_t>((k + 1) / 2));
     Floats<W> sums[8];
     for (std::uint32_t c = 0; c < chunks; ++c) {
         Floats<W> a[8] = {};
-        for (std::uint32_t e = 16 * c; e < k; e += 128)
-            for (std::uint32_t n = 0; n < 16 && e + n < k; ++n) a[n / 2] = a[n / 2] + load<Floats<W>>(src + (e + n) * k_step);
+        for (std::ptrdiff_t e = 16 * std::ptrdiff_t{c}; e < k; e += 128)
+            for (std::ptrdiff_t n = 0; n < 16 && e + n < k; ++n) a[n / 2] = a[n / 2] + load<Floats<W>>(src + (e + n) * k_step);
         sums[c] = adjacent_tree(a);
     }
     return tree_of_chunks(sums, chunks);

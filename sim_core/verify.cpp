@@ -1,5 +1,7 @@
 // The rules of a program that run() relies on, so that it can do without any check:
 //  - loops are balanced, at most max_loop_depth deep, and no nest turns more often than limits::turns;
+//  - no count of an instruction is above limits::store, not even where its steps are 0 and it repeats one row: so that
+//    32 bits hold the elements and rows that a kernel counts;
 //  - every row, over all turns of its loops, lies in the rows in use; blocks, slots, entries and ports exist;
 //  - state rows are written by state_write alone, constant rows by nothing; rows that one instruction both reads and
 //    writes in an order that a machine may choose (matmul, gather, transpose) do not overlap;
@@ -91,7 +93,7 @@ private:
     void walk(const Model& model) {
         fifo_.assign(p_.fifo_rows.size(), 0);
         written_.clear();
-        for (const Port& output : model.outputs) written_.emplace_back(p_.rows_of(output.shape), false);
+        written_.resize(model.outputs.size());
         std::vector<std::uint32_t> open;
         std::vector<std::vector<std::int64_t>> at_entry;
         turns_.assign(1, 1);
@@ -128,10 +130,22 @@ private:
         if (!open.empty()) refuse_program("a loop has no end", name_of(p_, open.back()));
         if (std::any_of(fifo_.begin(), fifo_.end(), [](std::int64_t n) { return n != 0; }))
             refuse_program("rows are left in a link FIFO when the model ends", where);
-        for (std::size_t o = 0; o < written_.size(); ++o)
-            if (const auto r = std::find(written_[o].begin(), written_[o].end(), false); r != written_[o].end())
-                refuse_program("row " + std::to_string(r - written_[o].begin()) + " of output " + model.outputs[o].name +
-                                   " is never written", where);
+        for (std::size_t o = 0; o < written_.size(); ++o) {
+            const std::uint64_t row = first_missing(written_[o]);
+            if (row < p_.rows_of(model.outputs[o].shape))
+                refuse_program("row " + std::to_string(row) + " of output " + model.outputs[o].name + " is never written", where);
+        }
+    }
+
+    // The first row that lies in none of these runs of rows, [first, end) each.
+    static std::uint64_t first_missing(std::vector<std::pair<std::uint64_t, std::uint64_t>>& runs) {
+        std::sort(runs.begin(), runs.end());
+        std::uint64_t row = 0;
+        for (const auto& [first, end] : runs) {
+            if (first > row) break;
+            row = std::max(row, end);
+        }
+        return row;
     }
 
     std::uint64_t count_of(const Instruction& i, const isa::ExtentInfo& extent) const {
@@ -152,7 +166,7 @@ private:
         return span;
     }
 
-    // step is below 2^31 and count below 2^32, so that the product fits; a sum never gets past the first refusal.
+    // step is at most 2^31 and count below 2^32, so that the product fits; a sum never gets past the first refusal.
     void extend(Span& span, std::int64_t step, std::uint64_t count) const {
         const std::int64_t reach = step * static_cast<std::int64_t>(count - 1);
         (reach < 0 ? span.low : span.high) += reach;
@@ -189,6 +203,7 @@ private:
                 const isa::ExtentInfo& extent = format.accesses[n].extents[e];
                 const std::uint64_t count = count_of(i, extent);
                 require(count >= 1, "a count is zero");
+                require(count <= limits::store, "a count is above 65536, the rows of the largest store");
                 if (seen >> extent.count_word & 1) continue;
                 seen |= 1ull << extent.count_word;
                 require(count <= limits::turns / work, "it touches more than 2^40 rows");
@@ -231,7 +246,7 @@ private:
             case isa::Format::Output: {
                 const auto out = i.as<isa::Output>();
                 check_port(model.outputs, out.port, out.first, out.rows);
-                std::fill_n(written_[out.port].begin() + out.first, out.rows, true);
+                written_[out.port].emplace_back(out.first, std::uint64_t{out.first} + out.rows);
                 return;
             }
             default: return;  // elementwise instructions and reductions: their accesses say it all
@@ -247,8 +262,7 @@ private:
         const bool wide = i.opcode == Opcode::matmul_fp32;
         require(!wide || m_.fp32_matmul, "the machine has no fp32_matmul");
         const std::uint64_t stored = p_.cores[i.core].weight_blocks;
-        // m_rows and rows(k) were found below 2^20: rows in use. Taps may be as many as they like of the same rows.
-        const std::uint64_t blocks = std::min<std::uint64_t>(op.taps, stored + 1) * op.m_rows * m_.rows(op.k);
+        const std::uint64_t blocks = std::uint64_t{op.taps} * op.m_rows * m_.rows(op.k);
         require(op.weights + blocks * (wide ? 2 : 1) <= stored, "its weight blocks do not exist");
         require(!accesses_meet(i, 0, 1), "dst overlaps x");
         require(!accesses_meet(i, 0, 2), "dst overlaps bias");
@@ -344,7 +358,7 @@ private:
     std::uint64_t checks_ = 0;
     std::vector<Counts> before_;
     std::vector<std::int64_t> fifo_;            // rows in each FIFO where the walk stands
-    std::vector<std::vector<bool>> written_;    // rows of every output
+    std::vector<std::vector<std::pair<std::uint64_t, std::uint64_t>>> written_;  // runs of rows of every output
     std::vector<std::uint64_t> turns_;          // by level; level 0 turns once
     std::vector<std::uint64_t> total_turns_;    // of the nest down to a level
 };

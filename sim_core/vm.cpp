@@ -47,15 +47,38 @@ VM::Stream::Stream(const VM& vm)
         outputs.resize(std::max(outputs.size(), model.outputs.size()));
         std::vector<Region>& of_model = regions.emplace_back();
         for (const State& state : model.states) {
-            const std::size_t width = state.shape.width();
-            Region region{executable.row(state.core, state.row), state.shape.vectors(), width,
-                          program.machine.rows(width) * program.machine.block_size, {}, {}};
-            region.initial.assign(region.rows, region.rows + region.vectors * region.row_lanes);
-            for (const State::Copy& c : state.copies) region.copies.push_back(executable.row(c.core, c.row));
-            copy(region);
-            of_model.push_back(std::move(region));
+            const Region& region = of_model.emplace_back(region_of(program, state, executable));
+            for (std::size_t c = 0; c < region.copies.size(); ++c) {
+                for (const Region::Initial& part : constants_at(program, state.copies[c], region.floats()))
+                    std::fill_n(region.copies[c] + part.at, part.values.size(), 0.0f);
+                region.initialise(region.copies[c]);
+            }
         }
     }
+}
+
+VM::Region VM::region_of(const Program& program, const State& state, Executable& executable) {
+    const std::size_t width = state.shape.width(), row_lanes = program.machine.rows(width) * program.machine.block_size;
+    Region region{executable.row(state.core, state.row), state.shape.vectors(), width, row_lanes, {}, {}};
+    region.initial = constants_at(program, {state.core, state.row}, region.floats());
+    for (const State::Copy& c : state.copies) region.copies.push_back(executable.row(c.core, c.row));
+    return region;
+}
+
+// The constant rows of a core that lie among so many floats from a row on.
+std::vector<VM::Region::Initial> VM::constants_at(const Program& program, State::Copy place, std::size_t floats) {
+    const std::size_t B = program.machine.block_size, begin = place.row, end = begin + floats / B;
+    std::vector<Region::Initial> found;
+    for (const ConstantRange& range : program.cores[place.core].constants) {
+        const std::size_t first = std::max<std::size_t>(begin, range.row), last = std::min<std::size_t>(end, range.row + range.rows);
+        if (first < last)
+            found.push_back({(first - begin) * B, std::span(range.data).subspan((first - range.row) * B, (last - first) * B)});
+    }
+    return found;
+}
+
+void VM::Region::initialise(float* to) const noexcept {
+    for (const Initial& part : initial) std::copy(part.values.begin(), part.values.end(), to + part.at);
 }
 
 void VM::Stream::run(std::size_t model, std::size_t steps) noexcept {
@@ -137,13 +160,14 @@ std::size_t VM::bad_elapsed_time(std::size_t model, std::size_t steps, const flo
 void VM::reset(std::size_t model) noexcept {
     for (const auto& stream : streams_)
         for (Region& region : stream->regions[model]) {
-            std::copy(region.initial.begin(), region.initial.end(), region.rows);
+            std::fill_n(region.rows, region.floats(), 0.0f);
+            region.initialise(region.rows);
             copy(region);
         }
 }
 
 void VM::copy(const Region& region) noexcept {
-    for (float* rows : region.copies) std::copy_n(region.rows, region.vectors * region.row_lanes, rows);
+    for (float* rows : region.copies) std::copy_n(region.rows, region.floats(), rows);
 }
 
 void VM::get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept {

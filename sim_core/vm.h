@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "execute.h"
@@ -77,10 +78,18 @@ public:
 private:
     // A state on the arena: `vectors` of `width`, each on row_lanes lanes.
     struct Region {
+        // Constant rows of the program that are part of its initial value; what lies between them is zero.
+        struct Initial {
+            std::size_t at;  // of the region's floats
+            std::span<const float> values;
+        };
         float* rows;
         std::size_t vectors, width, row_lanes;
-        std::vector<float> initial;  // [vectors][row_lanes]
+        std::vector<Initial> initial;
         std::vector<float*> copies;  // the same rows on other cores
+
+        std::size_t floats() const { return vectors * row_lanes; }
+        void initialise(float* to) const noexcept;  // over zeros
     };
     // A state of its own, and the memory that one inference works in.
     struct Stream {
@@ -99,6 +108,8 @@ private:
     bool bit_accurate_;
     const Kernels& kernels_;
     static void copy(const Region& region) noexcept;  // to the other cores
+    static std::vector<Region::Initial> constants_at(const Program& program, State::Copy place, std::size_t floats);
+    static Region region_of(const Program& program, const State& state, Executable& executable);
 
     std::shared_ptr<const Parameters> parameters_;
     std::vector<std::unique_ptr<Stream>> streams_;

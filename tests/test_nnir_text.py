@@ -155,7 +155,7 @@ def test_elided_text_is_for_people() -> None:
     ('graph "g" () {\n  return\n} ?', "line 3", "is no token"),
     ('graph "g" () {\n  return\n}\n}', "line 4", "expected 'the end' and found '}'"),
     ('graph "g" () {\n  %a, %b = constant() {value=dense(1)} : f32[]\n  return %a\n}', "line 2", "2 results have 1"),
-    ('graph "g" (%x: f32[0]) {\n  return %x\n}', "NNIR type", "no positive whole number"),
+    ('graph "g" (%x: f32[0]) {\n  return %x\n}', "line 1", "no positive whole number"),
 ])  # fmt: skip
 def test_bad_text_is_refused_at_its_line(text: str, line: str, what: str) -> None:
     with pytest.raises(GraphError, match=what) as error:

@@ -171,7 +171,8 @@ def _config(found: dict[bytes, Reader]) -> Config:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    # errors: half of a surrogate pair, which a source line may hold, is no character of UTF-8
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 def _load_json(reader: Reader) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ltc_compiler import isa
-from ltc_compiler.errors import ProgramError
+from ltc_compiler.errors import ProgramError, shown
 
 MAX_CORES = 16
 
@@ -64,7 +64,7 @@ class Instr:
     def __post_init__(self) -> None:
         if self.name not in isa.BY_NAME:
             raise ProgramError(
-                f"no instruction is called {self.name!r}", remedy=f"use one of {', '.join(isa.BY_NAME)}"
+                f"no instruction is called {shown(self.name)}", remedy=f"use one of {', '.join(isa.BY_NAME)}"
             )
         _check_core(self.name, self.core)
         fields = self.row_of_table.format.fields
@@ -72,7 +72,7 @@ class Instr:
         if set(names) != set(self.operands):
             wrong = sorted(set(names) ^ set(self.operands))
             raise ProgramError(
-                f"{self.name}: missing or unknown operands {', '.join(wrong)}",
+                f"{self.name}: missing or unknown operands {shown(', '.join(wrong), 400)[1:-1]}",
                 where=f"operands of {self.name}",
                 remedy=f"give exactly {', '.join(names) or 'none'}",
             )
@@ -177,7 +177,7 @@ def _operand(name: str, field: isa.Field, value: int | Row) -> int | Row:
 
 def _integer(where: str, value: object) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ProgramError(f"{where} is {value!r}, not an integer", where=where)
+        raise ProgramError(f"{where} is {shown(value)}, not an integer", where=where)
     return int(value.__index__())
 
 
@@ -191,4 +191,4 @@ def _check_core(name: str, core: int) -> None:
 
 def _check_range(where: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ProgramError(f"{where} is {value}, not from {low} to {high}", where=where)
+        raise ProgramError(f"{where} is {shown(value)}, not from {low} to {high}", where=where)

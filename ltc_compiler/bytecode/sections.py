@@ -14,7 +14,7 @@ from ltc_compiler.bytecode.ports import ROLES, Model, Port, State
 from ltc_compiler.bytecode.reader import Reader
 from ltc_compiler.bytecode.stores import CoreImage, EntryArrays, SlotArrays
 from ltc_compiler.config import Config
-from ltc_compiler.errors import ProgramError
+from ltc_compiler.errors import ProgramError, shown
 
 _MACHINE_COUNTS = (
     "cores", "block_size", "weight_blocks", "tensor_rows", "accumulators", "synapse_slots", "gather_entries",
@@ -172,7 +172,13 @@ def _checked(reader: Reader, kind: Any, *fields: object) -> Any:
 
 
 def _text(text: str) -> bytes:
-    data = text.encode()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise ProgramError(
+            f"the name {shown(text)} has a character that UTF-8 has not", where=ascii(text[:40]),
+            remedy="give it another name",
+        ) from error  # fmt: skip
     if len(data) > 0xFFFF:
         raise ProgramError(
             f"a name has {len(data)} bytes, at most {0xFFFF} are possible", where=f"{text[:40]}..."

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode.instr import Instr, Row
-from ltc_compiler.errors import ProgramError
+from ltc_compiler.errors import ProgramError, shown
 
-_ROW = re.compile(r"(\d+)(?:([+-]\d+)@(\d+))?")
-_CORE = re.compile(r"c(\d+)|all")
+# No operand has more than 10 digits; a text may have any number of them.
+_ROW = re.compile(r"(\d{1,20})(?:([+-]\d{1,20})@(\d{1,20}))?")
+_INTEGER = re.compile(r"-?\d{1,20}")
+_CORE = re.compile(r"c(\d{1,20})|all")
 
 
 def disassemble(code: Iterable[Instr], comments: Mapping[int, str] | None = None) -> str:
@@ -48,9 +50,8 @@ def assemble(text: str) -> list[Instr]:
                 code.append(_parse(words, len(code)))
             except ProgramError as error:
                 remedy = error.remedy or "write `c0 name field=value ...`, as disassemble prints it"
-                raise ProgramError(
-                    error.what, where=f"line {number}: {line.strip()}", remedy=remedy
-                ) from error
+                place = f"line {number}: {line.strip()[:100]}"
+                raise ProgramError(error.what, where=place, remedy=remedy) from error
     return code
 
 
@@ -64,9 +65,10 @@ def _value(kind: str, value: int | Row) -> str:
 
 def _parse(words: list[str], index: int) -> Instr:
     if words[0].isdecimal():
-        if int(words[0]) != index:
+        if not _INTEGER.fullmatch(words[0]) or int(words[0]) != index:
             raise ProgramError(
-                f"this is instruction {index}, and the line says {words[0]}", remedy="leave the indices out"
+                f"this is instruction {index}, and the line says {words[0][:40]}",
+                remedy="leave the indices out",
             )
         words = words[1:]
     core = _CORE.fullmatch(words[0]) if len(words) >= 2 else None
@@ -78,9 +80,9 @@ def _parse(words: list[str], index: int) -> Instr:
     for word in words[2:]:
         name, equals, value = word.partition("=")
         if not equals:
-            raise ProgramError(f"{word!r} is not of the form field=value")
+            raise ProgramError(f"{shown(word)} is not of the form field=value")
         if name in operands:
-            raise ProgramError(f"{name} is given twice")
+            raise ProgramError(f"{name[:40]} is given twice")
         operands[name] = _parse_value(kinds.get(name, "i32"), name, value)
     return Instr(words[1], int(core[1]) if core[1] else isa.ALL_CORES, operands)
 
@@ -91,7 +93,7 @@ def _parse_value(kind: str, name: str, text: str) -> int | Row:
     match = _ROW.fullmatch(text)
     if kind == "row" and match:
         return Row(int(match[1]), int(match[2] or 0), int(match[3] or 0))
-    if kind not in ("row", "precision") and re.fullmatch(r"-?\d+", text):
+    if kind not in ("row", "precision") and _INTEGER.fullmatch(text):
         return int(text)
     forms = {"row": "base or base+stride@level", "precision": " or ".join(isa.PRECISIONS)}
-    raise ProgramError(f"{name}={text}: {text!r} is not {forms.get(kind, 'an integer')}")
+    raise ProgramError(f"{name[:40]}={text[:40]}: {shown(text)} is not {forms.get(kind, 'an integer')}")

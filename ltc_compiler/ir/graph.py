@@ -7,6 +7,7 @@ A pass never edits a graph in place: it builds a new one with `Graph.add` and `r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GraphError
+from ..errors import GraphError, shown
 
 Array = NDArray[Any]
+
+MAX_RANK = 32  # NumPy's own limit
+MAX_ELEMENTS = 1 << 30  # of one array, as the machine's host arrays have at most
 
 
 class Precision(Enum):
@@ -53,9 +57,15 @@ class Type:
     def __post_init__(self) -> None:
         if any(not isinstance(d, int) or d < 1 for d in self.shape):
             raise GraphError(
-                f"shape {self.shape} has an axis that is no positive whole number",
+                f"shape {shown(self.shape)} has an axis that is no positive whole number",
                 where="NNIR type",
                 remedy="give every axis at least one element",
+            )
+        if len(self.shape) > MAX_RANK or math.prod(self.shape) > MAX_ELEMENTS:
+            raise GraphError(
+                f"shape {shown(self.shape)} has more than {MAX_RANK} axes, or more than 2^30 elements",
+                where="NNIR type",
+                remedy="split the array: no machine holds so many",
             )
 
     @property
@@ -64,7 +74,7 @@ class Type:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) if self.shape else 1
+        return math.prod(self.shape)
 
     def __str__(self) -> str:
         return f"{self.precision.value}[{','.join(map(str, self.shape))}]"

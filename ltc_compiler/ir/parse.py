@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from enum import Enum
 from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import GraphError
+from ..errors import GraphError, shown
 from .graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
 from .ops import OPS
 
@@ -21,6 +22,9 @@ _Member = TypeVar("_Member", bound=Enum)
 
 NAME = r"[A-Za-z_][\w.\-]*"
 STRING = r'"(?:[^"\\\n]|\\.)*"'
+MAX_DEPTH = 32  # of bodies in bodies; a machine has loops of isa.MAX_LOOP_DEPTH
+SMALL = 1 << 16  # elements
+_INTEGER = re.compile(r"[-+]?\d{1,18}")
 
 
 def parse_graph(text: str, check: bool = True) -> Graph:
@@ -52,6 +56,7 @@ class _Parser:
         self.text = text
         self.tokens: list[tuple[str, str, int]] = []
         self.at = 0
+        self.depth = 0  # of bodies around the present place
         position = 0
         while position < len(text):
             match = _TOKEN.match(text, position)
@@ -100,15 +105,21 @@ class _Parser:
         return 0 if self.accept(close) else 1
 
     def string(self) -> str:
-        return str(json.loads(self.take("string")))
+        return self.unquoted(self.take("string"))
+
+    def unquoted(self, token: str) -> str:
+        try:
+            return str(json.loads(token))
+        except ValueError as error:
+            self.at -= 1
+            raise self.error(f"{shown(token)} is no string of JSON: {error}") from None
 
     def integer(self) -> int:
         token = self.take("number")
-        try:
-            return int(token)
-        except ValueError:
+        if not _INTEGER.fullmatch(token):
             self.at -= 1
-            raise self.error(f"expected a whole number and found {token!r}") from None
+            raise self.error(f"expected a whole number below 10^18 and found {shown(token)}")
+        return int(token)
 
     def integers(self) -> tuple[int, ...]:
         self.expect("(")
@@ -135,14 +146,17 @@ class _Parser:
         shape: list[int] = []
         while self.sequence("]"):
             shape.append(self.integer())
-        return Type(tuple(shape), precision)
+        try:
+            return Type(tuple(shape), precision)
+        except GraphError as error:
+            raise self.error(error.what) from None
 
     def define(self, scope: dict[str, Value], value: Value, token: str, position: int | None = None) -> None:
         if token in scope:
             raise self.error(f"{token} is defined twice", position)
         scope[token] = value
         name = token[1:]
-        value.name = "" if name.isdecimal() else str(json.loads(name)) if name.startswith('"') else name
+        value.name = "" if name.isdecimal() else self.unquoted(name) if name.startswith('"') else name
 
     def use(self, scope: dict[str, Value]) -> Value:
         token = self.take("value")
@@ -248,7 +262,11 @@ class _Parser:
         wish = self.precision() if self.accept("wish") else None
         cores = self.integers() if self.accept("on") else ()
         if self.accept("body"):
+            if self.depth == MAX_DEPTH:
+                raise self.error(f"bodies are nested more than {MAX_DEPTH} deep")
+            self.depth += 1
             attrs["body"] = self.graph()
+            self.depth -= 1
         attrs = {key: attrs[key] for key in (*OPS[op].attrs, *attrs) if key in attrs}
         results = graph.append(op, operands, attrs, types, self.location())
         graph.nodes[-1].precision, graph.nodes[-1].cores = wish, cores
@@ -290,8 +308,13 @@ class _Parser:
                 if not self.accept(","):
                     break
             flat = np.array(numbers, dtype=np.float64)
-            if form == "splat" and flat.size == 1:
-                flat = np.full(Type(shape).size, flat[0])
+            if (
+                form == "splat" and flat.size == 1
+            ):  # a short text stands for a large array: no memory for it yet
+                self.expect(")")
+                return (
+                    np.full(shape, flat[0]) if math.prod(shape) <= SMALL else np.broadcast_to(flat[0], shape)
+                )
         elif form == "elided":
             raise self.error("this constant was left out when the graph was printed for people")
         else:

@@ -52,11 +52,11 @@ class Oracle:
         for core, store in zip(image.cores, tensor, strict=True):
             for row, rows in core.constants:
                 store[row : row + len(rows)] = rows
-        self._initial = [store.copy() for store in tensor]
         self._machine = Machine(image, bit_accurate, tensor)
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
-        for model in image.models:
-            self._initialise(model)
+        for state in (state for model in image.models for state in model.states):
+            if state.copies:
+                self._initialise(state)  # elsewhere the constants stand in their place
 
     def run(self, *inputs: object, model_index: int = 0) -> Any:
         """One inference: arrays of the ports' shapes in, one array or a tuple out. Raises InputError."""
@@ -106,8 +106,8 @@ class Oracle:
         """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""
         check_reset(self.image.meta)
         models = self.image.models if model_index is None else [model_at(self.image.models, model_index)]
-        for model in models:
-            self._initialise(model)
+        for state in (state for model in models for state in model.states):
+            self._initialise(state)
 
     @property
     def state(self) -> dict[str, F32]:
@@ -128,9 +128,13 @@ class Oracle:
             rows = to_rows(array, self._machine.width)
             self._write_state(state, numerics.write_fp32(rows))
 
-    def _initialise(self, model: Model) -> None:
-        for state in model.states:
-            self._write_state(state, self._initial[state.core][self._rows(state)])
+    def _initialise(self, state: State) -> None:
+        rows = np.zeros((state.rows(self._machine.width), self._machine.width), np.float32)
+        for first, constant in self.image.cores[state.core].constants:
+            skipped, at = max(0, state.row - first), max(0, first - state.row)
+            part = constant[skipped : skipped + max(0, len(rows) - at)]
+            rows[at : at + len(part)] = part
+        self._write_state(state, rows)
 
     def _rows(self, state: State) -> slice:
         return slice(state.row, state.row + state.rows(self._machine.width))

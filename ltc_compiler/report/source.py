@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ltc_compiler.bytecode import Image
 
 HOST = ("input", "output", "state")
-_PLACE = re.compile(r"(.+):(\d+)")
+_PLACE = re.compile(r"(.+):(\d{1,9})")
 
 
 class Source(NamedTuple):
