@@ -96,11 +96,190 @@ def test_a_loop_of_constant_length_is_a_scan(tmp_path: Path) -> None:
     assert [n.attrs["trip_count"] for n in nnir.graph.nodes if n.op == "scan"] == [6]
 
 
-def test_a_loop_that_reads_its_counter_is_refused(tmp_path: Path) -> None:
-    text = LOOP.format(line="f = Cast <to = 1> (i)\n c_out = Mul (a, f)")
+@pytest.mark.parametrize("line", [
+    "f = Cast <to = 1> (i)\n c_out = Mul (a, f)",
+    "one = Unsqueeze (i, zero)\n f = Cast <to = 1> (one)\n c_out = Sub (a, f)",
+    "j = Identity (i)\n row = Gather <axis = 1> (table, j)\n c_out = Add (a, row)",
+    "one = Unsqueeze (i, zero)\n row = Gather (x, one)\n flat = Squeeze (row, zero)\n c_out = Sub (a, flat)",
+])  # fmt: skip
+def test_an_iteration_number_is_scanned(line: str, tmp_path: Path) -> None:
+    """As a float, and where it takes a row of the outside: the loop stays one scan, and streams."""
+    head = f"main (float[3] h0, float[3] k, float[8,3] x) => (float[3] h, float[6,3] y) {{ {ZERO} {TABLE}"
+    text = LOOP.format(line=line).replace(
+        "main (float[3] h0, float[3] k) => (float[3] h, float[6,3] y) {", head
+    )
+    nnir = check(text, tmp_path)
+    assert [n.attrs["trip_count"] for n in nnir.graph.nodes if n.op == "scan"] == [6]
+
+
+ZERO = "zero = Constant <value = int64[1] {0}> ()"
+TABLE = "table = Constant <value = float[3,6] {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2,1,0}> ()"
+WRITTEN_OUT = {
+    "a number of its own": ("float[3] y", """
+  count = Constant <value_int = 4> ()
+  i0 = Constant <value_int = 3> ()
+  one = Constant <value_int = 1> ()
+  y, last = Loop <body = step (int64 i, bool on, float[3] c, int64 k) => (bool still, float[3] c_out, int64 k_out) {
+      still = Identity (on)
+      row = Gather (x, k)
+      both = Add (c, row)
+      c_out = Tanh (both)
+      k_out = Sub (k, one)
+  }> (count, , h0, i0)
+"""),
+    "a computed position": ("float[3] y", """
+  count = Constant <value_int = 3> ()
+  two = Constant <value_int = 2> ()
+  y = Loop <body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {
+      still = Identity (on)
+      twice = Mul (i, two)
+      row = Gather (x, twice)
+      c_out = Mul (c, row)
+  }> (count, , h0)
+"""),
+    "while": ("float[3] y", """
+  go = Constant <value = bool {1}> ()
+  i0 = Constant <value_int = 0> ()
+  two = Constant <value_int = 2> ()
+  five = Constant <value_int = 5> ()
+  y, last = Loop <body = step (int64 i, bool on, float[3] c, int64 k) => (bool still, float[3] c_out, int64 k_out) {
+      k_out = Add (k, two)
+      still = Less (k_out, five)
+      c_out = Sin (c)
+  }> (, go, h0, i0)
+""".replace("Sin", "Tanh")),
+    "growing": ("float[a,3] y", """
+  count = Constant <value_int = 3> ()
+  start = Unsqueeze (h0, zero)
+  y = Loop <body = step (int64 i, bool on, float[n,3] c) => (bool still, float[m,3] c_out) {
+      still = Identity (on)
+      half = Mul (c, k)
+      c_out = Concat <axis = 0> (c, half)
+  }> (count, , start)
+"""),
+    "stacked": ("int64[4] sizes, float[3] h, float[4,3] y", """
+  count = Constant <value_int = 4> ()
+  ten = Constant <value_int = 10> ()
+  h, sizes, y = Loop <
+    body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out, int64 s, float[3] out) {
+      still = Identity (on)
+      s = Mul (i, ten)
+      c_out = Mul (c, k)
+      out = Exp (c_out)
+  }> (count, , h0)
+"""),
+    "a branch for one iteration": ("float[3] y", """
+  count = Constant <value_int = 4> ()
+  one = Constant <value_int = 1> ()
+  y = Loop <body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {
+      still = Identity (on)
+      first = Less (i, one)
+      c_out = If <
+        then_branch = a () => (float[3] p) { p = Mul (c, k) }, else_branch = b () => (float[3] q) { q = Add (c, k) }>
+        (first)
+  }> (count, , h0)
+"""),
+    "a loop in a loop": ("float[3] y", """
+  count = Constant <value_int = 3> ()
+  y = Loop <body = outer (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {
+      still = Identity (on)
+      row = Gather (x, i)
+      c_out = Loop <body = inner (int64 j, bool go, float[3] d) => (bool more, float[3] d_out) {
+          more = Identity (go)
+          f = Cast <to = 1> (i)
+          e = Mul (d, k)
+          r = Add (e, row)
+          d_out = Sub (r, f)
+      }> (count, , c)
+  }> (count, , h0)
+"""),
+    "once": ("float[3] y", """
+  count = Constant <value_int = 1> ()
+  y = Loop <body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {
+      still = Identity (on)
+      row = Gather (x, i)
+      c_out = Mul (c, row)
+  }> (count, , h0)
+"""),
+    "never": ("float[3] y", """
+  count = Constant <value_int = 0> ()
+  z = Loop <body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {
+      still = Identity (on)
+      c_out = Mul (c, k)
+  }> (count, , h0)
+  y = Neg (z)
+"""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRITTEN_OUT)
+def test_a_loop_of_constants_is_written_out(kind: str, tmp_path: Path) -> None:
+    outputs, lines = WRITTEN_OUT[kind]
+    check(f"main (float[3] h0, float[3] k, float[8,3] x) => ({outputs}) {{ {ZERO} {lines} }}", tmp_path)
+
+
+REFUSED_LOOPS = {
+    "ends by the data": (
+        "still = Greater (peak, one)\n c_out = Mul (c, k)",
+        "a loop whose end depends on the data",
+    ),
+    "never ends": (
+        "still = Identity (on)\n c_out = Mul (c, k)",
+        "more than 500 nodes, its functions and loops",
+    ),
+    "computes nothing": ("still = Identity (on)\n c_out = Identity (c)", "more than 500 nodes"),
+    "holds what is refused": (
+        "still = Identity (on)\n c_out = Det (c)",
+        "1 operation cannot be lowered\n  Det",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED_LOOPS)
+def test_a_loop_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltc_compiler.onnx.importer.NODES_LIMIT", 500)
+    line, message = REFUSED_LOOPS[kind]
+    count = "count = Constant <value_int = 3> ()" if kind == "holds what is refused" else ""
+    text = f"""
+main (float[3] h0, float[3] k) => (float[3] y) {{
+  go = Constant <value = bool {{1}}> () one = Constant <value_float = 1.0> () {count}
+  y = Loop <body = step (int64 i, bool on, float[3] c) => (bool still, float[3] c_out) {{
+      peak = ReduceMax <keepdims = 0> (c)
+      {line}
+  }}> ({"count" if count else ""}, go, h0)
+}}
+"""
     save(parser.parse_model(HEAD + text), tmp_path / "model.onnx")
-    with pytest.raises(UnsupportedError, match="reads the iteration number of a loop"):
+    with pytest.raises(UnsupportedError, match=message):
         NNIR.from_onnx(tmp_path / "model.onnx")
+
+
+def test_a_long_loop_that_becomes_no_scan_says_why(tmp_path: Path) -> None:
+    line = "f = Cast <to = 1> (i)\n p = Mul (i, i)\n row = Gather (x, p)\n c_out = Mul (a, row)"
+    text = (
+        LOOP.format(line=line)
+        .replace("value_int = 6", "value_int = 60000")
+        .replace("float[3] k)", "float[3] k, float[9,3] x)")
+    )
+    save(parser.parse_model(HEAD + text), tmp_path / "model.onnx")
+    with pytest.raises(
+        UnsupportedError, match=r"no scan, as it computes with the iteration number(.|\n)*too many"
+    ):
+        NNIR.from_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_if_with_a_computed_condition_chooses(value: bool, tmp_path: Path) -> None:
+    model = parser.parse_model(HEAD + """
+main (float[2,3] x, bool c) => (float[2,3] y, float[2,3] z) {
+  y, z = If (c) <
+    then_branch = a () => (float[2,3] p, float[2,3] q) { p = Exp (x) q = Neg (p) },
+    else_branch = b () => (float[2,3] r, float[2,3] s) {
+      r = Tanh (x) s = Constant <value = float[2,3] {1,2,3,4,5,6}> () }>
+}
+""")  # fmt: skip
+    given = {"x": RNG.uniform(-1, 1, (2, 3)).astype(np.float32), "c": np.asarray(value)}
+    check_model(model, given, tmp_path)
 
 
 def test_if_with_a_constant_condition_is_its_branch(tmp_path: Path) -> None:

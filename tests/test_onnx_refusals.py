@@ -91,14 +91,15 @@ def test_a_setting_is_refused(case: Case, message: str, tmp_path: Path) -> None:
     assert all(e.where.endswith("in model.onnx") for e in caught.value.entries)
 
 
-def test_a_computed_condition_is_refused_with_its_rewrite(tmp_path: Path) -> None:
+def test_a_computed_condition_between_shapes_is_refused(tmp_path: Path) -> None:
     path = write("""
-main (float[3] x, bool c) => (float[3] y) {
-  y = If (c) <then_branch = a () => (float[3] p) { p = Neg (x) }, else_branch = b () => (float[3] q) { q = Exp (x) }>
+main (float[3] x, bool c) => (float[n] y) {
+  y = If (c) <then_branch = a () => (float[3] p) { p = Neg (x) },
+    else_branch = b () => (float[6] q) { q = Concat <axis = 0> (x, x) }>
 }
 """, tmp_path)  # fmt: skip
     with pytest.raises(
-        UnsupportedError, match=r"computed from an input(.|\n)*If\(c\)(.|\n)*choose with Where"
+        UnsupportedError, match=r"shapes \(3,\) and \(6,\)(.|\n)*If\(c\)(.|\n)*branches of one shape"
     ):
         NNIR.from_onnx(path)
 

@@ -1,4 +1,4 @@
-"""Structured ONNX operators: Scan and Loop become NNIR scans, If the branch that its constant condition chooses."""
+"""Structured ONNX operators: Scan and Loop (loops.py) become NNIR scans, If the branch that its condition chooses."""
 
 from __future__ import annotations
 
@@ -9,24 +9,49 @@ import numpy as np
 
 from ..ir.compose import Composer, Refused
 from ..ir.graph import Graph, Type, Value
-from .call import Call, Results, Tensor
+from .call import Call, Results, Tensor, as_value
+from .loops import loop
 
 if TYPE_CHECKING:
     from .importer import Importer, Scope
 
-COUNTER = Refused("it reads the iteration number of a loop", "Scan over the axis that it indexes")
-
 
 def _if(importer: Importer, scope: Scope, call: Call) -> Results:
-    if isinstance(call.tensor(0), Value):
-        raise Refused(
-            "its condition is computed from an input", "compute both branches and choose with Where"
+    condition = call.tensor(0)
+    if isinstance(condition, Value):
+        both = zip(
+            *(_branch(importer, scope, call, name) for name in ("then_branch", "else_branch")), strict=True
         )
-    chosen = bool(call.array(0, "the condition").reshape(()))
-    branch = call.attr("then_branch" if chosen else "else_branch")
+        return [_chosen(call, condition, a, b) for a, b in both]
+    return _branch(importer, scope, call, "then_branch" if condition.reshape(()) else "else_branch")
+
+
+def _branch(importer: Importer, scope: Scope, call: Call, name: str) -> list[Tensor]:
+    branch, before = call.attr(name), len(importer.entries)
     inner = scope.child(call.c)
     importer.subgraph(branch, inner, [])
+    if len(importer.entries) > before:
+        raise Refused("")  # reported where it arose
     return [inner.read(o.name) for o in branch.output]
+
+
+def _chosen(call: Call, condition: Value, then: Tensor, other: Tensor) -> Tensor:
+    """Both branches are computed, and one is taken."""
+    constants = [t for t in (then, other) if isinstance(t, np.ndarray)]
+    if (
+        len(constants) == 2
+        and constants[0].dtype == constants[1].dtype
+        and np.array_equal(constants[0], constants[1])
+    ):
+        return then
+    if then.shape != other.shape or condition.type.size != 1:
+        raise Refused(f"its condition is computed and its branches have the shapes {then.shape} and {other.shape}",
+                      "branches of one shape")  # fmt: skip
+    if any(t.dtype.kind in "iu" for t in constants):
+        raise Refused("its condition is computed and chooses whole numbers", "branches of floats")
+    return call.c.add(
+        "select", call.c.reshape(condition, ()), as_value(call.c, then), as_value(call.c, other)
+    )
 
 
 def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
@@ -53,7 +78,7 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
     slices = [Type(v.shape[:a] + v.shape[a + 1 :]) for v, a in zip(sequences, in_axes, strict=True)]
     types = [*(v.type for v in values[:carries]), *slices]
     fixed = [False] * carries + [call.c.is_static(v) for v in sequences]
-    inner, graph, outer = _body(importer, scope, call, body, types, [], fixed)
+    inner, graph, outer = _body(importer, scope, call, body, types, fixed)
     outputs = [inner.read_value(o.name) for o in body.output]
     out_axes = _each(call, "scan_output_axes", stacked)
     axes = [_front(a, len(v.shape) + 1) for a, v in zip(out_axes, outputs[carries:], strict=True)]
@@ -65,43 +90,19 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
     return [*results[:carries], *flipped]
 
 
-def _loop(importer: Importer, scope: Scope, call: Call) -> Results:
-    body = call.attr("body")
-    if not call.has(0):
-        raise Refused("a loop without a trip count", "Scan over the time axis, or a constant trip count")
-    steps = int(call.array(0, "the trip count").reshape(()))
-    start = call.array(1, "the condition") if call.has(1) else None
-    if start is not None and not bool(start.reshape(())):
-        raise Refused("a loop that never runs", "leave it out")
-    values = [call.value(i) for i in range(2, len(call.inputs))]
-    carries = len(values)
-    fixed: list[Tensor | Refused] = [COUNTER, np.asarray(True)]
-    types = [v.type for v in values]
-    inner, graph, outer = _body(importer, scope, call, body, types, fixed, [False] * carries)
-    condition = inner.read(body.output[0].name)
-    if isinstance(condition, Value) or not bool(np.all(condition)):
-        raise Refused(
-            "a loop whose end depends on the data", "a constant number of steps and Where for the rest"
-        )
-    outputs = [inner.read_value(o.name) for o in body.output[1:]]
-    axes = [0] * (len(outputs) - carries)
-    return _emit(call.c, graph, outputs, [*values, *outer()], carries, steps, [], axes)
-
-
 def _body(
-    importer: Importer, scope: Scope, call: Call, body: Any, types: Sequence[Type], fixed: Sequence[Tensor | Refused],
-    static: Sequence[bool],
-) -> tuple[Scope, Graph, Callable[[], list[Value]]]:  # fmt: skip
+    importer: Importer, scope: Scope, call: Call, body: Any, types: Sequence[Type], static: Sequence[bool]
+) -> tuple[Scope, Graph, Callable[[], list[Value]]]:
     """Import a body: its scope, its graph, and a function that lists the outer values that it captured.
 
-    types, static: of the inputs after the `fixed` ones, and whether each follows from constants alone.
+    types, static: of the inputs, and whether each follows from constants alone.
     """
     graph = Graph(body.name or call.op.lower())
     inner = scope.child(call.c.inside(graph), boundary=True)
-    inputs = [graph.add_input(t, i.name) for t, i in zip(types, body.input[len(fixed) :], strict=True)]
+    inputs = [graph.add_input(t, i.name) for t, i in zip(types, body.input, strict=True)]
     inner.c.static.update(v for v, s in zip(inputs, static, strict=True) if s)
-    importer.subgraph(body, inner, [*fixed, *inputs])
-    return inner, graph, lambda: inner.captured
+    importer.subgraph(body, inner, inputs)
+    return inner, graph, lambda: list(inner.captured.values())
 
 
 def _emit(
@@ -128,4 +129,4 @@ def _front(axis: int, rank: int) -> int:
 
 
 Structured = Callable[["Importer", "Scope", Call], Results]
-CONVERT: dict[str, Structured] = {"Scan": _scan, "Loop": _loop, "If": _if}
+CONVERT: dict[str, Structured] = {"Scan": _scan, "Loop": loop, "If": _if}

@@ -22,6 +22,7 @@ from .call import Call, Results, Tensor, as_value
 from .fold import FOLDABLE, fold
 from .gelu import find_gelus
 from .load import read_tensor
+from .loops import COUNTED, Iteration, counted
 from .registry import CONVERTERS, REFUSED, STRUCTURED
 from .standard import function_of
 
@@ -47,7 +48,7 @@ class Scope:
         self.boundary = False
         self.tensors: dict[str, Tensor | Refused | None] = {}
         self.attributes: dict[str, AttributeProto] = {}  # of the function that is being called
-        self.captured: list[Value] = []  # what a body reads of the outside, in the order of its inputs
+        self.captured: dict[Value, Value] = {}  # inputs of a body by what they are outside, in order
 
     def child(self, c: Composer, boundary: bool = False) -> Scope:
         inner = Scope(c, self, self.opsets, self.depth + 1)
@@ -65,10 +66,9 @@ class Scope:
             raise Refused(f"tensor {name!r} is not defined before it is read")
         found = self.parent.find(name)
         if self.boundary and isinstance(found, Value):
-            self.captured.append(found)
-            static = self.parent.c.is_static(found)
-            found = self.tensors[name] = self.c.graph.add_input(found.type, name)
-            self.c.static.update([found] if static else ())
+            outer, found = found, self.c.graph.add_input(found.type, name)
+            self.captured[found], self.tensors[name] = outer, found
+            self.c.static.update([found] if self.parent.c.is_static(outer) else ())
         return found
 
     def read(self, name: str) -> Tensor:
@@ -127,6 +127,7 @@ class Importer:
         """Convert the nodes of a graph in a scope; `inputs` are its formal inputs, in order."""
         if scope.depth > DEPTH_LIMIT:
             raise Refused(f"bodies and functions lie more than {DEPTH_LIMIT} deep in each other")
+        place = scope.c.source
         constants = {t.name: read_tensor(t, self.file) for t in proto.initializer if t.name not in overridden}
         if proto.sparse_initializer:
             raise Refused("sparse initializers", "dense ones")
@@ -134,6 +135,7 @@ class Importer:
         for formal, given in zip(proto.input, inputs, strict=False):
             scope.tensors[formal.name] = given
         self._nodes(proto.node, scope, constants)
+        scope.c.source = place
 
     def _nodes(self, nodes: Sequence[Any], scope: Scope, constants: dict[str, Array]) -> None:
         nodes = list(nodes)
@@ -145,26 +147,34 @@ class Importer:
                 node = helper.make_node("Gelu", [gelus[id(node)]], list(node.output), node.name)
             self._node(node, scope)
 
-    def _node(self, node: Any, scope: Scope) -> None:
+    @property
+    def nodes_left(self) -> int:
+        return NODES_LIMIT - self.visited
+
+    def visit(self, source: Source) -> None:
+        """Count a node, or an iteration of a loop that is written out; raises UnsupportedError past the limit."""
         self.visited += 1
-        scope.c.source = self._source(node)
         if self.visited > NODES_LIMIT:
-            raise UnsupportedError.single(f"the model has more than {NODES_LIMIT} nodes, its functions written out",
-                                          where=str(scope.c.source), rewrite="a smaller model")  # fmt: skip
+            what = f"the model has more than {NODES_LIMIT} nodes, its functions and loops written out"
+            raise UnsupportedError.single(what, where=str(source), rewrite="a smaller model")
+
+    def _node(self, node: Any, scope: Scope) -> None:
+        place = scope.c.source = self._source(node)
+        self.visit(place)
         try:
             results = self._convert(node, scope)
         except Refused as refusal:
-            self._report(scope.c.source, node.op_type, refusal)
+            self._report(place, node.op_type, refusal)
             if self.budget.exhausted:
                 raise UnsupportedError(self.entries) from None
             results = [Refused("")] * len(node.output)
         except (GraphError, ShapeError) as error:
             reason = error.what if isinstance(error, GraphError) else f"{node.op_type}: {error}"
-            self._report(scope.c.source, node.op_type, Refused(reason, "mend the shapes or attributes"))
+            self._report(place, node.op_type, Refused(reason, "mend the shapes or attributes"))
             results = [Refused("")] * len(node.output)
         except MISFITS as error:
             reason = f"its inputs or attributes are not as ONNX defines them: {type(error).__name__}: {error}"
-            self._report(scope.c.source, node.op_type, Refused(reason, "check the model with onnx.checker"))
+            self._report(place, node.op_type, Refused(reason, "check the model with onnx.checker"))
             results = [Refused("")] * len(node.output)
         listed = [results] if isinstance(results, (Value, np.ndarray)) else list(results)
         missing: list[Refused] = [Refused("an output that is not supported")] * (
@@ -183,6 +193,8 @@ class Importer:
         constant = not any(isinstance(t, (Value, Refused)) for t in found)
         if function is None and not self._converted(node, constant):
             function = self._standard(node, found, opset)
+        if any(isinstance(t, Iteration) for t in found) and function is None and node.op_type in COUNTED:
+            return [counted(node, found, _attributes(node, scope), scope.c)]
         for tensor in found:
             if isinstance(tensor, Refused):
                 raise tensor

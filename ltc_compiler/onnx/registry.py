@@ -22,8 +22,8 @@ CONVERTERS: dict[str, Row] = {}
 # Operators that the importer converts itself (control.py), since they hold graphs, and what of them it does not take.
 STRUCTURED = {
     "Constant": "strings, sparse tensors",
-    "If": "a computed condition",
-    "Loop": "a computed trip count or condition; reading the iteration number",
+    "If": "a computed condition between branches of different shapes",
+    "Loop": "a computed trip count or condition",
     "Scan": "opset 8, which has a batch axis",
 }
 
