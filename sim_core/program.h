@@ -42,8 +42,7 @@ struct Instruction {
 struct ConstantRange {
     std::uint32_t row;
     std::uint32_t rows;
-    std::vector<float> data;      // [rows][B]
-    std::vector<float> original;  // the same before it was rounded to bf16; empty without section SHAD
+    std::vector<float> data;  // [rows][B]
 };
 
 // Numbers of a store: of the file, left where they lie there, or of its own.

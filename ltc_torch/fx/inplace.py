@@ -8,7 +8,6 @@ base when it is next read. Parts are rectangles (a strided slice on each axis of
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -149,12 +148,6 @@ def functional(func: Callable[..., Any], name: str) -> Callable[..., Any] | None
     return None
 
 
-def warn_of_buffer(name: str) -> None:
-    """A model that keeps its state in a buffer computes something else the second time."""
-    text = f"buffer {name} is updated from an input, and starts anew at every inference"
-    warnings.warn(text + "; carry it as a state of ltc_torch.nn.Scan", stacklevel=6)
-
-
 class Writes:
     """The in-place operations of one recording."""
 
@@ -211,7 +204,7 @@ class Writes:
         return max(recorder.sharing(target), key=Tensor.numel, default=base)
 
     def _check_owner(self, name: str, target: Tensor) -> None:
-        """A body writes to its own tensors alone; a buffer may be written, but is no state."""
+        """A body writes to its own tensors alone."""
         recorder, session = self._recorder, self._recorder.session
         named = id(target) in session.names
         if (
@@ -221,8 +214,6 @@ class Writes:
         ):
             reason = "a scan's step (or an ODE function) writes into a tensor from outside of it"
             raise refuse(name, session.module, reason, "return the value as an output or a state of the step")
-        if named:
-            warn_of_buffer(session.names[id(target)][0])
 
     def _region(self, tensor: Tensor, base: Tensor) -> Region:
         region = locate(tensor, base)

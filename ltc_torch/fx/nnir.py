@@ -10,13 +10,14 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
 from ltc_compiler.ir import ops
-from ltc_compiler.ir.graph import Graph, Precision, Role, Source, Type, Value
+from ltc_compiler.ir.graph import Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
 
 from . import contract, decompose, einsum, functions, indexing, layout, linear, pointwise, reductions  # noqa: F401 - they fill the registry
@@ -24,6 +25,7 @@ from .calls import call_name, is_random
 from .emit import Emitter
 from .hints import hint
 from .registry import FUNCTIONS, LEAVES, Refused, find
+from .stateful import keep_states
 
 
 def to_nnir(
@@ -132,6 +134,8 @@ class _Converter:
         if node.op == "get_attr":
             if "body" in node.meta:
                 return node.meta["body"]
+            if "state" in node.meta:
+                return self._state(node)
             made = emitter.value(node.meta["exact"])
             if node.meta["dtype"] == torch.bool:
                 emitter.masks.add(made)
@@ -152,6 +156,8 @@ class _Converter:
         emitter.dtype = node.meta.get("dtype")
         if name == "run_scan":
             return self._scan(*args)
+        if node.target is keep_states:
+            return self._keep(node)
         if is_random(name, node.args, node.kwargs):
             raise Refused("draws random numbers", "pass them as an input, or leave them out in eval mode")
         convert = FUNCTIONS.get(name)
@@ -161,6 +167,22 @@ class _Converter:
         if isinstance(value, Value) and node.meta.get("dtype") == torch.bool:
             emitter.masks.add(value)
         return value
+
+    def _state(self, node: fx.Node) -> Value:
+        """A state of the graph for a tensor that the model keeps from call to call."""
+        name, initial, kind = node.meta["state"], node.meta["exact"], node.meta["dtype"]
+        if not kind.is_floating_point and np.abs(initial).max(initial=0) > 2**24:
+            raise Refused(f"the state {name} holds whole numbers above 2^24", "keep it in floating point")
+        state = self.emitter.graph.add_state(initial, name, StateKind.MODULE)
+        if kind == torch.bool:
+            self.emitter.masks.add(state.value)
+        return state.value
+
+    def _keep(self, node: fx.Node) -> None:
+        buffers, values = node.args
+        states = {s.value: s for s in self.emitter.graph.states}
+        for buffer, value in zip(buffers, values, strict=True):  # type: ignore[arg-type]
+            states[self.values[buffer]].next = self.emitter.value(self.values[value])
 
     def _scan(
         self,
@@ -213,8 +235,8 @@ def _traced_back(graph: Graph, values: Sequence[Value]) -> list[Value]:
 
 
 def _prune(graph: Graph) -> None:
-    """Drop nodes that no output needs: constants that were folded, rows of a scan that were read as its state."""
-    needed = set(graph.outputs)
+    """Drop nodes that no output and no state needs: folded constants, rows of a scan that were read as its state."""
+    needed = {*graph.outputs, *(s.next for s in graph.states if s.next is not None)}
     kept = []
     for node in reversed(graph.nodes):
         if needed.intersection(node.results):

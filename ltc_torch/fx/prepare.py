@@ -1,65 +1,110 @@
 """prepare_shape: a model and example inputs in, an annotated fx graph and the model's own output out.
 
-The recorder trusts the model to be a function of its inputs. That is checked, not assumed: the recorded graph must
-give what the model gives, on the example inputs and on others (probes.py). So a value that was taken from the example
-(by a text, a C++ extension or a counter in the step) is found here, and not on the device.
+The recorder trusts the model to be a function of its inputs and of the tensors that its calls change (module_state.py).
+That is checked, not assumed: the recorded graph must give what the model gives, call by call, on the example inputs and
+on others (probes.py). So a value that was taken from the example (by a text, a C++ extension or a counter in the step)
+is found here, and not on the device.
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import inspect
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch._library.custom_ops import CustomOpDef
 from torch.utils import _pytree as pytree
 
-from ltc_compiler.errors import InputError, LtcError, Unsupported, UnsupportedError
+from ltc_compiler.errors import InputError
 
-from . import loops, probes, registry, solvers  # noqa: F401 - loops and solvers catch functions
+from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
+from .carried import NO_STATES, States, idle, module_states
 from .catch import intercepted
-from .inplace import warn_of_buffer
+from .copies import called, cloned, copied, plain, same_random_state, scaled, tensors_of
+from .held import spelled
+from .module_state import FACTORS, Behaviour, behaviour, refusal
 from .record import Recorder, Session, current, paused
 from .repeats import may_have_loops
+from .replay import check_calls, check_probes, check_states
 from .reroll import rolled
+from .stateful import stateful
 from .watch import Watch
 
-_TOLERANCE = 1e-3  # of the largest element; rewrites (LSTM, ODE steps) differ from the model by rounding
 
-
-def prepare_shape(model: nn.Module, *inputs: Any) -> tuple[fx.GraphModule, Any]:
+def prepare_shape(
+    model: nn.Module, *inputs: Any, module_state: Literal["carry", "reset", "refuse"] = "carry"
+) -> tuple[fx.GraphModule, Any]:
     """Record a model on example inputs.
 
-    model: on the CPU. It is deep-copied and put in eval mode (with a warning if it was in training mode); buffers that
-    `forward` changes keep their values.
+    model: on the CPU. It is deep-copied and put in eval mode (with a warning if it was in training mode). Neither the
+    model nor the state of random number generators changes.
     inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them.
+    module_state: what to do with tensors that a call leaves changed in the model, in buffers, attributes or
+    containers (docs/state.md). "carry": they are state of the program, by their names, and a warning lists them;
+    "reset": every call starts from what the model holds now; "refuse": an error.
 
     Returns the graph, whose nodes carry `meta["shape"]`, `["dtype"]` and `["source"]` (module path, file, line, text),
-    and what the model returns for the inputs. The graph's placeholders are the input tensors, flattened in order.
+    and what the model returns for the inputs. The graph's placeholders are the input tensors, flattened in order; a
+    graph with module state keeps it in buffers from call to call, as the model does.
     Raises InputError for a model or input that is not on the CPU, not floating or cannot be copied, and
-    UnsupportedError with the user's line where `forward` reads the value of a tensor that depends on an input.
+    UnsupportedError with the user's line where `forward` reads the value of a tensor that depends on an input or on
+    module state, and for what changes from call to call and cannot be state.
     """
     _check(model, inputs)
+    if module_state not in ("carry", "reset", "refuse"):
+        remedy = 'give "carry", "reset" or "refuse"'
+        raise InputError(f"module_state is {module_state!r}", where="prepare_shape", remedy=remedy)
     if any(m.training for m in model.modules()):
         warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=2)
-    with torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
-        session = Session(_root(_copy(model)))
+    with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
+        session = Session(_root(copied(model)))
         graph_module = _record(session, inputs)
-        expected = _copy(model)(*_clone(inputs))
-        if not session.random:
-            graph_module = _rolled(graph_module, model, inputs)
-            _replay(graph_module, _copy(model), inputs, "the example inputs")
-            _replay(graph_module, _copy(model), probes.scaled(inputs), "inputs other than the example")
-            for probe in probes.others(inputs):
-                _replay(graph_module, _copy(model), probe, "inputs other than the example", optional=True)
-    return graph_module, expected
+        if session.random:
+            return graph_module, called(copied(model), inputs)
+        if module_state == "reset":
+            outputs = [called(copied(model), scaled(inputs, factor)) for factor in FACTORS[:2]]
+        else:
+            found = behaviour(model, inputs)
+            outputs = found.outputs
+            stateful_graph = _with_state(found, model, inputs, module_state)
+            if stateful_graph is not None:
+                return stateful_graph, outputs[0]
+        graph_module = _rolled(graph_module, model, inputs)
+        check_calls(graph_module, model, inputs, outputs)
+        check_probes(graph_module, model, inputs)
+    return graph_module, outputs[0]
+
+
+def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) -> fx.GraphModule | None:
+    """The recording with module state; None where no call reads what another left behind."""
+    states, module = dict(found.states), None
+    while states:
+        module = _record(Session(_root(copied(found.model))), inputs, states)
+        unread = idle(module, states)
+        if not unread:
+            break
+        states = {path: value for path, value in states.items() if path not in unread}
+    if not states or module is None:
+        return None
+    listed = ", ".join(f"{spelled(path)} {tuple(value.shape)}" for path, value in states.items())
+    if policy == "refuse":
+        reason = "a call leaves it changed, and the next call reads it"
+        raise refusal(
+            found.model, dict.fromkeys(states, reason), "module_state='carry' makes it program state"
+        )
+    later = {path: found.after[path] for path in states}
+    module = _rolled(module, found.model, inputs, states, later)
+    check_states(module, model, inputs, states)
+    check_probes(module, model, inputs, states)
+    warnings.warn(
+        f"module state is carried from call to call: {listed}; it starts from what the model holds now"
+        " (module_state='reset': every call does)",
+        stacklevel=3,
+    )
+    return stateful(module, states)
 
 
 def _check(model: nn.Module, inputs: Any) -> None:
@@ -96,23 +141,6 @@ def _check(model: nn.Module, inputs: Any) -> None:
             raise InputError(what, where=where, remedy="pass torch.tensor(value)")
 
 
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode. Tensors that a hook computed (weight_norm's weight, say) are copied by value; functions that
-    are objects, of TorchScript and of torch.library, are the same in the copy, as Python's are."""
-    held = [v for m in model.modules() for v in m.__dict__.values()]
-    memo: dict[int, Any] = {
-        id(t): t.detach().clone() for t in held if isinstance(t, Tensor) and not t.is_leaf
-    }
-    memo.update({id(f): f for f in held if isinstance(f, (torch.jit.ScriptFunction, CustomOpDef))})
-    try:
-        return copy.deepcopy(model, memo).eval()
-    except (RuntimeError, TypeError, pickle.PickleError) as error:
-        remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
-        raise InputError(
-            f"the model cannot be copied: {error}", where=type(model).__name__, remedy=remedy
-        ) from error
-
-
 class _Root(nn.Module):
     """Holds a model that is itself kept whole in the graph: an operation of a graph is no graph."""
 
@@ -128,69 +156,58 @@ def _root(model: nn.Module) -> nn.Module:
     return model if registry.find(registry.LEAVES, model) is None else _Root(model)
 
 
-def _clone(tree: Any) -> Any:
-    return pytree.tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, tree)
+def _rolled(
+    graph_module: fx.GraphModule,
+    model: nn.Module,
+    inputs: Any,
+    states: States = NO_STATES,
+    later: States = NO_STATES,
+) -> fx.GraphModule:
+    """The recording, or one in which loops over an axis that Python has written out are scans.
 
-
-def _rolled(graph_module: fx.GraphModule, model: nn.Module, inputs: Any) -> fx.GraphModule:
-    """The recording, or one in which loops over an axis that Python has written out are scans."""
+    later: other values of the states.
+    """
     if not may_have_loops(graph_module.graph):
         return graph_module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown the first time
-        again = _record(Session(_root(_copy(model))), inputs, with_constants=True)
-    examples = [_tensors(_clone(inputs)), _tensors(probes.scaled(inputs))]
+        again = _record(Session(_root(copied(model))), inputs, states, with_constants=True)
+    examples = [
+        [*tensors_of(cloned(inputs)), *states.values()],
+        [*tensors_of(scaled(inputs, FACTORS[1])), *later.values()],
+    ]
     return rolled(again, examples) or graph_module
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [t for t in pytree.tree_leaves(tree) if isinstance(t, Tensor)]
-
-
-def _record(session: Session, inputs: Any, with_constants: bool = False) -> fx.GraphModule:
+def _record(
+    session: Session, inputs: Any, states: States = NO_STATES, with_constants: bool = False
+) -> fx.GraphModule:
+    """The graph of one call. With states it takes them behind the inputs, and returns (outputs, their next values)."""
     root = session.root
     buffers = [(b, b.clone()) for b in root.buffers()]
-    held = [(path, m, dict(m._buffers)) for path, m in root.named_modules()]
+    kept = [(m, dict(m._buffers)) for m in root.modules()]
     recorder = Recorder(session, with_constants=with_constants)
-    arguments = _clone(inputs)
+    arguments = cloned(inputs)
     named = root.model if isinstance(root, _Root) else root
     for name, tensor in _named_leaves(named, arguments):
         recorder.placeholder(name, tensor)
+    following = module_states(recorder, named, states)
     with ExitStack() as stack:
         stack.enter_context(_watched(session))
         stack.enter_context(Watch())
         stack.enter_context(recorder)
-        outputs = _plain(root(*arguments))
+        outputs = plain(root(*arguments))
+    if states:
+        outputs = outputs, following(outputs)
     recorder.finish(outputs)
-    for path, module, kept in held:  # buffers that forward replaced, and those that it wrote into
-        for name in kept:
-            if module._buffers.get(name) is not kept[name]:
-                warn_of_buffer(f"{path}.{name}".lstrip("."))
-        module._buffers.update(kept)
+    for module, before in kept:  # buffers that forward replaced, and those that it wrote into
+        module._buffers.update(before)
     for buffer, value in buffers:
         buffer.copy_(value)
     graph_module = fx.GraphModule(root, recorder.graph, type(root).__name__)
-    count = sum(n.op == "placeholder" for n in graph_module.graph.nodes)
-    assert count == sum(isinstance(t, Tensor) for t in pytree.tree_leaves(inputs)), (
-        "every input is a placeholder"
-    )
+    found = sum(n.op == "placeholder" for n in graph_module.graph.nodes)
+    assert found == len(tensors_of(inputs)) + len(states), "every input is a placeholder"
     return graph_module
-
-
-def _plain(outputs: Any) -> Any:
-    """What forward returns as tuples, lists and dicts of tensors; the fields of a dataclass as a dict."""
-    if dataclasses.is_dataclass(outputs) and not isinstance(outputs, (type, dict)):
-        return {f.name: _plain(getattr(outputs, f.name)) for f in dataclasses.fields(outputs)}
-    if type(outputs) in (tuple, list):
-        return type(outputs)(map(_plain, outputs))
-    if type(outputs) is dict:
-        return {key: _plain(value) for key, value in outputs.items()}
-    for leaf in pytree.tree_leaves(outputs):
-        if not isinstance(leaf, (Tensor, int, float, str, type(None))):
-            what = f"forward returns a {type(leaf).__name__}"
-            remedy = "return tensors, or tuples, lists, dicts and dataclasses of them"
-            raise UnsupportedError([Unsupported("forward", "the model", what, remedy)])
-    return outputs
 
 
 def _named_leaves(root: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[str, Tensor]]:
@@ -250,37 +267,3 @@ def _forward(
             session.modules.pop()
 
     return forward
-
-
-def _replay(
-    graph_module: fx.GraphModule, model: nn.Module, inputs: Any, on: str, optional: bool = False
-) -> None:
-    """The graph gives what the model gives. Optional inputs may be such that the model gives nothing for them."""
-    try:
-        with warnings.catch_warnings():
-            if optional:
-                warnings.simplefilter("ignore")
-            wanted = pytree.tree_leaves(_plain(model(*_clone(inputs))))
-    except Exception:
-        if optional:
-            return
-        raise
-    if optional and not all(bool(t.isfinite().all()) for t in wanted if isinstance(t, Tensor)):
-        return
-    given = pytree.tree_leaves(graph_module(*_tensors(_clone(inputs))))
-    reason = f"the recorded graph does not give what forward gives for {on}"
-    if len(wanted) != len(given):
-        raise _not_a_function(f"{reason}: {len(given)} outputs, not {len(wanted)}")
-    for i, (a, b) in enumerate(zip(wanted, given, strict=True)):
-        if not isinstance(a, Tensor):
-            continue
-        a, b = a.double(), b.double()
-        scale = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
-        near = a.shape == b.shape and torch.allclose(b, a, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)
-        if not near:
-            raise _not_a_function(f"{reason} (output {i})")
-
-
-def _not_a_function(reason: str) -> LtcError:
-    remedy = "let forward depend on its inputs through torch operations alone: no NumPy, TorchScript, counters or lists"
-    return UnsupportedError([Unsupported("forward", "the model", reason, remedy)])

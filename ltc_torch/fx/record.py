@@ -150,6 +150,10 @@ class Recorder(TorchFunctionMode):
         """Whether a tensor has a node in this very graph."""
         return id(tensor) in self._nodes
 
+    def was_read(self, tensor: Tensor) -> bool:
+        """Whether an operation, here or in the body of a scan, has taken a placeholder's tensor."""
+        return bool(self._nodes[id(tensor)][0].users) or self.writes.of(tensor) is not None
+
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """The recorded tensors that share a tensor's memory."""
         key = storage_key(tensor)

@@ -1,0 +1,96 @@
+"""The line of a user's class that changes what a module holds, found in the class's source."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from ltc_compiler.ir.graph import Source
+
+from .calls import words
+from .held import Path, child
+
+_CHANGING = words("append appendleft extend insert pop popleft clear update setdefault rotate")
+
+
+def assigned_at(model: nn.Module, path: Path) -> Source:
+    """Where what stands at `path` is changed: the last such line of the methods, `__init__` only if there is no other.
+
+    Where the source cannot be read, or no line is found, only the module is known.
+    """
+    module, owners = _owners(model, path)
+    for owner, name in reversed(owners):
+        found = list(_lines(type(owner), name))
+        best = [f for f in found if not f[0]] or found
+        if best:
+            _, file, line = best[-1]
+            return Source(module, file, line, linecache.getline(file, line).strip())
+    return Source(module)
+
+
+def _owners(model: nn.Module, path: Path) -> tuple[str, list[tuple[Any, str]]]:
+    """The path of the innermost module, and the objects on the way with the attribute that is read of each."""
+    item: Any = model
+    module: Path = ()
+    owners: list[tuple[Any, str]] = []
+    for i, key in enumerate(path):
+        if isinstance(key, str) and not isinstance(item, (dict, tuple)):
+            owners.append((item, key))
+        try:
+            item = child(item, key)
+        except (KeyError, IndexError, AttributeError):
+            break  # it is not there before the first call
+        if isinstance(item, nn.Module):
+            module = path[: i + 1]
+    return ".".join(map(str, module)), owners
+
+
+def _lines(cls: type, name: str) -> Iterator[tuple[bool, str, int]]:
+    """(in __init__, file, line) of every change of the attribute in the methods of a class."""
+    for base in cls.__mro__:
+        if base.__module__.partition(".")[0] in ("torch", "builtins"):
+            continue
+        for function in vars(base).values():
+            if inspect.isfunction(function):
+                for line in _changes(function, name):
+                    yield function.__name__ == "__init__", function.__code__.co_filename, line
+
+
+def _changes(function: Any, name: str) -> list[int]:
+    try:
+        lines, first = inspect.getsourcelines(function)
+        tree = ast.parse(textwrap.dedent("".join(lines)))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    nodes = (node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.expr)))
+    return sorted(first + node.lineno - 1 for node in nodes if _is_change(node, name))
+
+
+def _is_change(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Assign):
+        return any(_reaches(target, name) for target in node.targets)
+    if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+        return _reaches(node.target, name)
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute):
+        called = node.func.attr
+        writes = called in _CHANGING or (called.endswith("_") and not called.endswith("__"))
+        return writes and _reaches(node.func.value, name)
+    constant = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+    return isinstance(node.func, ast.Name) and node.func.id == "setattr" and constant == [name]
+
+
+def _reaches(target: ast.AST, name: str) -> bool:
+    """Whether an assignment to `target` changes the attribute: itself, a part of it, or one of several targets."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        return any(_reaches(item, name) for item in target.elts)
+    if isinstance(target, ast.Attribute):
+        return target.attr == name or _reaches(target.value, name)
+    return isinstance(target, (ast.Subscript, ast.Starred)) and _reaches(target.value, name)

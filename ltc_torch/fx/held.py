@@ -1,0 +1,115 @@
+"""What the modules of a model hold: tensors and plain values, by the path at which Python finds them.
+
+Parameters, buffers and attributes, and what stands in dicts, lists, tuples, deques, dataclasses and simple objects that
+an attribute holds: `encoder.h`, `cell.buffers[0]`, `cache.k`. A path is a tuple of keys, an attribute's name or an
+index, from the model on.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+Path = tuple[Any, ...]
+Plain = bool | int | float | str | np.generic | None
+
+_INTERNAL = frozenset(vars(nn.Module()))  # torch's own attributes of every module
+_FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"__main__"}
+
+
+@dataclass
+class Held:
+    """The tensors and the plain values of a model."""
+
+    tensors: dict[Path, Tensor] = field(default_factory=dict)
+    plain: dict[Path, Plain] = field(default_factory=dict)
+
+
+def held(model: nn.Module) -> Held:
+    """Everything that the modules hold now. A container that is held twice is found at its first place."""
+    found = Held()
+    seen = {id(m) for m in model.modules()}
+    for prefix, module in model.named_modules():
+        path: Path = tuple(prefix.split(".")) if prefix else ()
+        for key, child in _children(module):
+            _walk(child, (*path, key), seen, found)
+    return found
+
+
+def _walk(item: Any, path: Path, seen: set[int], found: Held) -> None:
+    if isinstance(item, Tensor):
+        found.tensors[path] = item
+    elif item is None or isinstance(item, (bool, int, float, str, np.generic)):
+        found.plain[path] = item
+    elif id(item) not in seen and _is_container(item):
+        seen.add(id(item))
+        for key, child in _children(item):
+            _walk(child, (*path, key), seen, found)
+
+
+def _is_container(item: Any) -> bool:
+    if isinstance(item, (nn.Module, dict, list, tuple, deque, types.SimpleNamespace)):
+        return True
+    foreign = type(item).__module__.partition(".")[0] in _FOREIGN
+    return hasattr(item, "__dict__") and not (foreign or isinstance(item, (type, enum.Enum)))
+
+
+def _children(item: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(item, nn.Module):
+        own = {k: v for k, v in vars(item).items() if k not in _INTERNAL}
+        yield from [*item._parameters.items(), *item._buffers.items(), *own.items()]
+        yield from item._modules.items()
+    elif isinstance(item, dict):
+        yield from item.items()
+    elif isinstance(item, tuple) and hasattr(item, "_fields"):
+        yield from zip(item._fields, item, strict=True)
+    elif isinstance(item, (list, tuple, deque)):
+        yield from enumerate(item)
+    else:
+        yield from vars(item).items()
+
+
+def child(item: Any, key: Any) -> Any:
+    """What stands under a key; raises KeyError, IndexError or AttributeError where nothing does."""
+    if isinstance(item, dict) or (isinstance(item, (list, tuple, deque)) and isinstance(key, int)):
+        return item[key]
+    return getattr(item, key)
+
+
+def put(item: Any, path: Path, value: Any) -> Any:
+    """`item` with `value` at `path`: changed in place, or made anew where it is a tuple."""
+    if not path:
+        return value
+    key, *rest = path
+    new = put(child(item, key), tuple(rest), value)
+    if isinstance(item, tuple):
+        if hasattr(item, "_fields"):
+            return item._replace(**{key: new})  # type: ignore[attr-defined]
+        return type(item)(new if i == key else x for i, x in enumerate(item))
+    if isinstance(item, nn.Module):
+        tables = (item._parameters, item._buffers, item._modules, vars(item))
+        next(table for table in tables if key in table)[key] = new
+    elif isinstance(item, (dict, list, deque)):
+        item[key] = new
+    else:
+        setattr(item, key, new)
+    return item
+
+
+def spelled(path: Path) -> str:
+    """A path as Python would write it, short where a dict's key is a word: `encoder.h`, `hx[0]`, `cache.k`."""
+    text = ""
+    for key in path:
+        if isinstance(key, str) and (key.isidentifier() or key.isdecimal()):
+            text += f".{key}"
+        else:
+            text += f"[{key!r}]"
+    return text.removeprefix(".")

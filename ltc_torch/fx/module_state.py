@@ -1,0 +1,279 @@
+"""Module state: tensors that a call of a model leaves changed in it, found by calling copies and comparing.
+
+PyTorch's next call sees them, and so must the program's next run. A copy of the model is called a few times; what a
+call replaces, or writes into, is a candidate. A state has one shape from the second call on, and one initial value: the
+value when recorded, and zeros for what is not there before the first call. That zeros do is shown by executing both.
+What a program cannot carry (a Python number that enters the result, a list that grows) is refused by name and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ltc_compiler.errors import Unsupported, UnsupportedError
+
+from .assigned import assigned_at
+from .copies import called, copied, plain, scaled
+from .held import Held, Path, held, put, spelled
+
+FACTORS = (1.0, 0.9375, 0.75, 1.0, 0.5, 1.0)  # of the example inputs, call by call
+_ALONG = (
+    *range(1, 12),
+    16,
+    31,
+    99,
+    100,
+    127,
+    128,
+    999,
+    1000,
+    4095,
+)  # calls after which a counter is looked at
+_NO_TENSOR = "is changed by a call, is no tensor, and the result depends on it"
+_AS_TENSOR = "keep it in a tensor (a buffer, say) and compute with it by torch operations"
+_STATE = "a program carries tensors of fixed shapes from call to call"
+
+
+@dataclass
+class Behaviour:
+    """What the first calls of a model do to it.
+
+    model: a copy as a later call finds it, but with the initial values of `states`: record this one. states: what
+    calls change, with initial values. after: the values of the states after the first call. outputs: of the calls with
+    inputs scaled by FACTORS, as many as were made.
+    """
+
+    model: nn.Module
+    states: dict[Path, Tensor] = field(default_factory=dict)
+    after: dict[Path, Tensor] = field(default_factory=dict)
+    outputs: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class _Seen:
+    """What a model holds after a call: the tensors as objects, how often each was written, copies of their values."""
+
+    held: Held
+    versions: dict[Path, int]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> _Seen:
+        found = held(model)
+        return cls(found, {path: t._version for path, t in found.tensors.items()})
+
+    def touched(self, later: _Seen, user: Held) -> set[Path]:
+        """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`.
+
+        user: the model's own tensors, whose values show what was written past torch's counters (through `.data`).
+        """
+        mine, theirs = self.held.tensors, later.held.tensors
+        found = set(mine) ^ set(theirs)
+        for path in set(mine) & set(theirs):
+            kept = mine[path] is theirs[path] and self.versions[path] == later.versions[path]
+            written = path in user.tensors and not same_bits(user.tensors[path], theirs[path])
+            if not kept or written:
+                found.add(path)
+        return found
+
+    def changed(self, later: _Seen) -> dict[Path, tuple[Any, Any]]:
+        """The plain values that differ between here and `later`."""
+        mine, theirs = self.held.plain, later.held.plain
+        differing = {p for p in set(mine) | set(theirs) if repr(mine.get(p)) != repr(theirs.get(p))}
+        return {path: (mine.get(path), theirs.get(path)) for path in sorted(differing, key=spelled)}
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same elements; NaN is NaN, and -0 is 0."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
+    """Call copies of a model, and see what the calls change in it. Raises UnsupportedError for what cannot be state."""
+    user, copy = held(model), copied(model)
+    seen, stages, outputs = [_Seen.of(copy)], [], []
+    for factor in FACTORS[:3]:
+        outputs.append(called(copy, scaled(inputs, factor)))
+        seen.append(_Seen.of(copy))
+        if seen[0].touched(seen[-1], user) or seen[0].changed(seen[-1]):
+            stages.append(copied(copy))
+    if not stages:
+        return Behaviour(copied(model), outputs=outputs)
+    finder = _Finder(model, inputs, user, seen, stages, outputs)
+    return finder.found()
+
+
+@dataclass
+class _Finder:
+    """stages: copies of the model after each of the first calls."""
+
+    model: nn.Module
+    inputs: Any
+    user: Held
+    seen: list[_Seen]
+    stages: list[nn.Module]
+    outputs: list[Any]
+
+    def found(self) -> Behaviour:
+        states = {
+            p for a, b in zip(self.seen[1:], self.seen[2:], strict=False) for p in a.touched(b, self.user)
+        }
+        self._check_shapes(states)
+        other = copied(self.model)
+        output = called(other, scaled(self.inputs, FACTORS[1]))
+        self._check_first_call(states, held(other).tensors)
+        initial = {path: self._initial(path) for path in sorted(states, key=spelled)}
+        entry = self._entry(0, initial)
+        after = self._after(0, states)
+        self._check_start(entry, initial, 1.0, self.outputs[0], after)
+        self._check_start(entry, initial, FACTORS[1], output, held(other).tensors)
+        self._check_numbers(after)
+        return Behaviour(entry, initial, after, self.outputs)
+
+    def _after(self, call: int, states: Iterable[Path]) -> dict[Path, Tensor]:
+        tensors = held(self.stages[call]).tensors
+        return {path: tensors[path].detach().clone() for path in states}
+
+    def _entry(self, call: int, values: Mapping[Path, Tensor]) -> nn.Module:
+        """The model after a call, with other values of the states, each in a tensor of its own."""
+        model = copied(self.stages[call])
+        for path, value in values.items():
+            put(model, path, value.detach().clone())
+        return model
+
+    def _initial(self, path: Path) -> Tensor:
+        """The value when recorded; zeros, or the number that stands there, for what the first call makes."""
+        like = self.seen[1].held.tensors[path].detach()
+        value = self.user.tensors.get(path)
+        if value is not None:
+            try:
+                return value.detach().to(like.dtype).expand(like.shape).clone()
+            except RuntimeError:
+                return torch.zeros_like(like)
+        number = self.user.plain.get(path)
+        return torch.full_like(like, number if isinstance(number, (bool, int, float)) else 0)
+
+    # ---------------------------------------------------------------- refusals
+
+    def _check_shapes(self, states: set[Path]) -> None:
+        """From the second call on there are the same tensors, of the same shapes and types."""
+        problems: dict[Path, str] = {}
+        first, second, third = (s.held.tensors for s in self.seen[1:4])
+        for path in sorted(states, key=spelled):
+            for before, after, call in ((first, second, "first"), (second, third, "second")):
+                if path in before and path in after:
+                    a, b = before[path], after[path]
+                    if a.shape != b.shape or a.dtype != b.dtype:
+                        what = f"is {_described(a)} after the {call} call and {_described(b)} after the next"
+                        problems.setdefault(path, what)
+                elif path in before or path in after:
+                    kept = path[:-1] if isinstance(path[-1], int) else path
+                    sizes = [sum(p[: len(kept)] == kept for p in held) for held in (before, after)]
+                    what = f"holds {sizes[0]} tensors after the {call} call and {sizes[1]} after the next"
+                    problems.setdefault(kept, what)
+        if problems:
+            remedy = (
+                "give it its final length before it is recorded, by zeros in __init__ or by enough calls, and keep"
+                " that length; or empty it in forward"
+            )
+            raise self._refusal({path: f"{what}; {_STATE}" for path, what in problems.items()}, remedy)
+
+    def _check_first_call(self, states: set[Path], other: Mapping[Path, Tensor]) -> None:
+        """What the first call alone makes must not depend on its input."""
+        made = self.seen[0].touched(self.seen[1], self.user) - states
+        values = held(self.stages[0]).tensors
+        wrong = [p for p in made if p in values and (p not in other or not same_bits(values[p], other[p]))]
+        if wrong:
+            reason = "is computed from the input of the first call and kept from then on"
+            remedy = "set it before recording (one call of the model does), or pass it as an input"
+            raise self._refusal(dict.fromkeys(sorted(wrong, key=spelled), reason), remedy)
+
+    def _check_start(
+        self,
+        entry: nn.Module,
+        initial: Mapping[Path, Tensor],
+        factor: float,
+        output: Any,
+        after: Mapping[Path, Tensor],
+    ) -> None:
+        """A later call that begins with the initial values does what the first call does."""
+        if self._same_call(entry, factor, output, {p: after.get(p) for p in initial}):
+            return
+        made = [p for p in initial if p not in self.user.tensors]
+        changed = [p for p in self.seen[0].changed(self.seen[1]) if not any(m[: len(p)] == p for m in made)]
+        if made:
+            reason = "is not there before the first call, and zeros in its place give another result"
+            remedy = "make it in __init__ as a tensor with the value that the first call starts from"
+            raise self._refusal(dict.fromkeys(made, reason), remedy)
+        if changed:
+            raise self._refusal(dict.fromkeys(changed, _NO_TENSOR), _AS_TENSOR)
+        reason = "the first call differs from a later call that starts with the same tensors"
+        raise self._refusal(
+            {(): reason}, "keep all that a call leaves for the next one in tensors of the module"
+        )
+
+    def _same_call(
+        self, model: nn.Module, factor: float, output: Any, after: Mapping[Path, Tensor | None]
+    ) -> bool:
+        try:
+            given = called(model := copied(model), scaled(self.inputs, factor))
+        except Exception:  # whatever it is, the call that is compared with did not raise it
+            return False
+        pairs = list(zip(pytree.tree_leaves(plain(output)), pytree.tree_leaves(plain(given)), strict=False))
+        now = held(model).tensors
+        pairs += [(value, now.get(path)) for path, value in after.items()]
+        return all(
+            same_bits(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)
+        ) and all(isinstance(a, Tensor) == isinstance(b, Tensor) for a, b in pairs)
+
+    def _check_numbers(self, values: Mapping[Path, Tensor]) -> None:
+        """Plain values that go on changing must not enter the result, now or after many calls."""
+        changed = self.seen[1].changed(self.seen[2]) | self.seen[2].changed(self.seen[3])
+        if not changed:
+            return
+        base = self._entry(0, values)
+        probe = copied(base)
+        output = called(probe, self.inputs)
+        after = {p: held(probe).tensors.get(p) for p in values}
+        others = [self._entry(call, values) for call in (1, 2)]
+        numbers = {p: (a, b) for p, (a, b) in self.seen[1].changed(self.seen[2]).items() if _counts(a, b)}
+        others += [self._counted(base, numbers, calls) for calls in _ALONG if numbers]
+        if not all(self._same_call(model, 1.0, output, after) for model in others):
+            raise self._refusal(dict.fromkeys(changed, _NO_TENSOR), _AS_TENSOR)
+
+    def _counted(self, base: nn.Module, numbers: Mapping[Path, tuple[Any, Any]], calls: int) -> nn.Module:
+        """The model with its counters as they are after some more calls."""
+        model = copied(base)
+        for path, (a, b) in numbers.items():
+            put(model, path, type(b)(a + (b - a) * calls))
+        return model
+
+    def _refusal(self, reasons: Mapping[Path, str], remedy: str) -> UnsupportedError:
+        return refusal(self.stages[0], reasons, remedy)
+
+
+def _counts(a: Any, b: Any) -> bool:
+    return all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (a, b))
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+
+def refusal(model: nn.Module, reasons: Mapping[Path, str], remedy: str) -> UnsupportedError:
+    """The error for some of what a model holds, each with the line that changes it."""
+    rest = "; module_state='reset' starts every call from what the model holds now"
+    entries = [
+        Unsupported(spelled(path) or "forward", str(assigned_at(model, path)), reason, remedy + rest)
+        for path, reason in reasons.items()
+    ]
+    return UnsupportedError(entries)

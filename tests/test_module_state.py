@@ -1,0 +1,141 @@
+"""Module state: a program goes on as the module does, and what cannot be state is refused by name and line."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import stateful_models as models
+import torch
+from stateful_models import NAMES, SEQUENCES, B, D, T
+from torch import Tensor, nn
+
+from ltc_compiler import NNIR, Config, Program
+from ltc_compiler.errors import InputError, UnsupportedError
+from ltc_torch.fx import prepare_shape
+from ltc_torch.fx.held import held
+from ltc_torch.fx.module_state import same_bits
+from ltc_torch.fx.nnir import to_nnir
+
+CONFIG = Config.small_c2b16()
+CALLS = 6
+pytestmark = pytest.mark.filterwarnings("ignore:module state is carried")
+
+
+def build(cls: type[models.Base]) -> tuple[models.Base, list[Tensor]]:
+    """A model, and one input for each of some calls."""
+    torch.manual_seed(1)
+    shape = (B, T, D) if cls in SEQUENCES else (B, D)
+    return cls().eval(), [torch.randn(shape) for _ in range(CALLS)]
+
+
+def leaves(outputs: Any) -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(y) for y in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+
+@pytest.mark.parametrize("cls", NAMES, ids=lambda c: c.__name__)
+@torch.no_grad()
+def test_the_program_goes_on_as_the_module_does(cls: type[models.Base]) -> None:
+    model, xs = build(cls)
+    before = {path: t.clone() for path, t in held(model).tensors.items()}
+    traced, expected = prepare_shape(model, xs[0])
+    after = held(model).tensors
+    assert after.keys() == before.keys()
+    assert all(same_bits(before[path], after[path]) for path in before)
+    nnir = to_nnir(traced)
+    assert " ".join(sorted(s.name for s in nnir.graph.states)) == NAMES[cls]
+    program = nnir.to_program(CONFIG, quick_compile=True)
+    assert set(program.state_kinds().values()) == {"module"}
+    vm, states = program.to_vm(), nnir.initial_states()
+    for i, x in enumerate(xs):
+        wanted = leaves(model(x))
+        if i == 0:
+            assert all(np.array_equal(a, b) for a, b in zip(leaves(expected), wanted, strict=True))
+        found = (leaves(traced(x)), leaves(nnir.run(x.numpy(), states=states)), leaves(vm.run(x.numpy())))
+        for given, tolerance in zip(found, (1e-5, 1e-4, 0.04), strict=True):
+            for a, b in zip(given, wanted, strict=True):
+                np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def test_reset_starts_every_call_anew_and_refuse_refuses() -> None:
+    model, xs = build(models.BufferReplaced)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        traced, expected = prepare_shape(model, xs[0], module_state="reset")
+    vm = to_nnir(traced).to_program(CONFIG, quick_compile=True).to_vm()
+    assert not vm.state
+    assert vm.run(xs[0].numpy()).tobytes() == vm.run(xs[0].numpy()).tobytes()
+    np.testing.assert_allclose(vm.run(xs[0].numpy()), expected.detach(), atol=0.02)
+    with pytest.raises(UnsupportedError, match="h: a call leaves it changed") as caught:
+        prepare_shape(model, xs[0], module_state="refuse")
+    assert caught.match(r"stateful_models.py:\d+  self.h = torch.tanh")
+    prepare_shape(nn.Linear(D, D).eval(), xs[0], module_state="refuse")
+    with pytest.raises(InputError, match="module_state is 'keep'"):
+        prepare_shape(model, xs[0], module_state="keep")  # type: ignore[arg-type]
+
+
+def test_what_is_found_is_said_once() -> None:
+    model, xs = build(models.InSubmodules)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        prepare_shape(model, xs[0])
+    (warning,) = seen
+    assert "encoder.0.h (2, 4), encoder.1.h (2, 4), heads.a.mem (2, 4)" in str(warning.message)
+    assert warning.filename == __file__
+
+
+def test_a_model_that_was_used_goes_on_from_there() -> None:
+    model, xs = build(models.TupleFromNone)
+    for x in xs:
+        model(x)  # with gradients: the state has a graph behind it
+    traced, _ = prepare_shape(model, xs[0])
+    vm = to_nnir(traced).to_program(CONFIG, quick_compile=True).to_vm()
+    first: Any = copy.copy(model.hx)
+    for x in xs:
+        np.testing.assert_allclose(vm.run(x.numpy()), model(x).detach(), atol=0.02)
+    vm.reset()
+    np.testing.assert_allclose(vm.state["hx[0]"], first[0].detach(), atol=1e-6)
+
+
+def test_the_program_keeps_names_through_files_batches_and_onnx(tmp_path: Any) -> None:
+    model, xs = build(models.Welford)
+    nnir = to_nnir(prepare_shape(model, xs[0])[0])
+    program = nnir.to_program(CONFIG, quick_compile=True)
+    program.save(tmp_path / "welford.ltcp")
+    again = Program.load(tmp_path / "welford.ltcp")
+    assert again.state_kinds() == {"m2": "module", "mean": "module", "n": "module"}
+    rows = torch.stack([torch.stack(xs), torch.stack(xs[::-1])])
+    found = again.to_vm().run_batch(rows.numpy())
+    for row, order in zip(found, (xs, xs[::-1]), strict=True):
+        fresh = build(models.Welford)[0]
+        for y, x in zip(row, order, strict=True):
+            np.testing.assert_allclose(y, fresh(x).detach(), atol=0.02)
+    vm = again.to_vm()
+    vm.run(xs[0].numpy())
+    assert vm.state["n"] == 1
+    vm.set_state({"n": np.float32(7)})
+    vm.run(xs[0].numpy())
+    assert vm.state["n"] == 8
+    nnir.to_onnx(tmp_path / "welford.onnx")
+    back = NNIR.from_onnx(tmp_path / "welford.onnx")
+    assert [(s.name, s.kind.value) for s in back.graph.states] == [(n, "module") for n in ("m2", "mean", "n")]
+
+
+def test_random_state_and_inputs_stay_as_they_were() -> None:
+    model, xs = build(models.Leaky)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    given = xs[0].clone()
+    prepare_shape(model, xs[0])
+    drawn = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert torch.equal(drawn[0], torch.rand(3))
+    assert (drawn[1] == np.random.rand(3)).all()
+    assert torch.equal(given, xs[0])
