@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import Config
-from .errors import ConfigError, GraphError, InputError
+from .errors import AllocationError, ConfigError, GraphError, InputError
 from .ir.draw import draw
 from .ir.graph import Array, Graph
 from .ir.run import evaluate, initial_states
@@ -188,13 +188,18 @@ class NNIR:
         quick_compile: take the first schedule; else several are made, and the one with the fewest cycles is kept.
         generate_state_reset: False makes a program that refuses `reset`, for a stream that must not lose its state.
         None of them changes a result.
-        Raises AllocationError for what does not fit, GraphError or UnsupportedError for what cannot be lowered, and
-        ConfigError for a `config` that is none.
+        Raises AllocationError for what does not fit (it names the step that does, if a step of the sequence does),
+        GraphError or UnsupportedError for what cannot be lowered, and ConfigError for a `config` that is none.
         """
         from .schedule.compile import compile_graph
 
         _check_config(config)
-        program = compile_graph(self.graph, config, name, optimize=optimize, quick=quick_compile)
+        try:
+            program = compile_graph(self.graph, config, name, optimize=optimize, quick=quick_compile)
+        except AllocationError as error:
+            from .advice import with_advice
+
+            raise with_advice(error, self.graph, config) from None
         return program if generate_state_reset else program.without_reset()
 
     def compare(

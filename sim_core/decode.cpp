@@ -14,7 +14,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the container is read by memcpy");
 
-constexpr std::uint32_t version = 1;
+constexpr std::uint32_t version = 2;
 constexpr std::size_t header_bytes = 56;
 constexpr std::size_t table_entry_bytes = 20;
 
@@ -245,6 +245,13 @@ void check_constant_rows(const Core& core, const std::string& where) {
     }
 }
 
+void read_rows(Reader& in, std::vector<float>& rows, std::size_t n) {
+    const std::string where = in.where();
+    in.fill(rows, n, "constant rows");
+    if (!std::all_of(rows.begin(), rows.end(), is_architectural))
+        refuse_program("constant rows hold subnormals or NaNs that no row can hold", where);
+}
+
 void read_cores(Reader in, Program& p) {
     const Machine& m = p.machine;
     const auto n = ranged(in, "the number of cores", m.cores, m.cores);
@@ -257,15 +264,10 @@ void read_cores(Reader in, Program& p) {
         const auto ranges = ranged(in, "the number of constant ranges", 0, core.tensor_rows);
         for (std::uint32_t i = 0; i < ranges; ++i) {
             const auto row = in.get<std::uint32_t>("a constant range");
-            core.constants.push_back({row, in.get<std::uint32_t>("a constant range"), {}});
+            core.constants.push_back({row, in.get<std::uint32_t>("a constant range"), {}, {}});
         }
         check_constant_rows(core, in.where());
-        for (ConstantRange& range : core.constants) {
-            const std::string where = in.where();
-            in.fill(range.data, std::size_t{range.rows} * m.block_size, "constant rows");
-            if (!std::all_of(range.data.begin(), range.data.end(), is_architectural))
-                refuse_program("constant rows hold subnormals or NaNs that no row can hold", where);
-        }
+        for (ConstantRange& range : core.constants) read_rows(in, range.data, std::size_t{range.rows} * m.block_size);
     }
     in.finish();
 }
@@ -327,6 +329,7 @@ void read_shadow(Reader in, Program& p) {
     for (Core& core : p.cores) {
         in.fill(core.shadow_weights, core.weight_blocks * B * B, "fp32 weight blocks");
         in.fill(core.shadow_slots, core.synapse_slots * 4 * B, "fp32 synapse parameters");
+        for (ConstantRange& range : core.constants) read_rows(in, range.original, range.rows * B);
     }
     in.finish();
     p.has_shadow = true;

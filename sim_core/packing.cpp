@@ -68,7 +68,7 @@ Parameters::Parameters(const Program& program, bool bit_accurate, const Kernels&
     : bit_accurate_(bit_accurate), B_(program.machine.block_size), lanes_(kernels.lanes),
       W_(row_vector(kernels.lanes, program.machine.block_size)) {
     const bool any = std::any_of(program.cores.begin(), program.cores.end(),
-                                 [](const Core& c) { return c.weight_blocks + c.synapse_slots != 0; });
+                                 [](const Core& c) { return c.weight_blocks + c.synapse_slots + c.constants.size() != 0; });
     if (!bit_accurate && any && !program.has_shadow)
         throw Refusal(RefusalKind::program, "the program holds no fp32 originals, which plain fp32 needs",
                       "section SHAD", "save it with shadow=True, or use bit_accurate=True");

@@ -42,7 +42,8 @@ struct Instruction {
 struct ConstantRange {
     std::uint32_t row;
     std::uint32_t rows;
-    std::vector<float> data;  // [rows][B]
+    std::vector<float> data;      // [rows][B]
+    std::vector<float> original;  // the same before it was rounded to bf16; empty without section SHAD
 };
 
 // Numbers of a store: of the file, left where they lie there, or of its own.

@@ -13,8 +13,8 @@ namespace ltc {
 
 namespace {
 
-// What a run needs of a program whose parameters are packed.
-std::shared_ptr<const Program> without_parameters(const Program& program) {
+// What a run needs of a program whose parameters are packed: in plain fp32, the originals of its constant rows.
+std::shared_ptr<const Program> without_parameters(const Program& program, bool bit_accurate) {
     auto out = std::make_shared<Program>();
     out->machine = program.machine;
     out->code = program.code;
@@ -27,7 +27,8 @@ std::shared_ptr<const Program> without_parameters(const Program& program) {
         kept.weight_blocks = core.weight_blocks;
         kept.synapse_slots = core.synapse_slots;
         kept.gather_entries = core.gather_entries;
-        kept.constants = core.constants;
+        for (const ConstantRange& range : core.constants)
+            kept.constants.push_back({range.row, range.rows, bit_accurate ? range.data : range.original, {}});
     }
     return out;
 }
@@ -35,7 +36,7 @@ std::shared_ptr<const Program> without_parameters(const Program& program) {
 }  // namespace
 
 VM::VM(const Program& program, bool bit_accurate)
-    : program_(without_parameters(program)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
+    : program_(without_parameters(program, bit_accurate)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
       parameters_(std::make_shared<const Parameters>(program, bit_accurate, kernels_)) {
     streams_.push_back(std::make_unique<Stream>(*this));
 }

@@ -42,6 +42,8 @@ def test_a_program_survives_the_file(seed: int) -> None:
     for mine, yours in zip(program.cores, again.cores, strict=True):
         for name in ("weights", "shadow_weights", "shadow_slots"):
             assert getattr(mine, name).tobytes() == getattr(yours, name).tobytes()
+        originals = (core.shadow_constants or () for core in (mine, yours))
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(*originals, strict=True))
         for name in ("src", "mu", "sigma", "w", "we", "last"):
             assert getattr(mine.slots, name).tobytes() == getattr(yours.slots, name).tobytes()
         for name in ("src", "dst", "clear", "lane"):
@@ -57,13 +59,14 @@ def test_originals_may_be_left_out() -> None:
         tag for tag, _, _ in section_table(without)
     } == {"SHAD"}
     again = Image.from_bytes(without)
-    assert all(core.shadow_weights is None and core.shadow_slots is None for core in again.cores)
+    for core in again.cores:
+        assert (core.shadow_weights, core.shadow_slots, core.shadow_constants) == (None, None, None)
 
 
 def test_layout_of_the_file() -> None:
     data = image().to_bytes()
     magic, version, isa_hash, size, sections, checksum = struct.unpack_from("<4sI32sQII", data)
-    assert (magic, version, isa_hash, size, sections) == (b"LTCP", 1, isa.isa_hash(), len(data), 10)
+    assert (magic, version, isa_hash, size, sections) == (b"LTCP", 2, isa.isa_hash(), len(data), 10)
     assert checksum == zlib.crc32(data[56:])
     found = {tag: data[offset : offset + n] for tag, offset, n in section_table(data)}
     assert all(offset % 64 == 0 for _, offset, _ in section_table(data))
@@ -139,7 +142,7 @@ def test_forged_bytes_are_refused_or_read_never_worse() -> None:
     ("at", "new", "fault", "where"),
     [
         (0, b"\x7fELF", "not a program", "header, byte 0"),
-        (4, b"\2", "version 2, this build reads version 1", "header, byte 4"),
+        (4, b"\1", "version 1, this build reads version 2", "header, byte 4"),
         (40, b"\1", "its header says", "header, byte 40"),
         (48, b"\xff\xff", "65535 sections do not fit", "header, byte 48"),
         (56, b"XXXX", "section 'XXXX' is unknown", "section table"),

@@ -286,8 +286,8 @@ def test_a_foreign_file_is_refused() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    with pytest.raises(ProgramError, match="program format 2, this build reads format 1"):
-        _core.Program.parse(patched(GOOD, 4, struct.pack("<I", 2)))
+    with pytest.raises(ProgramError, match="program format 1, this build reads format 2"):
+        _core.Program.parse(patched(GOOD, 4, struct.pack("<I", 1)))
 
 
 def sections_patched(change: Callable[[list[list[int | bytes]]], None]) -> bytes:

@@ -235,6 +235,20 @@ def test_scans_lose_what_nothing_needs() -> None:
     assert_same(evaluate(new, inputs_for(g)), evaluate(g, inputs_for(g)))
 
 
+def test_a_scan_may_lose_all_that_it_reads() -> None:
+    """What is wanted is the same in every iteration, and both carries, one of which reads the other, go."""
+    g, (x,) = graph((3,))
+    inner, (a, b) = body((3,), (3,))
+    inner.add_output(add(inner, "add", a, b))
+    inner.add_output(add(inner, "tanh", b))
+    inner.add_output(inner.constant([1.0, 2.0, 3.0]))
+    g.add_output(scan(g, inner, [x, x], 2, 4, (), (0,))[2])
+    new = cleanup(g)
+    (loop,) = [n for n in new.nodes if n.op == "scan"]
+    assert (loop.attrs["carries"], len(loop.operands)) == (0, 1)
+    assert_same(evaluate(new, inputs_for(g)), evaluate(g, inputs_for(g)))
+
+
 def test_states_that_no_output_needs_go() -> None:
     g, (x,) = graph((4,))
     kept, dropped = g.add_state(np.zeros(4), "kept"), g.add_state(np.zeros(4), "dropped")

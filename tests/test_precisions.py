@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ltc_compiler import Config, UnsupportedError, numerics
-from ltc_compiler.ir.graph import Precision
+from ltc_compiler.ir.graph import Graph, Precision, Type
+from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
 from ltc_torch import Fp8Weights, Fp32Activations
 from ltc_torch.fx import prepare_shape
@@ -92,6 +93,20 @@ def test_plain_fp32_keeps_the_weights_of_the_model() -> None:
     exact = model(x).detach().numpy()
     assert np.abs(program.to_vm(bit_accurate=False).run(x.numpy()) - exact).max() < 1e-5
     assert np.abs(program.to_vm().run(x.numpy()) - exact).max() > 1e-3
+
+
+def test_plain_fp32_keeps_the_constants_of_a_bf16_operation() -> None:
+    """Two constants that bf16 cannot tell apart."""
+    graph = Graph("constants")
+    x = graph.add_input(Type((2, 9)))
+    for c in (0.1, 0.1001):
+        graph.add_output(add(graph, "mul", x, graph.constant(np.full(9, c))))
+        graph.nodes[-1].precision = Precision.BF16
+    program = NNIR(graph).to_program(CONFIG)
+    ones = np.ones((2, 9), np.float32)
+    assert [float(y[0, 0]) for y in program.to_vm().run(ones)] == [0.10009765625] * 2
+    for machine in (program.to_vm(bit_accurate=False), program.to_oracle(bit_accurate=False)):
+        assert [y[0, 0] for y in machine.run(ones)] == [np.float32(0.1), np.float32(0.1001)]
 
 
 @pytest.mark.parametrize("outer", [Fp8Weights, Fp32Activations])

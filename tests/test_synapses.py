@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import ltc_torch.fx
 from ltc_compiler.config import Config
+from ltc_compiler.errors import ProgramError
 from ltc_compiler.ir.graph import Graph, Precision
 from ltc_compiler.ir.ops import add_many
 from ltc_compiler.ir.run import evaluate
@@ -83,6 +84,22 @@ def test_the_sums_are_the_same_on_every_machine(
             assert re.search(rf"c1 +{computes}\b", program.disassemble()), "both cores are at work"
         for mine, other in zip(outputs(program, v), expected, strict=True):
             np.testing.assert_array_equal(mine.view(np.uint32), other.view(np.uint32), err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["unit", "no unit", "two cores, no unit"])
+def test_plain_fp32_is_fp32_on_every_machine(name: str) -> None:
+    g = synapses((2, 17), 9, 1.0, fp32=False)
+    v = np.random.default_rng(1).normal(size=(2, 17)).astype(np.float32)
+    program = Program.load_bytes(compile_graph(g, MACHINES[name]).save_bytes())
+    found = program.to_vm(bit_accurate=False).run(v)
+    reference = program.to_oracle(bit_accurate=False).run(v)
+    for mine, other, exact in zip(found, reference, evaluate(g, [v.astype(np.float64)]), strict=True):
+        assert mine.tobytes() == other.tobytes()
+        np.testing.assert_allclose(mine, exact, rtol=1e-5, atol=1e-5)
+    lean = Program.load_bytes(program.save_bytes(shadow=False))
+    for load in (lean.to_vm, lean.to_oracle):
+        with pytest.raises(ProgramError, match="no fp32 originals"):
+            load(bit_accurate=False)
 
 
 def written_sums(columns: np.ndarray, v: np.ndarray) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ltc_compiler import NNIR, Config
+from ltc_compiler import NNIR, AllocationError, Config
 from ltc_compiler.ir.graph import Graph, Type
 from ltc_compiler.ir.ops import add
 from ltc_compiler.program import Program
@@ -104,6 +105,20 @@ def test_values_that_lie_apart_come_together_by_rows() -> None:
     assert np.isfinite(results[0]).all()
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+def test_what_does_not_fit_whole_names_the_step_that_does() -> None:
+    nnir = to_nnir(prepare_shape(PaddedConv1d(5, 6, 30).eval(), torch.randn(1, 5, 200))[0])
+    with pytest.raises(AllocationError, match="gather entries") as caught:
+        nnir.to_program(Config.v80_c6b32(), quick_compile=True)
+    found = re.search(r"streaming_transform\((\d)\)\[0\] fits and takes (\d+) cycles", caught.value.remedy)
+    assert found is not None
+    step = nnir.streaming_transform(int(found[1]))[0]
+    program = step.to_program(Config.v80_c6b32(), quick_compile=True)
+    assert program.cycle_count_per_inference() == int(found[2])
+    with pytest.raises(AllocationError) as without:  # neither does a step
+        nnir.to_program(replace(Config.tiny_c1b8(), weight_blocks=2), quick_compile=True)
+    assert "stream" not in without.value.remedy
 
 
 def test_padding_keeps_the_meaning() -> None:

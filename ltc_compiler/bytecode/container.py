@@ -31,7 +31,7 @@ from ltc_compiler.config import Config
 from ltc_compiler.errors import ConfigError, IsaMismatchError, ProgramError
 
 MAGIC = b"LTCP"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 
 _HEADER = struct.Struct("<4sI32sQII")

@@ -58,8 +58,9 @@ def read_cores(config: Config, found: Mapping[bytes, Reader]) -> list[CoreImage]
         ranges = [reader.take(_RANGE) for _ in range(header[-1])]
         constants = [(row, _f32(reader, (rows, width))) for row, rows in ranges]
         headers.append((header, constants))
-    sizes = [(header[1], header[2]) for header, _ in headers]
-    shadows = _read_shadow(found[b"SHAD"], sizes, width) if b"SHAD" in found else [(None, None)] * count
+    sizes = [(header[1], header[2], [len(rows) for _, rows in constants]) for header, constants in headers]
+    unknown = (None, None, None)
+    shadows = _read_shadow(found[b"SHAD"], sizes, width) if b"SHAD" in found else [unknown] * count
     cores = []
     for ((rows, blocks, slots, entries, _), constants), shadow in zip(headers, shadows, strict=True):
         weights = found[b"WGHT"].array("<u2", (blocks, width, width)).astype(np.uint16, copy=False)
@@ -103,16 +104,23 @@ def _read_entries(reader: Reader, count: int, width: int) -> EntryArrays:
 
 
 def write_shadow(cores: Sequence[CoreImage]) -> bytes:
-    """SHAD: for each core its fp32 weights, then its fp32 synapse parameters."""
-    arrays = [array for core in cores for array in (core.shadow_weights, core.shadow_slots)]
+    """SHAD: for each core its fp32 weights, then its fp32 synapse parameters, then its constant rows."""
+    arrays: list[NDArray[np.float32] | None] = []
+    for core in cores:
+        arrays += [core.shadow_weights, core.shadow_slots, *(core.shadow_constants or ())]
     return b"".join(np.ascontiguousarray(array, "<f4").data for array in arrays if array is not None)
 
 
 def _read_shadow(
-    reader: Reader, sizes: Sequence[tuple[int, int]], width: int
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    reader: Reader, sizes: Sequence[tuple[int, int, list[int]]], width: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32], list[NDArray[np.float32]]]]:
     return [
-        (_f32(reader, (blocks, width, width)), _f32(reader, (slots, 4, width))) for blocks, slots in sizes
+        (
+            _f32(reader, (blocks, width, width)),
+            _f32(reader, (slots, 4, width)),
+            [_f32(reader, (rows, width)) for rows in constants],
+        )
+        for blocks, slots, constants in sizes
     ]
 
 

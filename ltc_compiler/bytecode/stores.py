@@ -6,7 +6,7 @@ that the container can write them as they stand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -88,9 +88,10 @@ class CoreImage:
 
     tensor_rows: rows that the program uses; constants: (first row, (rows, B) float32) ranges, initial states
     among them, every other row starts as +0; weights: (n, B, B) uint16, bf16 words or halves of fp32;
-    shadow_weights (n, B, B) and shadow_slots (slots, 4, B: mu, sigma, w, we): the fp32 originals for the
-    plain fp32 machine. Constants must be values that a machine can hold: no subnormals, and 0x7FC00000 the
-    only NaN.
+    shadow_weights (n, B, B), shadow_slots (slots, 4, B: mu, sigma, w, we) and shadow_constants (the rows of
+    every range): the fp32 originals for the plain fp32 machine; None where they are not known, and no
+    shadow_constants at all where the constants are exact. Constants must be values that a machine can hold:
+    no subnormals, and 0x7FC00000 the only NaN.
     """
 
     tensor_rows: int
@@ -100,6 +101,7 @@ class CoreImage:
     entries: EntryArrays
     shadow_weights: F32 | None = None
     shadow_slots: F32 | None = None
+    shadow_constants: Sequence[F32] | None = ()
 
     def __post_init__(self) -> None:
         width = self.block_size
@@ -120,6 +122,16 @@ class CoreImage:
                 )
             end = row + len(rows)
         object.__setattr__(self, "constants", ranges)
+        self._set_originals(ranges)
+
+    def _set_originals(self, ranges: Sequence[tuple[int, F32]]) -> None:
+        if self.shadow_constants is None:
+            return
+        given = self.shadow_constants or [rows for _, rows in ranges]
+        if [np.shape(rows) for rows in given] != [rows.shape for _, rows in ranges]:
+            raise ProgramError("shadow_constants are not of the shapes of the constants")
+        originals = [_constant(row, o, self.block_size) for (row, _), o in zip(ranges, given, strict=True)]
+        object.__setattr__(self, "shadow_constants", originals)
 
     @property
     def block_size(self) -> int:
@@ -129,7 +141,14 @@ class CoreImage:
     def has_shadow(self) -> bool:
         """Whether the fp32 originals of everything in its stores are there."""
         weights = self.shadow_weights is not None or len(self.weights) == 0
-        return weights and (self.shadow_slots is not None or len(self.slots) == 0)
+        constants = self.shadow_constants is not None or not self.constants
+        return weights and constants and (self.shadow_slots is not None or len(self.slots) == 0)
+
+    def initial_rows(self, bit_accurate: bool = True) -> Iterator[tuple[int, F32]]:
+        """The ranges of rows that do not start as +0: the constants, or their fp32 originals."""
+        originals = self.shadow_constants or ()
+        for i, (row, rows) in enumerate(self.constants):
+            yield row, rows if bit_accurate else originals[i]
 
     @classmethod
     def empty(cls, block_size: int, tensor_rows: int = 0) -> Self:

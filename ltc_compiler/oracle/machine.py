@@ -50,7 +50,7 @@ class Oracle:
         width = image.config.block_size
         tensor = [np.zeros((core.tensor_rows, width), np.float32) for core in image.cores]
         for core, store in zip(image.cores, tensor, strict=True):
-            for row, rows in core.constants:
+            for row, rows in core.initial_rows(bit_accurate):
                 store[row : row + len(rows)] = rows
         self._machine = Machine(image, bit_accurate, tensor)
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]

@@ -113,15 +113,16 @@ def _core_image(
         stores.entries.column(2, index.astype(np.uint8)).astype(np.bool_),
         stores.entries.column(3, np.zeros((0, block), np.uint16)),
     )
-    constants = [(b.row, b.data) for b in persistent if b.core == core and b.data is not None]
+    kept = [(b, b.data) for b in persistent if b.core == core and b.data is not None]
     return CoreImage(
         rows,
-        constants,
+        [(b.row, data) for b, data in kept],
         blocks,
         slots,
         entries,
         originals,
         None if draft else stores.slots.column(2, lanes),
+        [data if b.original is None else b.original for b, data in kept],
     )
 
 

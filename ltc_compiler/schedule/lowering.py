@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .shards import Sharded
     from .windows import Window
 
+Floats = NDArray[np.float64]
 UNROLL = 4  # longer repetitions become hardware loops where their addresses allow it
 OPERAND_NAMES = ("a", "b", "c")
 
@@ -99,23 +100,28 @@ class Lowering:
         view.ref.buffer.rows = view.total_rows
         return view
 
-    def constant(self, array: NDArray[np.float64], core: int | None = None) -> View:
-        """The rows of a constant, stored once a core. A last axis of 1 fills every lane."""
+    def constant(self, array: Floats, core: int | None = None, original: Floats | None = None) -> View:
+        """The rows of a constant, stored once a core. A last axis of 1 fills every lane. original: the array before it
+        was rounded to bf16, which the plain fp32 machine holds instead."""
         core = self.home if core is None else core
         data = pack(array, self.block)
-        key = (data.tobytes(), array.shape, core)
+        exact = data if original is None else pack(original, self.block)
+        key = (data.tobytes() + exact.tobytes(), array.shape, core)
         if key not in self.constants:
-            buffer = Buffer(len(data), core, Kind.CONSTANT, data)
+            buffer = Buffer(len(data), core, Kind.CONSTANT, data, original=exact)
             uniform = array.ndim == 0 or array.shape[-1] == 1
             self.constants[key] = fresh(Ref(buffer), array.shape, self.block, uniform)
         return self.constants[key]
 
-    def stored(self, value: Value) -> NDArray[np.float64] | None:
-        """The array that a constant is stored as; None for other values."""
+    def constant_rows(self, value: Value, core: int | None = None, lanes: slice = slice(None)) -> View | None:
+        """The rows of some lanes of a value that is a constant, in its precision; None for other values."""
         array = value.constant()
-        if array is not None and value.type.precision is Precision.BF16:
-            return numerics.fold_bf16(array).astype(np.float64)
-        return array
+        if array is None:
+            return None
+        part = array[..., lanes] if array.ndim else array
+        if value.type.precision is not Precision.BF16:
+            return self.constant(part, core)
+        return self.constant(numerics.fold_bf16(part).astype(np.float64), core, part)
 
     def view(self, value: Value) -> View:
         """Where a value lies on the home core; constants are placed when first read, parts collected."""
@@ -124,8 +130,7 @@ class Lowering:
             return found
         from .shards import everywhere
 
-        array = self.stored(value)
-        view = everywhere(self, value, [self.home])[self.home] if array is None else self.constant(array)
+        view = self.constant_rows(value) or everywhere(self, value, [self.home])[self.home]
         return self.env.setdefault(value, view) if found is None else view
 
     def place(self, value: Value, where: View | Sharded) -> None:

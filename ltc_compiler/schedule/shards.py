@@ -73,9 +73,10 @@ def operand_part(low: Lowering, value: Value, rows: Rows, shape: tuple[int, ...]
             if (p.core, p.start, p.stop) == rows:
                 return p.view
     width = value.shape[-1] if value.shape else 1
-    array = low.stored(value)
-    if array is not None:
-        return low.constant(array if width == 1 else array[..., start * low.block : stop * low.block], core)
+    lanes = slice(None) if width == 1 else slice(start * low.block, stop * low.block)
+    constant = low.constant_rows(value, core, lanes)
+    if constant is not None:
+        return constant
     if width == 1:
         return everywhere(low, value, [core])[core]
     part = part_of(low.view(value), start, stop)
@@ -92,9 +93,9 @@ def everywhere(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, V
     """The whole value on each of the cores; it travels once to those that lack it.
 
     A last axis of 1 fills every lane of its copies."""
-    array = low.stored(value)
-    if array is not None:
-        return {core: low.constant(array, core) for core in cores}
+    constants = {core: low.constant_rows(value, core) for core in cores}
+    if value.constant() is not None:
+        return {core: view for core, view in constants.items() if view is not None}
     found = {c: low.copies[value, c] for c in cores if (value, c) in low.copies}
     own = low.env.get(value)
     if own is not None and own.ref.buffer.core in cores:

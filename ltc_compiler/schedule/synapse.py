@@ -122,8 +122,8 @@ def _accumulate(low: Lowering, v: Ref, at: NDArray[np.int64], slots: Slots, fp32
 def _products(low: Lowering, core: int, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool) -> Ref:
     """s * we and s * w of some slots, in turn, with s = sigmoid(sigma * (v - mu))."""
     count = len(at)
-    src, values = slots[0][at], slots[1][at].astype(np.float64)
-    mu, sigma, w, we = (low.constant(values[:, i], core).ref for i in range(4))
+    src, values, originals = slots[0][at], *(slots[i][at].astype(np.float64) for i in (1, 2))
+    mu, sigma, w, we = (low.constant(values[:, i], core, originals[:, i]).ref for i in range(4))
     x, s, products = (_rows(low, core, n) for n in (count, count, 2 * count))
     _gather(low, x, v, src)
     _emit(low, "sub", x, [x, mu], (1, count))

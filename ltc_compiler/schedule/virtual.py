@@ -30,13 +30,15 @@ class Kind(Enum):
 
 @dataclass(eq=False)
 class Buffer:
-    """`rows` rows on `core`; `data` (rows, block_size) is the initial content of constants and states."""
+    """`rows` rows on `core`; `data` (rows, block_size) is the initial content of constants and states, `original` that
+    of a constant before it was rounded to bf16."""
 
     rows: int
     core: int
     kind: Kind = Kind.TEMPORARY
     data: NDArray[np.float32] | None = None
     row: int = -1  # set by memory.py
+    original: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,8 @@ def _trim(scan: Scan, wanted: set[Value]) -> dict[Value, Value] | None:
         captured = [c for c in scan.captured if c.input in live]
         if not (carries or scanned or captured):  # a scan has an operand, though this one needs none
             captured, scanned = scan.captured[:1], scan.scanned[:1]
-            carries = [] if captured or scanned else scan.carries[:1]
+            if not (captured or scanned):
+                captured = [Captured(c.initial, c.input) for c in scan.carries[:1]]
         scan.stacked, scan.carries, scan.scanned, scan.captured = stacked, carries, scanned, captured
     after = (len(scan.carries), len(scan.scanned), len(scan.captured), len(scan.stacked))
     return replaced if before != after or scan.repeats() else None

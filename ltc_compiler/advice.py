@@ -1,0 +1,40 @@
+"""What fits instead, for a model that does not: tried, before it is said."""
+
+from __future__ import annotations
+
+import warnings
+
+from .config import Config
+from .errors import AllocationError, LtcError
+from .ir.graph import Graph
+from .schedule.compile import compile_graph
+from .transforms.streaming import streaming_transform
+
+
+def with_advice(error: AllocationError, graph: Graph, config: Config) -> AllocationError:
+    """The refusal of a whole sequence with the step that fits, if one does; else the refusal as it is."""
+    found = _step_that_fits(graph, config)
+    if found is None:
+        return error
+    axis, cycles = found
+    remedy = f"stream the sequence: nnir.streaming_transform({axis})[0] fits and takes {cycles} cycles a step"
+    return AllocationError(error.store, needed=error.needed, available=error.available, where=error.where,
+                           remedy=f"{remedy}; or {error.remedy}")  # fmt: skip
+
+
+def _step_that_fits(graph: Graph, config: Config) -> tuple[int, int] | None:
+    """The axis along which a step fits, the longest first, and the cycles of the step."""
+    if graph.states or graph.input_streaming_dims is not None or not graph.inputs:
+        return None
+    lengths = [min(sizes) for sizes in zip(*(v.shape for v in graph.inputs), strict=False)]
+    for axis in sorted(range(len(lengths)), key=lambda a: (lengths[a], a), reverse=True):
+        if lengths[axis] == 1:
+            break
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                program = compile_graph(streaming_transform(graph, axis), config, quick=True)
+            except LtcError:
+                continue
+        return axis, program.cycle_count_per_inference()
+    return None
