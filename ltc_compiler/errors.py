@@ -100,6 +100,10 @@ class ModelFileError(LtcError, ValueError):
     """A model file of another tool cannot be read or written, or is no valid model."""
 
 
+class FaultError(LtcError):
+    """The compiler itself failed at something that it should have compiled or refused; the cause is chained."""
+
+
 class Unsupported(NamedTuple):
     """One thing that the front end cannot lower, with the rewrite that works ("" if none is known)."""
 

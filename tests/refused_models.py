@@ -74,6 +74,8 @@ CASES = (
     Case(
         "record", "Scan(lambda u, h: (h, torch.cat([h, u])))(x, x[0])", "Scan(step)(x, x[0])[0]", equal=False
     ),
+    Case("record", "x.clone().unsqueeze_(0)", "x.unsqueeze(0)"),
+    Case("record", "x[0].clone().fill_diagonal_(0.0)", "torch.where(torch.eye(T, D) > 0, 0.0, x[0])"),
     # solvers and liquid networks
     Case("record", "odeint(decay, x, times)[-1]", "odeint(decay, x, times, method='rk4')[-1]", equal=False),
     Case(

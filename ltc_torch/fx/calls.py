@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload, OpOverloadPacket
 
@@ -48,7 +49,7 @@ VALUE_READS = words(
 # May return their argument itself: nothing to record then.
 IDENTITY = words(
     """
-    contiguous to float double type type_as detach dropout reshape expand_as cpu as_tensor
+    contiguous to float double type type_as detach detach_ dropout reshape expand_as cpu as_tensor
     """
 )
 
@@ -58,6 +59,9 @@ LIKE = words(
     to type_as expand_as view_as reshape_as
     """
 )
+
+# They join a list of tensors, and pass over those without elements.
+JOINS = words("cat concat concatenate hstack vstack dstack column_stack row_stack")
 
 _RANDOM = words(
     """
@@ -98,6 +102,17 @@ def target_of(func: Callable[..., Any]) -> tuple[str, Any]:
     return "call_function", func
 
 
+def without_empty(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of one of JOINS without tensors that have no elements."""
+
+    def kept(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return [t for t in value if not isinstance(t, Tensor) or t.numel()]
+
+    return (kept(args[0]), *args[1:]) if args else args, {k: kept(v) for k, v in kwargs.items()}
+
+
 def is_random(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a call draws random numbers."""
     if "dropout" in name:
@@ -117,6 +132,7 @@ def has_value_index(name: str, args: tuple[Any, ...], depends: Callable[[Tensor]
     for part in parts:
         found += [part.start, part.stop, part.step] if isinstance(part, slice) else [part]
     hits = [p for p in found if isinstance(p, Tensor) and depends(p)]
-    if name == "__setitem__" and len(found) == 1 and hits and hits[0].shape == args[0].shape:
-        return False  # x[x < 0] = c is torch.where
+    if name == "__setitem__" and len(found) == 1 and hits:
+        mask = hits[0]  # x[x < 0] = c is torch.where
+        return mask.dtype != torch.bool or mask.shape != args[0].shape[: mask.dim()]
     return bool(hits)

@@ -79,7 +79,7 @@ def _catch() -> None:
 
 
 def _release() -> None:
-    for function, code in _originals:
+    for function, code in reversed(_originals):  # a function may be caught twice
         del function.__globals__[function.__code__.co_names[0]]
         function.__code__ = code
     _originals.clear()

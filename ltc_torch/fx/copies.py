@@ -19,21 +19,25 @@ from torch.utils import _pytree as pytree
 from ltc_compiler.errors import InputError, Unsupported, UnsupportedError
 
 from .held import held
+from .unwrap import unwrap_children
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A copy in eval mode. Tensors that were computed (by a hook, or by a call with gradients) are copied by value;
-    functions that are objects, of TorchScript and of torch.library, are the same in the copy, as Python's are."""
+    """A copy in eval mode, without wrappers. Tensors that were computed (by a hook, or by a call with gradients) are
+    copied by value; functions that are objects, of TorchScript and of torch.library, are the same in the copy, as
+    Python's are."""
     values = [v for m in model.modules() for v in vars(m).values()]
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in held(model).tensors.values() if not t.is_leaf}
     memo.update({id(f): f for f in values if isinstance(f, (torch.jit.ScriptFunction, CustomOpDef))})
     try:
-        return copy.deepcopy(model, memo).eval()
+        made = copy.deepcopy(model, memo).eval()
     except (RuntimeError, TypeError, pickle.PickleError) as error:
         remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
         raise InputError(
             f"the model cannot be copied: {error}", where=type(model).__name__, remedy=remedy
         ) from error
+    unwrap_children(made)
+    return made
 
 
 def cloned(tree: Any) -> Any:

@@ -19,7 +19,8 @@ def lowering(target: type[nn.Module] | Function | str) -> Callable[[Function], F
     """Register torch code that is recorded in the place of `target`; outside of a recording nothing changes.
 
     target: a module class, or its dotted name if its library should not be imported: the code is called as
-    `code(module, *args, **kwargs)` and serves subclasses too. Or a Python function that is defined in a module or class
+    `code(module, *args, **kwargs)` and serves subclasses too (one with a forward of its own where that calls
+    `super().forward`). Or a Python function that is defined in a module or class
     that can be imported: the code is called as `code(*args, **kwargs)`, whatever name the function goes by.
 
     The code may use every operation that compiles, ltc_torch.nn.Scan for loops above all. `prepare_shape` compares the

@@ -282,7 +282,7 @@ def unbind(c: Emitter, input: Value, dim: int = 0) -> list[Value]:
 
 
 @converts("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split")
-def split(c: Emitter, input: Value, sizes: Any = None, dim: int = 0, **kwargs: Any) -> list[Value]:
+def split(c: Emitter, input: Value, sizes: Any = None, dim: int = 0, **kwargs: Any) -> list[Any]:
     given = [
         v for k, v in kwargs.items() if k in ("split_size_or_sections", "chunks", "split_size", "split_sizes")
     ]
@@ -299,21 +299,13 @@ def split(c: Emitter, input: Value, sizes: Any = None, dim: int = 0, **kwargs: A
     if isinstance(sizes, int):
         sizes = [min(sizes, total - start) for start in range(0, total, sizes)]
     starts = np.cumsum([0, *sizes])
-    return [c.slice(input, dim, int(a), int(b)) for a, b in pairwise(starts)]
+    empty = Refused("a part without elements", "leave it out")
+    return [c.slice(input, dim, int(a), int(b)) if a < b else empty for a, b in pairwise(starts)]
 
 
 @converts("index_select")
 def index_select(c: Emitter, input: Value, dim: int, index: Value) -> Value:
     return c.gather(input, dim, constant_index(index))
-
-
-@converts("unfold")
-def unfold(c: Emitter, input: Value, dimension: int, size: int, step: int) -> Value:
-    axis = dimension % len(input.shape)
-    count = (input.shape[axis] - size) // step + 1
-    taps = [c.slice(input, axis, k, k + (count - 1) * step + 1, step) for k in range(size)]
-    rank = len(input.shape)
-    return c.concat([c.unsqueeze(t, rank) for t in taps], rank)
 
 
 @converts("diff")

@@ -20,7 +20,7 @@ from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
 
-from . import contract, decompose, einsum, functions, indexing, layout, linear, pointwise, reductions  # noqa: F401 - they fill the registry
+from . import contract, decompose, einsum, functions, indexing, layout, linear, patches, pointwise, reductions  # noqa: F401 - they fill the registry
 from .calls import call_name, is_random
 from .emit import Emitter
 from .hints import hint
@@ -113,7 +113,10 @@ class _Converter:
             except Refused as error:
                 refused = error
             except (GraphError, TypeError, ValueError) as error:
-                refused = Refused(f"these arguments are not supported ({str(error).splitlines()[0]})")
+                refused = Refused(f"these arguments are not supported ({_first_line(error)})")
+            except Exception as error:
+                reason = f"its converter fails with {type(error).__name__}: {_first_line(error)}"
+                refused = Refused(reason, "a mistake of the compiler: please report it with this line")
         self._report(node, refused)
         return _FAILED
 
@@ -136,6 +139,8 @@ class _Converter:
                 return node.meta["body"]
             if "state" in node.meta:
                 return self._state(node)
+            if node.meta["exact"].size == 0:
+                raise Refused("a tensor without elements", "leave it out")
             made = emitter.value(node.meta["exact"])
             if node.meta["dtype"] == torch.bool:
                 emitter.masks.add(made)
@@ -208,6 +213,10 @@ class _Converter:
         return self.emitter.add_many(
             "scan", operands, body=graph, in_axes=tuple(in_axes), out_axes=tuple(out_axes), **attrs
         )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "no message")
 
 
 def _name(node: fx.Node) -> str:

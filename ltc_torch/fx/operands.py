@@ -45,7 +45,7 @@ class Places:
                 )
                 remedy = "t.as_subclass(torch.Tensor), and the operations that it stands for"
                 raise refuse(name, module, reason, remedy)
-            if not self._recorder.depends(tensor) and self._hold(tensor):
+            if tensor.numel() and not self._recorder.depends(tensor) and self._hold(tensor):
                 reason = "a tensor was made from one that depends on the input by no torch function"
                 remedy = "use the tensor itself: no nn.Parameter of it, no subclass, no DLPack"
                 raise refuse(name, module, reason, remedy)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ltc_compiler.errors import InputError
+from ltc_compiler.errors import FaultError, InputError, LtcError
 
 from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
 from .carried import NO_STATES, States, idle, module_states
@@ -30,7 +30,9 @@ from .record import Recorder, Session, current, paused
 from .repeats import may_have_loops
 from .replay import check_calls, check_probes, check_states
 from .reroll import rolled
+from .sources import failing_line
 from .stateful import stateful
+from .unwrap import check_made, unwrapped
 from .watch import Watch
 
 
@@ -51,14 +53,30 @@ def prepare_shape(
     graph with module state keeps it in buffers from call to call, as the model does.
     Raises InputError for a model or input that is not on the CPU, not floating or cannot be copied, and
     UnsupportedError with the user's line where `forward` reads the value of a tensor that depends on an input or on
-    module state, and for what changes from call to call and cannot be state.
+    module state, and for what changes from call to call and cannot be state. What
+    `forward` itself raises is raised as it is; a failure of the recorder is a FaultError.
     """
+    model = unwrapped(model)
     _check(model, inputs)
     if module_state not in ("carry", "reset", "refuse"):
         remedy = 'give "carry", "reset" or "refuse"'
         raise InputError(f"module_state is {module_state!r}", where="prepare_shape", remedy=remedy)
+    try:
+        return _prepare(model, inputs, module_state)
+    except (LtcError, MemoryError):
+        raise
+    except Exception as error:
+        with torch.no_grad():
+            copied(model)(*cloned(inputs))  # what the model itself raises is the user's to see
+        what = f"recording fails with {type(error).__name__}: {error}"
+        remedy = "this is a mistake of the compiler, not of the model: please report it with the line"
+        where = failing_line(error.__traceback__) or type(model).__name__
+        raise FaultError(what, where=where, remedy=remedy) from error
+
+
+def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.GraphModule, Any]:
     if any(m.training for m in model.modules()):
-        warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=2)
+        warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=3)
     with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
         session = Session(_root(copied(model)))
         graph_module = _record(session, inputs)
@@ -102,7 +120,7 @@ def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) ->
     warnings.warn(
         f"module state is carried from call to call: {listed}; it starts from what the model holds now"
         " (module_state='reset': every call does)",
-        stacklevel=3,
+        stacklevel=4,
     )
     return stateful(module, states)
 
@@ -121,6 +139,7 @@ def _check(model: nn.Module, inputs: Any) -> None:
             raise InputError(
                 "a submodule is TorchScript, which hides its operations", where=name, remedy=remedy
             )
+    check_made(model)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.device.type != "cpu":
             what = f"{name} is on the device {tensor.device}, expected cpu"
@@ -136,6 +155,9 @@ def _check(model: nn.Module, inputs: Any) -> None:
                 raise InputError(
                     f"an input is {leaf.dtype}, expected a floating dtype", where=where, remedy="x.float()"
                 )
+            if leaf.numel() == 0:
+                what = f"an input of shape {tuple(leaf.shape)} has no elements"
+                raise InputError(what, where=where, remedy="give an example of the size that will be run")
         elif isinstance(leaf, float) or not isinstance(leaf, (int, bool, str, type(None))):
             what = f"an input is a {type(leaf).__name__}, expected a tensor or None"
             raise InputError(what, where=where, remedy="pass torch.tensor(value)")
@@ -204,7 +226,7 @@ def _record(
         module._buffers.update(before)
     for buffer, value in buffers:
         buffer.copy_(value)
-    graph_module = fx.GraphModule(root, recorder.graph, type(root).__name__)
+    graph_module = fx.GraphModule(session.home, recorder.graph, type(root).__name__)
     found = sum(n.op == "placeholder" for n in graph_module.graph.nodes)
     assert found == len(tensors_of(inputs)) + len(states), "every input is a placeholder"
     return graph_module
@@ -254,7 +276,8 @@ def _forward(
         session.modules.append(path)
         try:
             if rewritten is not None:
-                return rewritten(module, *args, **kwargs)
+                with session.in_rewrite(module):
+                    return rewritten(module, *args, **kwargs)
             tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
             depends = any(map(recorder.depends, tensors))
             if not is_leaf or not (depends or recorder.with_constants):

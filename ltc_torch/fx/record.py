@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import keyword
 import operator
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +21,13 @@ from torch.utils import _pytree as pytree
 from ltc_compiler.errors import LtcError
 
 from .. import precision
+from .active import current as current  # most of those who ask for the recorder know this file
+from .active import paused as paused
+from .active import stack
 from .calls import (
     EMPTY,
     IDENTITY,
+    JOINS,
     LIKE,
     METADATA,
     PROPERTIES,
@@ -33,12 +36,14 @@ from .calls import (
     has_value_index,
     is_random,
     target_of,
+    without_empty,
 )
 from .custom import is_opened, open_up
 from .exact import Exact
 from .inplace import Writes, is_write, storage_key
 from .operands import Places
 from .sources import refuse, user_source
+from .unwrap import shelf
 
 
 class Session:
@@ -46,10 +51,12 @@ class Session:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
+        self.home = shelf(root)  # what the graphs read: the model's own, and what the recording makes
         self.names: dict[int, tuple[str, int]] = {}  # id of a parameter or buffer -> (name, version)
         for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
             self.names[id(tensor)] = (name, tensor._version)
         self.modules = [""]
+        self.rewriting: list[nn.Module] = []  # modules whose replaced forward is running
         self.exact = Exact()
         self.random = False  # the recording holds random numbers, so that it cannot be replayed
         self.finished: dict[
@@ -61,14 +68,23 @@ class Session:
     def module(self) -> str:
         return self.modules[-1]
 
+    @contextmanager
+    def in_rewrite(self, module: nn.Module) -> Iterator[None]:
+        """While code runs in the place of a module's forward, that forward is itself: the code may call it."""
+        self.rewriting.append(module)
+        try:
+            yield
+        finally:
+            self.rewriting.pop()
+
     def attach(self, kind: str, item: Tensor | nn.Module) -> str:
-        """Give the root module a constant or a body under a fresh name."""
+        """Keep a constant or a body under a fresh name."""
         name = f"_{kind}_{self._made}"
         self._made += 1
         if isinstance(item, nn.Module):
-            self.root.add_module(name, item)
+            self.home.add_module(name, item)
         else:
-            self.root.register_buffer(name, item, persistent=False)
+            self.home.register_buffer(name, item, persistent=False)
         return name
 
 
@@ -110,13 +126,13 @@ class Recorder(TorchFunctionMode):
         self._last_placeholder: fx.Node | None = None
 
     def __enter__(self) -> Recorder:
-        _stack.recorders.append(self)
+        stack.recorders.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        _stack.recorders.pop()
+        stack.recorders.pop()
 
     # ---------------------------------------------------------------- tensors and nodes
 
@@ -134,7 +150,10 @@ class Recorder(TorchFunctionMode):
         return node
 
     def depends(self, tensor: Tensor) -> bool:
-        """Whether a tensor depends on an input of this graph or of an enclosing one."""
+        """Whether a tensor depends on an input of this graph or of an enclosing one. One without elements has no
+        value that could."""
+        if tensor.numel() == 0:
+            return False
         if id(tensor) in self._nodes or self.writes.of(tensor) is not None:
             return True
         if id(tensor) in self.session.finished:
@@ -257,7 +276,7 @@ class Recorder(TorchFunctionMode):
             self.bind(result, node, constant)
         elif isinstance(result, (tuple, list)):
             for i, part in enumerate(result):
-                if isinstance(part, (Tensor, tuple, list)):
+                if isinstance(part, (tuple, list)) or (isinstance(part, Tensor) and part.numel()):
                     item = self.graph.call_function(operator.getitem, (node, i))
                     self.annotate(item, part)
                     self._bind_result(item, part, constant)
@@ -288,6 +307,9 @@ class Recorder(TorchFunctionMode):
                 name, self.session.module, reason, "write the batch axis out: operations broadcast over it"
             )
         self.places.check(name, tensors)
+        if name == "__set__" and func.__self__.__name__ == "data":  # type: ignore[attr-defined]
+            func(*args, **kwargs)
+            return self.bind(args[0], self.node(args[1])) if self.depends(args[1]) else None
         if name == "" and func.__self__.__name__ not in PROPERTIES:  # type: ignore[attr-defined]
             return func(*args, **kwargs)
         if name in METADATA and not any(self.depends(t) for t in tensors if t is not args[0]):
@@ -310,8 +332,12 @@ class Recorder(TorchFunctionMode):
         if name == "":
             name, func, args = "getattr", getattr, (args[0], func.__self__.__name__)  # type: ignore[attr-defined]
         out = func(*args, **kwargs)
+        if isinstance(out, Tensor) and out.numel() == 0:
+            return out
         if name not in IDENTITY or not any(out is t for t in tensors):
             kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
+            if name in JOINS:
+                args, kwargs = without_empty(args, kwargs)
             self.record(func, args, kwargs, out)
             self.places.add(_tensors(out), (t for t in tensors if not self.depends(t)))
         return out
@@ -365,27 +391,3 @@ class Recorder(TorchFunctionMode):
             (id(t), t) for t in body._kept if id(t) in body._nodes and id(t) not in ours
         )
         self.session.finished.update((id(w.base), w.base) for w in body.writes.all())
-
-
-class _Stack(threading.local):
-    def __init__(self) -> None:
-        self.recorders: list[Recorder | None] = []
-
-
-_stack = _Stack()
-
-
-def current() -> Recorder | None:
-    """The recorder at work in this thread; None outside of a recording and while one is paused."""
-    return _stack.recorders[-1] if _stack.recorders else None
-
-
-@contextmanager
-def paused() -> Iterator[None]:
-    """Run model code eagerly, unrecorded."""
-    _stack.recorders.append(None)
-    try:
-        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-            yield
-    finally:
-        _stack.recorders.pop()

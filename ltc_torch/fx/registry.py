@@ -9,11 +9,15 @@ Classes are keyed by their dotted name, so that a library is known here without 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from ltc_compiler.ir.compose import Refused as Refused  # what a converter raises: a reason and a rewrite
+
+from .catch import caught
+from .record import current
 
 Function = Callable[..., Any]
 
@@ -51,20 +55,50 @@ def leaf(cls: type[nn.Module] | str) -> Callable[[Function], Function]:
 
 
 def rewrite(cls: type[nn.Module] | str) -> Callable[[Function], Function]:
-    """Register `(module, *args, **kwargs)`, torch code that is recorded in the place of the module's `forward`."""
+    """Register `(module, *args, **kwargs)`, torch code that is recorded in the place of the class's own `forward`.
+
+    A subclass with a forward of its own is recorded as it is written; the code serves where it calls `super().forward`.
+    """
 
     def register(function: Function) -> Function:
-        REWRITES[_key(cls)] = function
+        key = _key(cls)
+        REWRITES[key] = function
+        if "<" not in key:
+            library, name = (
+                (cls.__module__, cls.__qualname__) if isinstance(cls, type) else key.rsplit(".", 1)
+            )
+            caught(library, f"{name}.forward")(partial(_from_subclass, key))
         return function
 
     return register
 
 
+def _from_subclass(key: str, original: Function) -> Function:
+    """The forward of a class of REWRITES as its subclasses call it."""
+
+    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder, rewritten = current(), REWRITES.get(key)
+        inherits = any(_key(cls) == key for cls in type(module).__mro__)
+        if recorder is None or rewritten is None or not inherits or module in recorder.session.rewriting:
+            return original(module, *args, **kwargs)
+        with recorder.session.in_rewrite(module):
+            return rewritten(module, *args, **kwargs)
+
+    return forward
+
+
 def find(table: dict[str, Function], module: nn.Module) -> Function | None:
-    """The row for a module's class or the nearest of its base classes that has one."""
-    for cls in type(module).__mro__:
+    """The row for a module's class, or for the nearest of its base classes that has one.
+
+    None where the module has code of its own in between: a forward, or another body for what the class's forward calls.
+    """
+    if "forward" in module.__dict__:
+        return None
+    for i, cls in enumerate(type(module).__mro__):
         if _key(cls) in table:
-            return table[_key(cls)]
+            called = {"forward", "__call__", *(n for n in vars(cls) if n.startswith("_") and n[1:2] != "_")}
+            own = any(name in vars(below) for below in type(module).__mro__[:i] for name in called)
+            return None if own else table[_key(cls)]
     return None
 
 

@@ -47,7 +47,9 @@ def rnn_relu(gi: Tensor, gh: Tensor, states: list[Tensor]) -> list[Tensor]:
 CELLS: dict[str, Cell] = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
 
 
-@rewrite("torch.nn.modules.rnn.RNNBase")
+@rewrite(nn.LSTM)
+@rewrite(nn.GRU)
+@rewrite(nn.RNN)
 def layers(module: Any, input: Tensor, hx: Any = None) -> Any:
     """The forward of nn.LSTM, nn.GRU and nn.RNN."""
     recorder = current()
@@ -106,7 +108,9 @@ def _layer(
     return (output.flip(0) if reverse else output), final
 
 
-@rewrite("torch.nn.modules.rnn.RNNCellBase")
+@rewrite(nn.LSTMCell)
+@rewrite(nn.GRUCell)
+@rewrite(nn.RNNCell)
 def one_step(module: Any, input: Tensor, hx: Any = None) -> Any:
     """The forward of nn.LSTMCell, nn.GRUCell and nn.RNNCell."""
     two = isinstance(module, nn.LSTMCell)

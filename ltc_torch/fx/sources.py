@@ -9,7 +9,7 @@ import linecache
 import os
 import sys
 from importlib.util import find_spec
-from types import FrameType
+from types import FrameType, TracebackType
 
 from ltc_compiler.errors import Unsupported, UnsupportedError
 from ltc_compiler.ir.graph import Source
@@ -49,6 +49,19 @@ def user_source(module: str) -> Source:
         asked = asked.f_back  # ltc_torch.compare asks on behalf of its caller
     text = linecache.getline(asked.f_code.co_filename, asked.f_lineno).strip()
     return Source(module, asked.f_code.co_filename, asked.f_lineno, text)
+
+
+def failing_line(traceback: TracebackType | None) -> str:
+    """The innermost line of user code that an exception passed through; "" if there is none."""
+    found, inside = "", False
+    while traceback is not None:
+        code, line = traceback.tb_frame.f_code, traceback.tb_lineno
+        inside |= code.co_name == _BOUNDARY
+        if inside and not code.co_filename.startswith((*_LIBRARY_FOLDERS, "<")):
+            text = linecache.getline(code.co_filename, line).strip()
+            found = str(Source("", code.co_filename, line, text))
+        traceback = traceback.tb_next
+    return found
 
 
 def refuse(node: str, module: str, reason: str, rewrite: str) -> UnsupportedError:

@@ -104,7 +104,7 @@ def _record(
         xs, in_axes = [xs[i] for i in kept], [in_axes[i] for i in kept]
         axes = [out_axes] * len(outputs) if isinstance(out_axes, int) else list(out_axes)
         axes = [a % (y.dim() + 1) for a, y in zip(axes, outputs, strict=True)]
-        module = fx.GraphModule(session.root, body.graph, "Body")
+        module = fx.GraphModule(session.home, body.graph, "Body")
         results = run_scan(module, carries, xs, body.captures, length, in_axes, axes)
         depends = any(map(recorder.depends, (*carries, *xs, *body.captures)))
         if depends or recorder.with_constants:
