@@ -33,6 +33,10 @@ class Exact:
     def array(self, tensor: Tensor) -> NDArray[np.float64]:
         return self.twin(tensor).numpy().astype(np.float64)
 
+    def keep(self, tensor: Tensor, wide: Tensor) -> None:
+        """Take note of a tensor's fp64 value."""
+        self._twins[id(tensor)] = (tensor, tensor._version, wide)
+
     def call(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run a function on constants, and on their twins."""
         out = func(*args, **kwargs)
@@ -49,7 +53,7 @@ class Exact:
             return out  # a function that mixes in a tensor of a fixed precision: the widened result stands
         for t, w in zip(results, (t for t in pytree.tree_leaves(wide) if isinstance(t, Tensor)), strict=True):
             if t.is_floating_point() and w.shape == t.shape:
-                self._twins[id(t)] = (t, t._version, w.detach().double())
+                self.keep(t, w.detach().double())
         return out
 
     def _widen(self, tree: Any) -> Any:

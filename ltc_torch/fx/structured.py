@@ -12,6 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, fx
 
+from ltc_compiler.errors import UnsupportedError
+
+from .merged import merge
 from .record import Recorder, current, paused
 from .sources import refuse
 
@@ -87,19 +90,19 @@ def _record(
     out_axes: Sequence[int] | int,
 ) -> tuple[list[Tensor], list[Tensor]]:
     session = recorder.session
-    body = Recorder(session, recorder)
     with paused():
-        firsts = [x.select(axis, 0) for x, axis in zip(xs, in_axes, strict=True)]
-        examples = [t.detach().clone() for t in (*carries, *firsts)]
-        for i, example in enumerate(examples):
-            body.placeholder(f"carry_{i}" if i < len(carries) else f"slice_{i - len(carries)}", example)
-    with body:
-        new, outputs = step(examples[: len(carries)], examples[len(carries) :])
-        new, outputs = list(new), list(outputs)
-    _check_carries(session.module, carries, new)
+        slices = [x.select(axis, 0) for x, axis in zip(xs, in_axes, strict=True)]
+    try:
+        recorded = _record_step(recorder, step, carries, slices, as_inputs=True)
+    except UnsupportedError:
+        if not xs or any(map(recorder.depends, xs)):
+            raise
+        recorded = None
+    if recorded is None:
+        body, outputs, xs, in_axes = _record_each_step(recorder, step, carries, xs, in_axes, length)
+    else:
+        body, outputs = recorded
     with paused():
-        body.finish((*new, *outputs))
-        recorder.close_body(body)
         kept = _unused_slices_dropped(body.graph, len(carries), len(xs))
         xs, in_axes = [xs[i] for i in kept], [in_axes[i] for i in kept]
         axes = [out_axes] * len(outputs) if isinstance(out_axes, int) else list(out_axes)
@@ -113,6 +116,46 @@ def _record(
             operands = (owner, carries, xs, body.captures, length, in_axes, axes)
             recorder.record(run_scan, operands, {}, results, constant=not depends)
     return list(results[: len(carries)]), list(results[len(carries) :])
+
+
+def _record_step(
+    recorder: Recorder, step: Step, carries: Sequence[Tensor], slices: Sequence[Tensor], as_inputs: bool
+) -> tuple[Recorder, list[Tensor]]:
+    """The recorder of one step, finished, and the step's outputs; slices are inputs of the body or constants."""
+    body = Recorder(recorder.session, recorder)
+    with paused():
+        states = [t.detach().clone() for t in carries]
+        rows = [t.detach().clone() for t in slices] if as_inputs else list(slices)
+        for i, example in enumerate([*states, *(rows if as_inputs else ())]):
+            name = f"carry_{i}" if i < len(states) else f"slice_{i - len(states)}"
+            body.placeholder(name, example)
+    with body:
+        new, outputs = step(states, rows)
+        new, outputs = list(new), list(outputs)
+    _check_carries(recorder.session.module, carries, new)
+    with paused():
+        body.finish((*new, *outputs))
+        recorder.close_body(body)
+    return body, outputs
+
+
+def _record_each_step(
+    recorder: Recorder,
+    step: Step,
+    carries: Sequence[Tensor],
+    xs: Sequence[Tensor],
+    in_axes: Sequence[int],
+    length: int,
+) -> tuple[Recorder, list[Tensor], list[Tensor], list[int]]:
+    """As `_record_step`, of a step that reads its slices, which are constants, by value; and what is scanned then."""
+    recorded = [
+        _record_step(
+            recorder, step, carries, [x.select(axis, k) for x, axis in zip(xs, in_axes, strict=True)], False
+        )
+        for k in range(length)
+    ]
+    scanned = merge(recorder, [body for body, _ in recorded], len(carries))
+    return *recorded[0], [x for x, _ in scanned], [axis for _, axis in scanned]
 
 
 def _check_carries(module: str, carries: Sequence[Tensor], new: Sequence[Tensor]) -> None:
