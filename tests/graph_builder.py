@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ltc_compiler.ir.graph import Graph, Source, Value
-from ltc_compiler.ir.ops import add
+from ltc_compiler.ir.graph import Graph, Source, Type, Value
+from ltc_compiler.ir.ops import add, add_many
 
 SIZES = (1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 70)
 MAX_ELEMENTS = 1 << 12
@@ -209,6 +209,48 @@ def _window(b: Builder) -> None:
     b.pool.append(total)
 
 
+def _joined(b: Builder) -> None:
+    """Values side by side, two or three, of one width or of several, and a product over them: by itself, or in a cell
+    that reads them step by step."""
+    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] > 1)
+    if x is None or not (b.allowed("linear") and b.allowed("slice")) or b.depth:
+        return
+    count, most = int(b.rng.integers(2, 4)), min(x.shape[-1], 33)
+    width = int(b.rng.integers(1, most + 1))
+    widths = [width if b.chance(0.8) else int(b.rng.integers(1, most + 1)) for _ in range(count)]
+    starts = [int(b.rng.integers(0, x.shape[-1] - w + 1)) for w in widths]
+    axis, rest = x.type.rank - 1, {"step": 1, "source": b.place()}
+    parts = [add(b.graph, "slice", x, axis=axis, start=s, stop=s + w, **rest)
+             for s, w in zip(starts, widths, strict=True)]  # fmt: skip
+    parts[0] = add(b.graph, "tanh", parts[0], source=b.place())
+    both = add(b.graph, "concat", *parts, axis=axis, source=b.place())
+    b.keep(_cell(b, both) if b.allowed("scan") and b.chance(0.7) else _product(b, b.graph, both))
+
+
+def _product(b: Builder, graph: Graph, x: Value) -> Value:
+    weights = b.rng.uniform(-1, 1, (5, x.shape[-1])) / x.shape[-1] ** 0.5, b.rng.uniform(-1, 1, 5)
+    return add(graph, "linear", x, *map(graph.constant, weights), source=b.place())
+
+
+def _cell(b: Builder, x: Value) -> Value:
+    """h' = W x + h / 2 along axis 0: a rounding to bf16 would hide the last bit of a sum."""
+    body = Graph("cell")
+    state = (*x.shape[1:-1], 5)
+    h, now = body.add_input(Type(state), "h"), body.add_input(Type(x.shape[1:]), "x")
+    half = add(body, "mul", h, body.constant(0.5))
+    body.add_output(add(body, "add", _product(b, body, now), half))
+    body.add_output(body.outputs[0])
+    attrs = {
+        "body": body,
+        "carries": 1,
+        "scanned": 1,
+        "trip_count": x.shape[0],
+        "in_axes": (0,),
+        "out_axes": (0,),
+    }
+    return add_many(b.graph, "scan", [b.graph.constant(np.zeros(state)), x], attrs, b.place())[1]
+
+
 MOVES: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "reshape": (("reshape",), _reshape),
     "permute": (("permute",), _permute),
@@ -219,4 +261,5 @@ MOVES: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "window": (("slice",), _window),
     "turned": (("permute",), _turned),
     "cut": (("slice",), _cut),
+    "joined": (("linear",), _joined),
 }

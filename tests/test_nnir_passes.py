@@ -61,7 +61,7 @@ def test_the_pipeline_stops_where_asked() -> None:
     assert all(
         v.type.precision is Precision.FP32 for n in run_pipeline(g, "linears").nodes for v in n.results
     )
-    with pytest.raises(ValueError, match="the passes are fold, hoist"):
+    with pytest.raises(ValueError, match="the passes are windows, fold, hoist"):
         run_pipeline(g, stop_after="magic")
 
 

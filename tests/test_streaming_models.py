@@ -6,8 +6,10 @@ tests/test_nnir_streaming.py has the rules one by one on graphs; tests/test_mode
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import ncps.torch
 import numpy as np
 import pytest
 import torch
@@ -22,10 +24,13 @@ from ltc_compiler import Config
 from ltc_compiler.errors import StreamingError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
-from ltc_torch.nn import PaddedConv1d, Scan
+from ltc_torch.nn import GatedLTC, PaddedConv1d, Scan
 
 B, T, D = 2, 7, 4
 MACHINE = Config.tiny_c2b8()
+MACHINE_WITH_ROOM = replace(
+    Config.tiny_c1b8(), tensor_rows=1 << 14, weight_blocks=1 << 12, synapse_slots=1 << 12
+)
 W, BAND = torch.randn(5, B), torch.ones(T, T).tril().triu(-3)
 V = torch.randn(5, D)
 DISTANCE = torch.arange(T)[:, None] - torch.arange(T)  # how many steps ago a position was
@@ -185,6 +190,55 @@ def test_a_stream_that_runs_on_sees_the_last_positions() -> None:
     mask = torch.ones(11, 11).tril().triu(-3) > 0
     expected = F.scaled_dot_product_attention(x, x, x, attn_mask=mask).numpy()
     assert np.abs(y - expected).max() < 1e-5
+
+
+class Joined(nn.Module):
+    """Inputs side by side into a recurrent layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *x: Tensor) -> Tensor:
+        y: Tensor = self.layer(torch.cat(x, -1))[0]
+        return y
+
+
+class Filter(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a = nn.Linear(width, 13)
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        states, last = Scan(self._step)(u, u.new_zeros(u.shape[0], 13), 1, 1)
+        return states, last
+
+    def _step(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.a(u) + 0.5 * h
+        return h, h
+
+
+@pytest.mark.parametrize("widths", [(9, 9), (3, 3, 3), (20, 20, 20), (9, 5), (7, 20, 7)])
+@pytest.mark.parametrize("layer", ["Filter", "LSTM", "GRU", "RNN", "LTC", "CfC", "GatedLTC"])
+def test_a_window_is_one_in_both_forms(layer: str, widths: tuple[int, ...]) -> None:
+    """Room is left behind the parts of a concatenation in the step if it is in the whole sequence."""
+    torch.manual_seed(len(layer) + sum(widths))
+    made: Callable[[int], nn.Module] = {
+        "Filter": Filter,
+        "LSTM": lambda d: nn.LSTM(d, 24, batch_first=True),
+        "GRU": lambda d: nn.GRU(d, 24, batch_first=True),
+        "RNN": lambda d: nn.RNN(d, 13, batch_first=True),
+        "LTC": lambda d: ncps.torch.LTC(d, 5),
+        "CfC": lambda d: ncps.torch.CfC(d, 9),
+        "GatedLTC": lambda d: GatedLTC(d, 13),
+    }[layer]
+    x = [torch.randn(1, 12, w) for w in widths]
+    nnir = to_nnir(prepare_shape(Joined(made(sum(widths))).eval(), *x)[0])
+    whole = nnir.to_program(MACHINE_WITH_ROOM, quick_compile=True).to_vm().run(*x)
+    step, axis = nnir.streaming_transform(1)
+    vm = step.to_program(Config.small_c2b16(), quick_compile=True).to_vm()
+    found = np.stack([vm.run(*(a[:, t] for a in x)) for t in range(12)], axis)
+    assert found.tobytes() == whole.tobytes()
 
 
 def test_initial_states_are_inputs_of_the_first_step() -> None:

@@ -28,6 +28,7 @@ class Pass(NamedTuple):
 
 
 PASSES: tuple[Pass, ...] = (
+    Pass("windows", pad_windows, False),
     Pass("fold", fold, True),
     Pass("hoist", hoist, True),
     Pass("cleanup", cleanup, False),
@@ -38,7 +39,6 @@ PASSES: tuple[Pass, ...] = (
     Pass("refold", fold, False),
     Pass("addends", join_addends, False),
     Pass("pieces", split_pieces, False),
-    Pass("windows", pad_windows, False),
     Pass("recleanup", cleanup, False),
     Pass("precision", assign_precision, True),
 )

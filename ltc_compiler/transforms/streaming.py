@@ -20,6 +20,7 @@ from .fold import fold
 from .streamer import Rule, Static, Stream, Streamer
 from .streaming_scan import scan
 from .unmerge import unmerge
+from .windows import pad_windows
 
 Axes = int | Sequence[int | None]
 
@@ -50,7 +51,7 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
         raise StreamingError("the graph has states: it is a step graph already", where=graph.name,
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
-    whole = cleanup(unmerge(fold(graph, layout=False)))
+    whole = cleanup(unmerge(fold(pad_windows(graph), layout=False)))
     new = Graph(graph.name, input_streaming_dims=dims)
     streamer = Streamer(new, steps, Memory(new), _RULES)
     for value, dim in zip(whole.inputs, dims, strict=True):

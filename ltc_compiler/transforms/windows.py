@@ -3,6 +3,9 @@
 A product over equally wide values laid side by side, as a convolution's over its taps, would have to pack them without
 gaps. Here each is widened to a whole number of rows, by zeros that zero weights meet. How wide is no matter of the
 machine: the place of an element in the dot product decides which accumulator it is added to, and so the last bit.
+
+So it is no matter of the form either. What is a window is decided on the graph as the model's importer made it, before
+any other pass and before the streaming transform: there the whole sequence and the step are one graph.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ def padded(width: int) -> int:
 
 
 def pad_windows(graph: Graph) -> Graph:
-    """Products over values of one width, side by side, get room between them."""
-    return rewrite(graph, _rule)
+    """Products over values of one width, side by side, get room between them; a step graph has what it is to have."""
+    return graph if graph.input_streaming_dims is not None else rewrite(graph, _rule)
 
 
 def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
