@@ -139,3 +139,41 @@ def test_random_state_and_inputs_stay_as_they_were() -> None:
     assert torch.equal(drawn[0], torch.rand(3))
     assert (drawn[1] == np.random.rand(3)).all()
     assert torch.equal(given, xs[0])
+
+
+# ---------------------------------------------------------------- streaming
+
+
+STREAMED = (
+    models.Kept,
+    models.KeptLtc,
+    models.KeptLstm,
+    models.KeptGru,
+    models.LoopOverTime,
+    models.Smoothed,
+)
+
+
+@pytest.mark.parametrize("cls", STREAMED, ids=lambda c: c.__name__)
+@torch.no_grad()
+def test_under_streaming_module_state_is_the_carry_of_the_loop_over_time(cls: type[models.Base]) -> None:
+    """Step by step over many calls' sequences: PyTorch's numbers, and the bits of the whole sequences."""
+    model, xs = build(cls)
+    whole = to_nnir(prepare_shape(model, xs[0])[0])
+    step, axis = whole.streaming_transform(1)
+    assert axis == 1
+    assert " ".join(sorted(s.name for s in step.graph.states if s.kind.value == "module")) == NAMES[cls]
+    assert not [s.name for s in step.graph.states if s.kind.value == "stream"]
+    program = step.to_program(CONFIG, quick_compile=True)
+    vm, whole_vm = program.to_vm(), whole.to_program(CONFIG, quick_compile=True).to_vm()
+    for x in xs:
+        wanted = model(x).numpy()
+        found = vm.run_timesteps(x.numpy())
+        np.testing.assert_allclose(found, wanted, atol=0.04 * max(1, np.abs(wanted).max()))
+        assert found.tobytes() == whole_vm.run(x.numpy()).tobytes()
+    for name, value in vm.state.items():
+        assert value.tobytes() == whole_vm.state[name].tobytes()
+    rows = program.to_vm().run_batch(np.stack([np.moveaxis(x.numpy(), 1, 0) for x in xs[:2]]))
+    for row, x in zip(rows, xs, strict=False):
+        fresh = build(cls)[0](x).numpy()
+        np.testing.assert_allclose(np.moveaxis(row, 0, 1), fresh, atol=0.04 * max(1, np.abs(fresh).max()))

@@ -1,9 +1,10 @@
 """What a streamed value is, and the machinery that every streaming rule uses.
 
-Every value of the whole graph is one of four kinds. `Static`: the same in every step. `Stream`: it has the streamed
+Every value of the whole graph is one of five kinds. `Static`: the same in every step. `Stream`: it has the streamed
 axis; index i along it is there at step i + off, and the axis is gone from its value in the step graph. `Current`: it
 has no such axis but depends on the sequence, as the last step or the final carry does; its value in the step graph is
 what the whole graph gives for the sequence up to this step. `First` is what the first step gives: that value is kept.
+`Begin` depends on a state that the whole graph has already (streaming_state.py).
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ class First:
 
 
 @dataclass(frozen=True)
+class Begin:
+    """What depends on states of the whole graph as they were before the sequence. A step has them as they are now,
+    which is what the carries that start from them need; nothing else may read them."""
+
+    value: Value
+    states: frozenset[str]
+
+    @property
+    def names(self) -> str:
+        return "the state " + ", ".join(map(repr, sorted(self.states)))
+
+
+@dataclass(frozen=True)
 class Stream:
     """`value` has no streamed axis; the whole had `length` elements on `axis`. history: the indices below -off."""
 
@@ -54,7 +68,7 @@ class Stream:
         return (*self.value.shape[: self.axis], self.length, *self.value.shape[self.axis :])
 
 
-Kind = Static | Current | First | Stream
+Kind = Static | Current | First | Begin | Stream
 Rule = Callable[["Streamer", Node, Sequence[Kind]], list[Kind]]
 
 
@@ -78,10 +92,14 @@ class Streamer:
     def __post_init__(self) -> None:
         self.env: dict[Value, Kind] = {}
         self.used: set[Value] = set()
+        self.carried: list[
+            tuple[Value, Value]
+        ] = []  # first and final value of carries that start from a state
 
     def run(self, whole: Graph) -> None:
         """Append the step form of every node of `whole`."""
         self.used = {v for n in whole.nodes for v in n.operands} | set(whole.outputs)
+        self.used |= {s.next for s in whole.states if s.next is not None}
         for node in whole.nodes:
             kinds = [self.env[v] for v in node.operands]
             if not any(isinstance(k, Stream) for k in kinds):
@@ -89,8 +107,12 @@ class Streamer:
                 kind: type[Static | Current | First] = Static
                 for found in (First, Current):
                     kind = found if any(isinstance(k, found) for k in kinds) else kind
-                self.env.update((old, kind(new)) for old, new in zip(node.results, results, strict=True))
+                begun = [k.states for k in kinds if isinstance(k, Begin)]
+                states = frozenset[str]().union(*begun)
+                for old, new in zip(node.results, results, strict=True):
+                    self.env[old] = Begin(new, states) if states else kind(new)
                 continue
+            self._check_begin(node, kinds)
             if any(isinstance(k, Current) for k in kinds):
                 raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
                               "use the value of each step instead of the last one")  # fmt: skip
@@ -98,6 +120,15 @@ class Streamer:
             made = self.rules[OPS[node.op].streaming](self, node, kinds)
             self.graph.inherit_cores(node, begin)
             self.env.update(zip(node.results, made, strict=True))
+
+    def _check_begin(self, node: Node, kinds: Sequence[Kind]) -> None:
+        """Of what streams, a loop alone takes a state of the whole graph: to start from it."""
+        starts = node.attrs["carries"] if node.op == "scan" else 0
+        found = next((k for k in kinds[starts:] if isinstance(k, Begin)), None)
+        if found is not None:
+            raise refusal(node, f"reads {found.names} as before the sequence, in every step of it",
+                          "start a loop over time from it, and keep in it what the loop ends with;"
+                          " or let every sequence start anew (module_state='reset')")  # fmt: skip
 
     # ---- shared by the rules
 

@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import StreamingError
-from ..ir.graph import Graph, Type
+from ..ir.graph import Graph, StateKind, Type
 from ..ir.ops import OPS
 from ..ir.verify import verify
 from . import streaming_rules as rules
 from .cleanup import cleanup
 from .delays import Memory
 from .fold import fold
-from .streamer import Rule, Static, Stream, Streamer
+from .streamer import Begin, Rule, Static, Stream, Streamer
 from .streaming_scan import scan
+from .streaming_state import finish_states
 from .unmerge import unmerge
 from .windows import pad_windows
 
@@ -47,8 +48,8 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
     no step-by-step form.
     """
     verify(graph)
-    if graph.states:
-        raise StreamingError("the graph has states: it is a step graph already", where=graph.name,
+    if graph.input_streaming_dims is not None or any(s.kind is StateKind.STREAM for s in graph.states):
+        raise StreamingError("the graph is a step graph already", where=graph.name,
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
     whole = cleanup(unmerge(fold(pad_windows(graph), layout=False)))
@@ -58,8 +59,11 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
         shape = value.shape if dim is None else value.shape[:dim] + value.shape[dim + 1 :]
         made = new.add_input(Type(shape, value.type.precision), value.name, value.role)
         streamer.env[value] = Static(made) if dim is None else Stream(made, dim, 0, steps)
+    for state in whole.states:
+        streamer.env[state.value] = Begin(new.copy_state(state), frozenset((state.name,)))
     streamer.run(whole)
     assert streamer.memory is not None
+    finish_states(streamer, whole)
     _outputs(streamer, streamer.memory, whole)
     streamer.memory.finish()
     new = cleanup(fold(new))

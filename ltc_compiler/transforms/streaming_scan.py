@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..ir.graph import Graph, Node, Type
+from ..ir.graph import Graph, Node, State, Type
 from ..ir.ops import add, scan_parts
 from .delays import Memory
 from .scans import inline
-from .streamer import Current, First, Kind, Static, Stream, Streamer, refusal
+from .streamer import Begin, Current, First, Kind, Static, Stream, Streamer, refusal
 
 
 def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
@@ -31,7 +31,7 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         raise refusal(node, "a scan along the streamed axis reads another stream whole",
                       "scan that one too, so that each step sees its own slice")  # fmt: skip
     for i, kind in enumerate(first):
-        if not isinstance(kind, Static | First):
+        if not isinstance(kind, Static | First | Begin):
             raise refusal(node, f"the initial carry {i} is computed from the sequence that streams",
                           "start from a constant or from an input that does not stream")  # fmt: skip
     if s.memory is None:
@@ -44,12 +44,21 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
     """The body, once, with its carries as states."""
     first, scanned, captured = scan_parts(kinds, node.attrs)
     off, length = s.ready(kinds, node)
-    states, inputs = [], []
+    states: list[State | None] = []
+    inputs = []
     for kind, value in zip(first, node.body.inputs, strict=False):
+        if isinstance(kind, Begin):
+            if off > 0 or length < s.steps:
+                raise refusal(node, f"starts from {kind.names} and does not run along the whole sequence",
+                              "let every sequence start anew (module_state='reset')")  # fmt: skip
+            states.append(None)
+            inputs.append(kind.value)
+            continue
         initial = kind.value.constant()
         known = np.zeros(value.shape) if initial is None else initial
-        states.append(memory.add_state(known, value.name or "carry"))
-        inputs.append(states[-1].value)
+        made = memory.add_state(known, value.name or "carry")
+        states.append(made)
+        inputs.append(made.value)
         if initial is None:
             begun = memory.after(off + 1, node.source)
             inputs[-1] = add(s.graph, "select", begun, inputs[-1], kind.value, source=node.source)
@@ -59,10 +68,15 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
     outputs = inline(s.graph, node.body, [*inputs, *(k.value for k in captured)])
     count = len(states)
     for state, new in zip(states, outputs[:count], strict=True):
+        if state is None:
+            continue
         state.next = new
         if off > 0:
             warm = memory.after(off, node.source)
             state.next = add(s.graph, "select", warm, new, state.value, source=node.source)
+    s.carried += [
+        (v, r) for v, r, state in zip(node.operands, node.results, states, strict=False) if state is None
+    ]
     results: list[Kind] = []
     for old, new in zip(node.results[:count], outputs[:count], strict=True):
         results.append(Current(s.current(Stream(new, 0, off, length), node) if old in s.used else new))
@@ -72,6 +86,9 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
 
 def _scan_within(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     """A scan that runs in full within each step: its body streams, with the axes that its inputs have there."""
+    begin = next((k for k in kinds if isinstance(k, Begin)), None)
+    if begin is not None:
+        raise refusal(node, f"starts from {begin.names} in every step", "start a loop over time from it")
     off, length = s.ready(kinds, node)
     carries, scanned = node.attrs["carries"], node.attrs["scanned"]
     in_axes: list[int] = list(node.attrs["in_axes"])

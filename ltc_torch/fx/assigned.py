@@ -25,13 +25,29 @@ def assigned_at(model: nn.Module, path: Path) -> Source:
     Where the source cannot be read, or no line is found, only the module is known.
     """
     module, owners = _owners(model, path)
-    for owner, name in reversed(owners):
-        found = list(_lines(type(owner), name))
-        best = [f for f in found if not f[0]] or found
-        if best:
-            _, file, line = best[-1]
-            return Source(module, file, line, linecache.getline(file, line).strip())
+    for initial in (False, True):
+        for owner, name in reversed(owners):
+            for functions in _methods(type(owner)):
+                lines = [
+                    (function.__code__.co_filename, line)
+                    for function in functions
+                    if (function.__name__ == "__init__") == initial
+                    for line in _changes(function, name)
+                ]
+                if lines:
+                    file, line = max(lines)
+                    return Source(module, file, line, linecache.getline(file, line).strip())
     return Source(module)
+
+
+def whole_numbers(model: nn.Module, path: Path) -> set[int]:
+    """The whole numbers that stand in the methods of the class that holds what stands at `path`."""
+    owners = _owners(model, path)[1]
+    trees = [
+        _parsed(f)[0] for owner, _ in owners[-1:] for functions in _methods(type(owner)) for f in functions
+    ]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    return {node.value for node in nodes if type(node.value) is int}
 
 
 def _owners(model: nn.Module, path: Path) -> tuple[str, list[tuple[Any, str]]]:
@@ -51,25 +67,26 @@ def _owners(model: nn.Module, path: Path) -> tuple[str, list[tuple[Any, str]]]:
     return ".".join(map(str, module)), owners
 
 
-def _lines(cls: type, name: str) -> Iterator[tuple[bool, str, int]]:
-    """(in __init__, file, line) of every change of the attribute in the methods of a class."""
+def _methods(cls: type) -> Iterator[list[Any]]:
+    """The methods that each class on the way to torch's own defines, the class itself first."""
     for base in cls.__mro__:
-        if base.__module__.partition(".")[0] in ("torch", "builtins"):
-            continue
-        for function in vars(base).values():
-            if inspect.isfunction(function):
-                for line in _changes(function, name):
-                    yield function.__name__ == "__init__", function.__code__.co_filename, line
+        if base.__module__.partition(".")[0] not in ("torch", "builtins"):
+            yield [f for f in vars(base).values() if inspect.isfunction(f)]
+
+
+def _parsed(function: Any) -> tuple[ast.AST, int]:
+    """A function's syntax and the number of its first line; nothing where the source cannot be read."""
+    try:
+        lines, first = inspect.getsourcelines(function)
+        return ast.parse(textwrap.dedent("".join(lines))), first
+    except (OSError, TypeError, SyntaxError):
+        return ast.Module([], []), 1
 
 
 def _changes(function: Any, name: str) -> list[int]:
-    try:
-        lines, first = inspect.getsourcelines(function)
-        tree = ast.parse(textwrap.dedent("".join(lines)))
-    except (OSError, TypeError, SyntaxError):
-        return []
+    tree, first = _parsed(function)
     nodes = (node for node in ast.walk(tree) if isinstance(node, (ast.stmt, ast.expr)))
-    return sorted(first + node.lineno - 1 for node in nodes if _is_change(node, name))
+    return [first + node.lineno - 1 for node in nodes if _is_change(node, name)]
 
 
 def _is_change(node: ast.AST, name: str) -> bool:

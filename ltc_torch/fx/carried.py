@@ -26,6 +26,7 @@ def module_states(
     where nothing read it. Raises UnsupportedError where a tensor of another shape or type stands there then.
     """
     before = held(model).tensors
+    recorder.session.has_states = bool(states)
     nodes = {
         path: recorder.placeholder(
             "state_" + "".join(c if c.isalnum() else "_" for c in spelled(path)), before[path]

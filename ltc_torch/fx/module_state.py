@@ -8,7 +8,7 @@ What a program cannot carry (a Python number that enters the result, a list that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,23 +18,13 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import Unsupported, UnsupportedError
 
-from .assigned import assigned_at
+from .assigned import assigned_at, whole_numbers
 from .copies import called, copied, plain, scaled
 from .held import Held, Path, held, put, spelled
 
 FACTORS = (1.0, 0.9375, 0.75, 1.0, 0.5, 1.0)  # of the example inputs, call by call
-_ALONG = (
-    *range(1, 12),
-    16,
-    31,
-    99,
-    100,
-    127,
-    128,
-    999,
-    1000,
-    4095,
-)  # calls after which a counter is looked at
+_ALONG = range(1, 9)  # calls after which a counter is looked at, beside the numbers that its class names
+_NAMED = 40  # of them
 _NO_TENSOR = "is changed by a call, is no tensor, and the result depends on it"
 _AS_TENSOR = "keep it in a tensor (a buffer, say) and compute with it by torch operations"
 _STATE = "a program carries tensors of fixed shapes from call to call"
@@ -206,7 +196,8 @@ class _Finder:
         after: Mapping[Path, Tensor],
     ) -> None:
         """A later call that begins with the initial values does what the first call does."""
-        if self._same_call(entry, factor, output, {p: after.get(p) for p in initial}):
+        expected = {path: after.get(path) for path in initial}
+        if self._same_call(entry, factor, output, expected):
             return
         made = [p for p in initial if p not in self.user.tensors]
         changed = [p for p in self.seen[0].changed(self.seen[1]) if not any(m[: len(p)] == p for m in made)]
@@ -215,7 +206,13 @@ class _Finder:
             remedy = "make it in __init__ as a tensor with the value that the first call starts from"
             raise self._refusal(dict.fromkeys(made, reason), remedy)
         if changed:
-            raise self._refusal(dict.fromkeys(changed, _NO_TENSOR), _AS_TENSOR)
+            alone = []
+            for path in changed:
+                if path in self.user.plain:
+                    model = copied(entry)
+                    put(model, path, self.user.plain[path])
+                    alone += [path] if self._same_call(model, factor, output, expected) else []
+            raise self._refusal(dict.fromkeys(alone or changed, _NO_TENSOR), _AS_TENSOR)
         reason = "the first call differs from a later call that starts with the same tensors"
         raise self._refusal(
             {(): reason}, "keep all that a call leaves for the next one in tensors of the module"
@@ -244,18 +241,31 @@ class _Finder:
         probe = copied(base)
         output = called(probe, self.inputs)
         after = {p: held(probe).tensors.get(p) for p in values}
-        others = [self._entry(call, values) for call in (1, 2)]
         numbers = {p: (a, b) for p, (a, b) in self.seen[1].changed(self.seen[2]).items() if _counts(a, b)}
-        others += [self._counted(base, numbers, calls) for calls in _ALONG if numbers]
-        if not all(self._same_call(model, 1.0, output, after) for model in others):
-            raise self._refusal(dict.fromkeys(changed, _NO_TENSOR), _AS_TENSOR)
 
-    def _counted(self, base: nn.Module, numbers: Mapping[Path, tuple[Any, Any]], calls: int) -> nn.Module:
-        """The model with its counters as they are after some more calls."""
-        model = copied(base)
+        def matters(numbers: Mapping[Path, tuple[Any, Any]]) -> bool:
+            return not all(self._same_call(m, 1.0, output, after) for m in self._counted(base, numbers))
+
+        later = (self._entry(call, values) for call in (1, 2))
+        if matters(numbers) or not all(self._same_call(model, 1.0, output, after) for model in later):
+            alone = [path for path, pair in numbers.items() if len(changed) > 1 and matters({path: pair})]
+            raise self._refusal(dict.fromkeys(alone or changed, _NO_TENSOR), _AS_TENSOR)
+
+    def _counted(self, base: nn.Module, numbers: Mapping[Path, tuple[Any, Any]]) -> Iterator[nn.Module]:
+        """The model with its counters as after some more calls, and at the numbers that the code asks for."""
+        for calls in _ALONG if numbers else ():
+            model = copied(base)
+            for path, (a, b) in numbers.items():
+                put(model, path, type(b)(a + (b - a) * calls))
+            yield model
         for path, (a, b) in numbers.items():
-            put(model, path, type(b)(a + (b - a) * calls))
-        return model
+            named = whole_numbers(base, path)
+            beside = (v for p, v in self.user.plain.items() if p[:-1] == path[:-1])
+            named |= {v for v in beside if isinstance(v, int) and not isinstance(v, bool)}
+            for value in sorted({n - i * (b - a) for n in sorted(named)[:_NAMED] for i in (0, 1)}):
+                model = copied(base)
+                put(model, path, type(b)(value))
+                yield model
 
     def _refusal(self, reasons: Mapping[Path, str], remedy: str) -> UnsupportedError:
         return refusal(self.stages[0], reasons, remedy)

@@ -58,6 +58,7 @@ class Session:
         self.modules = [""]
         self.rewriting: list[nn.Module] = []  # modules whose replaced forward is running
         self.exact = Exact()
+        self.has_states = False  # tensors that calls of the model change are read as its state
         self.random = False  # the recording holds random numbers, so that it cannot be replayed
         self.finished: dict[
             int, Tensor
@@ -360,9 +361,10 @@ class Recorder(TorchFunctionMode):
         return out
 
     def _refuse_value(self, name: str) -> LtcError:
-        if name == "__getitem__":
+        on = "the input or on module state" if self.session.has_states else "the input"
+        if name in ("__getitem__", "__setitem__"):
             reason, remedy = (
-                "indexing by a tensor that depends on the input",
+                f"indexing by a tensor that depends on {on}",
                 "torch.where(mask, a, b) keeps the shape",
             )
         elif name in ("tensor", "as_tensor"):
@@ -371,7 +373,7 @@ class Recorder(TorchFunctionMode):
             reason, remedy = "writes its result into another tensor (out=)", "assign the returned tensor"
         else:
             reason = (
-                "needs the value of a tensor that depends on the input (data-dependent control flow or shape)"
+                f"needs the value of a tensor that depends on {on} (data-dependent control flow or shape)"
             )
             remedy = "torch.where(condition, a, b), or a branch on a shape or a setting"
         return refuse(name, self.session.module, reason, remedy)
