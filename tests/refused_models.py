@@ -48,7 +48,9 @@ class _Busy(nn.Module):
 
 
 torch.manual_seed(11)
+_hidden = torch.jit.CompilationUnit("def f(x):\n    return (x > 0).float()\n").f
 NAMES: dict[str, Any] = {
+    "hidden": _hidden,
     "B": B, "T": T, "D": D, "F": F, "np": np, "math": math, "nn": nn, "torch": torch,
     "odeint": torchdiffeq.odeint, "Scan": ltc_torch.nn.Scan, "times": torch.linspace(0, 1, 5), "decay": _decay,
     "busy": _Busy(), "W": torch.randn(3, T), "V": torch.randn(3, D), "position": torch.randn(T, D),
@@ -129,7 +131,18 @@ CASES = (
         equal=False,
     ),
     Case("convert", "self.batch_norm(x.mT)", "self.kept(x.mT)", equal=False),
-    Case("convert", "torch.linalg.norm(x, ord=4, dim=-1)", "(x**4).sum(-1).sqrt().sqrt()"),
+    Case(
+        "convert", "torch.linalg.norm(x, 'nuc', (1, 2))", "torch.linalg.norm(x, 'fro', (1, 2))", equal=False
+    ),
+    Case("convert", "x.sum(-1, dtype=torch.int64)", "x.sum(-1)", equal=False),
+    Case(
+        "convert",
+        "F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)",
+        "F.scaled_dot_product_attention(x, x, x)",
+        equal=False,
+    ),
+    Case("record", "x * hidden(x)", "x * (x > 0)"),
+    Case("record", "nn.Parameter(x) * 2", "x * 2"),
     # step by step
     Case(
         "stream",

@@ -277,11 +277,10 @@ RECURRENT = [
 RECURRENT += [
     *(
         recurrent(op, attrs={"clip": 0.4, "direction": d}, starts=True)
-        for op in ("LSTM", "GRU", "RNN")
+        for op in ("GRU", "RNN")  # an LSTM's is in test_onnx_clip.py: onnxruntime leaves its memory unclipped
         for d in ("forward", "bidirectional")
     ),
     recurrent("GRU", attrs={"clip": 0.4, "linear_before_reset": 1}),
-    recurrent("LSTM", attrs={"clip": 0.3}, extra=3, tag="peepholes"),
     recurrent("LSTM", attrs={"input_forget": 1}),
     recurrent("LSTM", attrs={"input_forget": 1, "direction": "bidirectional"}, extra=3, tag="peepholes"),
     *(

@@ -1,6 +1,6 @@
 """Compound operations that several model formats have, written once in terms of NNIR ops.
 
-Products, windows, padding, softmax, norms, powers and running sums. Rewrites that are not exact in real arithmetic
+Products, windows, padding, softmax, norms and running sums. Rewrites that are not exact in real arithmetic
 are not used. Shapes follow the usual layout: (batch, channels, time) for windows, the last two axes for products.
 """
 
@@ -43,31 +43,6 @@ def matmul(c: Composer, a: Value, b: Value) -> Value:
         columns = c.move(c.unsqueeze(b, len(b.shape) - 2), -1, len(b.shape) - 1)
     product = c.add("mul", rows, columns)
     return c.add("sum", product, axis=len(product.shape) - 1, keepdims=False)
-
-
-def power(c: Composer, x: Value, exponent: float) -> Value:
-    """Whole powers by multiplication, halves by roots; others are exp(p log x), which is NaN for negative x."""
-    if abs(exponent) == 0.5:
-        return c.add("sqrt" if exponent > 0 else "rsqrt", x)
-    if exponent != int(exponent):
-        return c.add("exp", c.add("mul", c.add("log", x), exponent))
-    if abs(exponent) > 64:
-        raise Refused(f"the power {exponent:g}", "a whole power of at most 64")
-    whole = _whole_power(c, x, abs(int(exponent)))
-    return c.add("reciprocal", whole) if exponent < 0 else whole
-
-
-def _whole_power(c: Composer, x: Value, p: int) -> Value:
-    if p == 0:
-        return c.full(x.shape, 1.0)
-    result: Value | None = None
-    while p:
-        if p & 1:
-            result = x if result is None else c.add("mul", result, x)
-        p >>= 1
-        x = c.add("mul", x, x) if p else x
-    assert result is not None
-    return result
 
 
 # ---------------------------------------------------------------- windows
@@ -246,13 +221,33 @@ def pooled(c: Composer, x: Value, op: str, axis: int, size: int, stride: int, di
 # ---------------------------------------------------------------- reductions
 
 
-def softmax(c: Composer, x: Value, axes: Sequence[int], log: bool = False) -> Value:
-    shifted = c.add("sub", x, c.reduce("amax", x, axes, True))
+def softmax(c: Composer, x: Value, axes: Sequence[int], log: bool = False, hidden: bool = False) -> Value:
+    """hidden: rows may hold nothing but -inf; these become 0 and not NaN, and no bit of another row changes."""
+    top = c.reduce("amax", x, axes, True)
+    if hidden:
+        top = c.add("select", c.add("eq", top, -math.inf), 0.0, top)
+    shifted = c.add("sub", x, top)
     powers = c.add("exp", shifted)
     sums = c.reduce("sum", powers, axes, True)
     if log:
         return c.add("sub", shifted, c.add("log", sums))
+    if hidden:
+        sums = c.add("max", sums, 1.0)  # it is at least 1 where anything is seen
     return c.add("mul", powers, c.add("reciprocal", sums))
+
+
+def logsumexp(c: Composer, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
+    """log(sum(e^x)) about the largest element, if that is finite: infinities have their place in the sum."""
+    top = finite(c, c.reduce("amax", x, axes, True))
+    sums = c.reduce("sum", c.add("exp", c.add("sub", x, top)), axes, True)
+    y = c.add("add", c.add("log", sums), top)
+    gone = {a % len(x.shape) for a in axes}
+    return y if keepdims else c.reshape(y, [d for i, d in enumerate(x.shape) if i not in gone])
+
+
+def finite(c: Composer, x: Value) -> Value:
+    """x, but 0 for an infinity."""
+    return c.add("select", c.add("eq", c.add("abs", x), math.inf), 0.0, x)
 
 
 def normalise(c: Composer, x: Value, axes: Sequence[int], eps: float, weight: Array | None = None) -> Value:

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from .compose import Composer
-from .graph import Precision, Value
+from .graph import Array, Precision, Value
 
 
 def _fp32(c: Composer, op: str, x: Value) -> Value:
@@ -128,3 +128,8 @@ def first_largest(c: Composer, x: Value, axis: int, keepdims: bool, smallest: bo
     ahead = np.arange(size, 0, -1).reshape(-1, *[1] * (len(x.shape) - 1 - axis))  # elements left from here on
     most = c.add("amax", c.add("select", hit, ahead, 0.0), axis=axis, keepdims=keepdims)
     return c.add("sub", float(size), most)
+
+
+def real_power(c: Composer, x: Value, y: Value | float | Array) -> Value:
+    """x^y as e^(y log x): NaN for x < 0, and where x is 0 or infinite and y is 0."""
+    return c.add("exp", c.add("mul", y, _fp32(c, "log", x)))

@@ -5,14 +5,13 @@ Booleans are 0 and 1. Computation is in fp32 or what the precision policy says, 
 
 from __future__ import annotations
 
-import math
 from functools import reduce
 
 import numpy as np
 
 from ..ir.compose import Refused
-from ..ir.compounds import power
 from ..ir.graph import Value
+from ..ir.powers import power
 from .call import Call, Results
 from .registry import Converter, converts
 
@@ -97,22 +96,9 @@ def mean(call: Call) -> Results:
     return call.c.add("mul", total, 1 / len(call.inputs))
 
 
-@converts(
-    "Pow", limits="neither base nor exponent a constant number: computed as exp(y log x), NaN for x < 0"
-)
+@converts("Pow", limits="a computed exponent of a computed base: e^(y log x), NaN for x < 0")
 def pow_(call: Call) -> Results:
-    base, exponent = call.value(0), call.value(1)
-    p, b = exponent.constant(), base.constant()
-    if p is not None and p.size == 1:
-        y = power(call.c, base, float(p.reshape(())))
-        return call.c.broadcast(y, np.broadcast_shapes(base.shape, p.shape))
-    if b is not None and b.size == 1:
-        number = float(b.reshape(()))
-        if number <= 0:
-            raise Refused(f"a power of {number:g}", "a positive base")
-        y = call.c.add("exp", call.c.add("mul", exponent, math.log(number)))
-        return call.c.broadcast(y, np.broadcast_shapes(exponent.shape, b.shape))
-    return call.c.add("exp", call.c.add("mul", exponent, call.c.add("log", base)))
+    return power(call.c, call.value(0), call.value(1))
 
 
 @converts("Sign")

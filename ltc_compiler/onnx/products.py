@@ -13,6 +13,7 @@ import numpy as np
 from ..ir.compose import Refused
 from ..ir.compounds import (
     convolution,
+    logsumexp,
     matmul,
     normalise,
     pad,
@@ -231,11 +232,7 @@ def reductions(call: Call) -> Results:
     if kind == "Min":
         return c.add("neg", c.reduce("amax", c.add("neg", x), axes, keep))
     if kind == "LogSumExp":
-        top = c.reduce("amax", x, axes, True)
-        sums = c.reduce("sum", c.add("exp", c.add("sub", x, top)), axes, True)
-        y = c.add("add", c.add("log", sums), top)
-        gone = {a % len(x.shape) for a in axes}
-        return y if keep else c.reshape(y, [d for i, d in enumerate(x.shape) if i not in gone])
+        return logsumexp(c, x, axes, keep)
     term = {
         "L1": lambda: c.add("abs", x),
         "L2": lambda: c.add("mul", x, x),

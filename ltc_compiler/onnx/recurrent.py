@@ -201,14 +201,12 @@ def _functions(call: Call, directions: int) -> list[Function]:
         beta = 0.0 if row.beta is None else float(next(betas, row.beta))
         if math.isnan(alpha + beta):  # runtimes disagree about what these have then
             raise Refused(f"{names[k]} without activation_alpha or activation_beta", "give the parameters")
-        # The output activation of an LSTM, the third, reads its memory, which is not clipped.
-        gate = k % len(DEFAULTS[call.op]) < 2
-        functions.append(_clipped(row.bound(alpha, beta), clip if gate else None))
+        functions.append(_clipped(row.bound(alpha, beta), clip))
     return functions
 
 
 def _clipped(function: Function, bound: float | None) -> Function:
-    """The function of what is cut to [-bound, bound]."""
+    """The function of what is cut to [-bound, bound], as the standard has it of every activation's input."""
     if not bound:
         return function
     return lambda c, x: function(c, c.add("min", c.add("max", x, -bound), bound))

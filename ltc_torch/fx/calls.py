@@ -120,6 +120,8 @@ def is_random(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
             "training", kwargs.get("train", args[2] if len(args) > 2 else name.startswith("dropout"))
         )
         return bool(training)
+    if name == "scaled_dot_product_attention":
+        return float(kwargs.get("dropout_p", args[4] if len(args) > 4 else 0)) > 0
     return name in _RANDOM
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltc_compiler.ir.compounds import matmul, normalise, pooled
+from ltc_compiler.ir import compounds
+from ltc_compiler.ir.compounds import finite, matmul, normalise, pooled
 from ltc_compiler.ir.elementary import first_largest
 from ltc_compiler.ir.graph import Graph, Value
 
@@ -34,12 +35,12 @@ def _count(shape: tuple[int, ...], axes: Axes) -> int:
 
 
 @converts("sum")
-def total(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False, **_: Any) -> Value:
+def total(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False) -> Value:
     return c.reduce("sum", input, dim, keepdim)
 
 
 @converts("mean")
-def mean(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False, **_: Any) -> Value:
+def mean(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False) -> Value:
     return c.add("mul", c.reduce("sum", input, dim, keepdim), 1 / _count(input.shape, dim))
 
 
@@ -85,39 +86,14 @@ def _centred(c: Emitter, x: Value, axes: Axes) -> tuple[Value, Value]:
     return middle, c.add("sub", x, middle)
 
 
-@converts("norm", "linalg_vector_norm", "linalg_norm")
-def norm(
-    c: Emitter, input: Value, p: Any = 2, dim: Axes = None, keepdim: bool = False, **kwargs: Any
-) -> Value:
-    p = kwargs.get("ord", p)
-    p = 2 if p in (None, "fro") else p
-    if p == 1:
-        return c.reduce("sum", c.add("abs", input), dim, keepdim)
-    if p == math.inf:
-        return c.reduce("amax", c.add("abs", input), dim, keepdim)
-    if p != 2 or (
-        c.target == "linalg_norm" and len(input.shape) > 1 and dim is None and kwargs.get("ord") is not None
-    ):
-        raise Refused(f"the norm of order {p}", "order 1, 2 or infinity")
-    return c.add("sqrt", c.reduce("sum", c.add("mul", input, input), dim, keepdim))
-
-
-@converts("normalize")
-def normalize(
-    c: Emitter, input: Value, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: None = None
-) -> Value:
-    return c.add("div", input, c.add("max", norm(c, input, p, dim, True), eps))
-
-
 @converts("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp")
-def running(c: Emitter, input: Value, dim: int, **_: Any) -> Any:
+def running(c: Emitter, input: Value, dim: int) -> Any:
     """A scan that carries the sum, the product, the extreme, or the largest exponent and the sum beside it."""
     axis = dim % len(input.shape)
     shape = input.shape[:axis] + input.shape[axis + 1 :]
     target = c.target
-    lowest = -float(np.finfo(np.float32).max)
-    starts = {"cumsum": [0.0], "cumprod": [1.0], "cummax": [lowest], "cummin": [-lowest]}.get(
-        target, [lowest, 0.0]
+    starts = {"cumsum": [0.0], "cumprod": [1.0], "cummax": [-math.inf], "cummin": [math.inf]}.get(
+        target, [-math.inf, 0.0]
     )
     firsts = [c.value(np.full(shape, start)) for start in starts]
     b = c.body(Graph(target))
@@ -125,9 +101,10 @@ def running(c: Emitter, input: Value, dim: int, **_: Any) -> Any:
     now = b.graph.add_input(firsts[0].type, "now")
     if target == "logcumsumexp":
         top = b.add("max", states[0], now)
-        total = b.add("mul", states[1], b.add("exp", b.add("sub", states[0], top)))
-        total = b.add("add", total, b.add("exp", b.add("sub", now, top)))
-        results = [top, total, b.add("add", top, b.add("log", total))]
+        shift = finite(b, top)
+        total = b.add("mul", states[1], b.add("exp", b.add("sub", states[0], shift)))
+        total = b.add("add", total, b.add("exp", b.add("sub", now, shift)))
+        results = [top, total, b.add("add", shift, b.add("log", total))]
     else:
         op = {"cumsum": "add", "cumprod": "mul", "cummax": "max", "cummin": "min"}[target]
         results = [b.add(op, states[0], now)] * 2
@@ -143,27 +120,21 @@ def running(c: Emitter, input: Value, dim: int, **_: Any) -> Any:
 # ---------------------------------------------------------------- softmax and norms
 
 
-@converts("softmax", "log_softmax", "softmin", "logsumexp")
-def softmax(c: Emitter, input: Value, dim: int | None = None, *args: Any, **kwargs: Any) -> Value:
-    axes: Axes = kwargs.get("axis", dim)
-    if axes is None:
-        axes = 0 if len(input.shape) in (0, 1, 3) else 1
+@converts("softmax", "log_softmax", "softmin")
+def softmax(c: Emitter, input: Value, dim: int | None = None, *_: Any, **kwargs: Any) -> Value:
+    axis = kwargs.get("axis", dim)
+    if axis is None:
+        axis = 0 if len(input.shape) in (0, 1, 3) else 1
     x = c.add("neg", input) if c.target == "softmin" else input
-    top = c.reduce("amax", x, axes, True)
-    shifted = c.add("sub", x, top)
-    powers = c.add("exp", shifted)
-    sums = c.reduce("sum", powers, axes, True)
-    if c.target == "log_softmax":
-        return c.add("sub", shifted, c.add("log", sums))
-    if c.target == "logsumexp":
-        y = c.add("add", c.add("log", sums), top)
-        keep = args[0] if args else kwargs.get("keepdim", False)
-        gone = {a % len(x.shape) for a in ([axes] if isinstance(axes, int) else axes)}
-        return y if keep else c.reshape(y, [s for a, s in enumerate(y.shape) if a not in gone])
-    weights = c.add("mul", powers, c.add("reciprocal", sums))
-    if c.target == "softmax" and axes in (-1, len(x.shape) - 1):
+    weights = compounds.softmax(c, x, (axis,), log=c.target == "log_softmax")
+    if c.target == "softmax" and axis in (-1, len(x.shape) - 1):
         c.softmaxes[weights] = x
     return weights
+
+
+@converts("logsumexp")
+def logsumexp(c: Emitter, input: Value, dim: Axes, keepdim: bool = False) -> Value:
+    return compounds.logsumexp(c, input, (dim,) if isinstance(dim, int) else tuple(dim or ()), keepdim)
 
 
 def _affine(c: Emitter, x: Value, weight: Any, bias: Any) -> Value:
@@ -284,11 +255,13 @@ def attention(
     if is_causal:
         mask = np.tril(np.ones(scores.shape[-2:]))
         scores = c.add("select", mask, scores, -math.inf)
+    hidden = False
     if attn_mask is not None:
         masked = c.is_mask(attn_mask)
         scores = c.add("select", attn_mask, scores, -math.inf) if masked else c.add("add", scores, attn_mask)
-    c.target = "softmax"
-    return matmul(c, softmax(c, scores, -1), value)
+        known = c.value(attn_mask).constant()
+        hidden = known is None or bool((known == (0 if masked else -math.inf)).all(-1).any())
+    return matmul(c, compounds.softmax(c, scores, (-1,), hidden=hidden), value)
 
 
 # ---------------------------------------------------------------- pooling
@@ -321,7 +294,8 @@ def pool(
     settings = _LARGEST if largest else _AVERAGES
     given = {name: args[i] if i < len(args) else kwargs.get(name, d) for i, (name, d) in enumerate(settings)}
     changed = any((np.atleast_1d(given[name]) != default).any() for name, default in settings)
-    if changed or kwargs.get("return_indices"):
+    extra = args[len(settings) :] if largest else ()
+    if changed or any(extra) or kwargs.get("return_indices"):
         names = ", ".join(name for name, _ in settings)
         raise Refused(f"{c.target} with {names} or return_indices other than their defaults", "the defaults")
     around = [s for side in reversed(sides) for s in (side, side)]

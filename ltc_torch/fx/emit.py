@@ -32,6 +32,7 @@ class Emitter(Composer):
         self.target = ""  # the name of the torch function being converted, for converters of several
         self.is_method = False  # whether it was called as a tensor's method
         self.dtype: Any = None  # the torch dtype of its result
+        self.operand_dtype: Any = None  # and of its first operand
 
     def body(self, graph: Graph) -> Emitter:
         """An emitter for a scan's body, at the same place of the user's code."""
@@ -55,6 +56,10 @@ class Emitter(Composer):
     def is_mask(self, x: Any) -> bool:
         """Whether a value or array holds booleans."""
         return x in self.masks if isinstance(x, Value) else np.asarray(x).dtype == bool
+
+    def truth(self, x: Any) -> Value:
+        """1 where x is not 0, NaN included; booleans as they are."""
+        return self.value(x) if self.is_mask(x) else self.add("ne", x, 0.0)
 
     def mark_elapsed_time(self, value: Value) -> None:
         """The host must refuse a negative or NaN value for the input that this comes from."""

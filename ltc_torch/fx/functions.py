@@ -85,6 +85,8 @@ def _reduced(c: Emitter, each: Value, settings: dict[str, Any]) -> Value:
     kind = settings.get("reduction", "mean")
     if kind == "none":
         return each
+    if kind not in ("mean", "sum", "batchmean"):
+        raise Refused(f"a loss with reduction={kind!r}", "reduction='mean', 'sum' or 'none'")
     total = c.reduce("sum", each, None, False)
     if kind == "batchmean":
         return c.add("mul", total, 1 / each.shape[0])

@@ -20,8 +20,9 @@ from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
 
-from . import contract, decompose, einsum, functions, indexing, layout, linear, patches, pointwise, reductions  # noqa: F401 - they fill the registry
+from . import converters  # noqa: F401 - fills the registry
 from .calls import call_name, is_random
+from .conversions import NUMBERS, convert_type
 from .emit import Emitter
 from .hints import hint
 from .registry import FUNCTIONS, LEAVES, Refused, find
@@ -159,6 +160,7 @@ class _Converter:
         emitter.target = name
         emitter.is_method = node.op == "call_method"
         emitter.dtype = node.meta.get("dtype")
+        emitter.operand_dtype = next((n.meta.get("dtype") for n in node.all_input_nodes), None)
         if name == "run_scan":
             return self._scan(*args)
         if node.target is keep_states:
@@ -168,6 +170,8 @@ class _Converter:
         convert = FUNCTIONS.get(name)
         if convert is None:
             raise Refused(*hint(name))
+        if convert is not convert_type:
+            kwargs = _untyped(name, args, kwargs)
         value = convert(emitter, *args, **kwargs)
         if isinstance(value, Value) and node.meta.get("dtype") == torch.bool:
             emitter.masks.add(value)
@@ -217,6 +221,15 @@ class _Converter:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "no message")
+
+
+def _untyped(name: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments without `out`, which is None here, and without a dtype, which must be one of numbers: they
+    are computed in the precision of the policy."""
+    for given in (*args, *kwargs.values()):
+        if isinstance(given, torch.dtype) and given not in NUMBERS:
+            raise Refused(f"{name} with dtype={given}", "leave the dtype out, or torch.float32")
+    return {k: v for k, v in kwargs.items() if k not in ("dtype", "out")}
 
 
 def _name(node: fx.Node) -> str:

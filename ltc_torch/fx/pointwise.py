@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 
+from ltc_compiler.ir import powers
 from ltc_compiler.ir.graph import Value
 
 from .emit import Emitter
@@ -35,16 +35,17 @@ _UNARY = {
 }
 
 _BINARY = {
-    "mul": "mul multiply __mul__ __rmul__ bitwise_and logical_and __and__ __rand__",
-    "min": "minimum fmin",
-    "max": "maximum fmax bitwise_or logical_or __or__ __ror__",
+    "mul": "mul multiply __mul__ __rmul__ bitwise_and __and__ __rand__",
+    "min": "minimum",
+    "max": "maximum bitwise_or __or__ __ror__",
     "gt": "gt greater __gt__",
     "ge": "ge greater_equal __ge__",
     "lt": "lt less __lt__",
     "le": "le less_equal __le__",
     "eq": "eq __eq__",
-    "ne": "ne not_equal __ne__ bitwise_xor logical_xor __xor__",
+    "ne": "ne not_equal __ne__ bitwise_xor __xor__",
 }
+_LOGIC = {"logical_and": "mul", "logical_or": "max", "logical_xor": "ne"}  # of numbers, too
 
 
 def _unary(op: str) -> Callable[..., Value]:
@@ -94,6 +95,19 @@ def rdiv(c: Emitter, input: Any, other: Any) -> Value:
     return c.add("div", other, input)
 
 
+@converts(*_LOGIC)
+def logic(c: Emitter, input: Any, other: Any) -> Value:
+    return c.add(_LOGIC[c.target], c.truth(input), c.truth(other))
+
+
+@converts("fmax", "fmin")
+def known_extreme(c: Emitter, input: Value, other: Value) -> Value:
+    """The other one where one is NaN."""
+    one = c.add("select", c.add("ne", input, input), other, input)
+    two = c.add("select", c.add("ne", other, other), input, other)
+    return c.add(c.target[1:], one, two)
+
+
 @converts("logical_not", "bitwise_not", "__invert__")
 def logical_not(c: Emitter, input: Value) -> Value:
     return c.add("eq", input, 0.0)
@@ -101,50 +115,12 @@ def logical_not(c: Emitter, input: Value) -> Value:
 
 @converts("pow", "__pow__", "float_power")
 def power(c: Emitter, input: Any, exponent: Any) -> Value:
-    """Small whole powers by multiplication, halves by roots, the rest as exp(y log x), which is NaN for x < 0."""
-    p = _number(exponent)
-    if p is not None and not isinstance(_number(input), float):
-        if p == int(p) and abs(p) <= 64:
-            whole = _whole_power(c, c.value(input), abs(int(p)))
-            return c.add("reciprocal", whole) if p < 0 else whole
-        if abs(p) == 0.5:
-            return c.add("sqrt" if p > 0 else "rsqrt", input)
-        if p == int(p):
-            raise Refused(f"the power {p:g}", "a whole power of at most 64")
-    base = _number(input)
-    if base is not None:
-        if base <= 0:
-            raise Refused(f"a power of {base:g}", "a positive base")
-        return c.add("exp2", exponent) if base == 2 else c.add("exp", c.add("mul", exponent, math.log(base)))
-    return c.add("exp", c.add("mul", exponent, c.add("log", input)))
+    return powers.power(c, c.value(input), c.value(exponent))
 
 
 @converts("__rpow__")
 def rpower(c: Emitter, input: Any, other: Any) -> Value:
     return power(c, other, input)
-
-
-def _number(x: Any) -> float | None:
-    """A Python number or a constant of rank 0."""
-    if isinstance(x, Value):
-        array = x.constant()
-        return float(array) if array is not None and array.ndim == 0 else None
-    return float(x)
-
-
-def _whole_power(c: Emitter, x: Value, p: int) -> Value:
-    if p == 0:
-        return c.value(np.ones(x.shape))
-    result: Value | None = None
-    square = x
-    while True:
-        if p & 1:
-            result = square if result is None else c.add("mul", result, square)
-        p >>= 1
-        if not p:
-            assert result is not None
-            return result
-        square = c.add("mul", square, square)
 
 
 @converts("square")
@@ -171,10 +147,11 @@ def logit(c: Emitter, input: Value, eps: float | None = None) -> Value:
 
 @converts("softplus")
 def softplus(c: Emitter, input: Value, beta: float = 1, threshold: float = 20) -> Value:
-    """Above the threshold torch returns x itself, which is nearer than 3e-9 to the function."""
+    """Above the threshold torch returns x itself; above 20 that is nearer than 3e-9 to the function."""
     x = input if beta == 1 else c.add("mul", input, beta)
     y = c.add("softplus", x)
-    return y if beta == 1 else c.add("mul", y, 1 / beta)
+    y = y if beta == 1 else c.add("mul", y, 1 / beta)
+    return y if threshold >= 20 else c.add("select", c.add("gt", x, threshold), input, y)
 
 
 @converts("logsigmoid", "log_sigmoid")
@@ -193,15 +170,25 @@ def mish(c: Emitter, input: Value, inplace: bool = False) -> Value:
 
 
 @converts("elu", "celu", "selu")
-def elu(c: Emitter, input: Value, alpha: float = 1.0, inplace: bool = False, **_: Any) -> Value:
-    scale, inner, size = 1.0, 1.0, float(alpha)
+def elu(
+    c: Emitter,
+    input: Value,
+    alpha: float = 1.0,
+    scale: float = 1.0,
+    input_scale: float = 1.0,
+    inplace: bool = False,
+) -> Value:
+    """scale and input_scale are the operator's own; nn.functional has no room for them, and gives `inplace` there."""
     if c.target == "selu":
-        scale, size = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+        scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
     elif c.target == "celu":
-        inner = 1 / size
+        scale, input_scale = 1.0, 1 / alpha
+    elif isinstance(scale, bool):
+        scale = 1.0
     low = c.add("min", input, 0.0)
-    low = c.add("sub", c.add("exp", low if inner == 1 else c.add("mul", low, inner)), 1.0)
-    y = c.add("select", c.add("gt", input, 0.0), input, low if size == 1 else c.add("mul", low, size))
+    low = c.add("sub", c.add("exp", low if input_scale == 1 else c.add("mul", low, input_scale)), 1.0)
+    low = low if alpha == 1 else c.add("mul", low, alpha)
+    y = c.add("select", c.add("gt", input, 0.0), input, low)
     return y if scale == 1 else c.add("mul", y, scale)
 
 
@@ -248,7 +235,7 @@ def tanhshrink(c: Emitter, input: Value) -> Value:
 
 @converts("threshold", "_threshold")
 def threshold(c: Emitter, input: Value, threshold: float, value: float, inplace: bool = False) -> Value:
-    return c.add("select", c.add("gt", input, threshold), input, value)
+    return c.add("select", c.add("le", input, threshold), value, input)
 
 
 @converts("clamp", "clip", "clamp_min", "clamp_max")
@@ -286,72 +273,21 @@ def addc(c: Emitter, input: Value, tensor1: Value, tensor2: Value, *, value: flo
     return c.add("add", input, product if value == 1 else c.add("mul", product, value))
 
 
-@converts("nan_to_num", "isnan")
-def is_nan(c: Emitter, input: Value, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Value:
-    unordered = c.add("ne", input, input)
-    if c.target == "isnan":
-        return unordered
+@converts("isnan")
+def is_nan(c: Emitter, input: Value) -> Value:
+    return c.add("ne", input, input)
+
+
+@converts("nan_to_num")
+def nan_to_num(
+    c: Emitter, input: Value, nan: float | None = None, posinf: Any = None, neginf: Any = None
+) -> Value:
+    """Infinities become the largest numbers where nothing else is given: then a maximum and a minimum do."""
     top = torch.finfo(torch.float32).max
-    low, high = -top if neginf is None else neginf, top if posinf is None else posinf
-    return c.add("select", unordered, nan, clamp_plain(c, input, low, high))
+    y = c.add("max", input, -top) if neginf is None else _exchanged(c, input, -math.inf, neginf)
+    y = c.add("min", y, top) if posinf is None else _exchanged(c, y, math.inf, posinf)
+    return c.add("select", is_nan(c, input), nan or 0.0, y)
 
 
-def clamp_plain(c: Emitter, x: Value, low: float, high: float) -> Value:
-    return c.add("min", c.add("max", x, low), high)
-
-
-@converts(
-    "to",
-    "float",
-    "double",
-    "type",
-    "type_as",
-    "half",
-    "bfloat16",
-    "int",
-    "long",
-    "bool",
-    "clone",
-    "contiguous",
-)
-def convert_type(c: Emitter, input: Value, *args: Any, **kwargs: Any) -> Value:
-    """Conversions among fp32 and fp64 change nothing; to bool they compare with 0."""
-    dtype = {
-        "half": torch.float16,
-        "bfloat16": torch.bfloat16,
-        "int": torch.int32,
-        "long": torch.int64,
-        "bool": torch.bool,
-    }
-    wanted = [a for a in (*args, *kwargs.values(), dtype.get(c.target)) if isinstance(a, torch.dtype)]
-    for kind in wanted:
-        if kind == torch.bool:
-            return c.add("ne", input, 0.0)
-        if kind not in (torch.float32, torch.float64):
-            remedy = "leave it out; ltc_torch.precision and inputs_precisions choose the precision"
-            raise Refused(f"conversion to {kind}", remedy)
-    return input
-
-
-@converts("detach", "alias", "cpu", "requires_grad_", "positive", "as_tensor", "asarray", "elapsed_time")
-def identity(c: Emitter, input: Value, *args: Any, **kwargs: Any) -> Value:
-    if c.target == "elapsed_time":
-        c.mark_elapsed_time(input)
-    return input
-
-
-@converts(
-    "dropout",
-    "alpha_dropout",
-    "feature_dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "feature_alpha_dropout",
-)
-def dropout(c: Emitter, input: Value, p: float = 0.5, training: bool = True, *_: Any, **kwargs: Any) -> Value:
-    if kwargs.get("train", training):
-        raise Refused(
-            "dropout that is active draws random numbers", "F.dropout(x, p, training=self.training)"
-        )
-    return input
+def _exchanged(c: Emitter, x: Value, old: float, new: float) -> Value:
+    return c.add("select", c.add("eq", x, old), new, x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ltc_compiler.ir.elementary import first_largest
 from ltc_compiler.ir.graph import Value
 
@@ -25,13 +23,13 @@ def position(c: Emitter, input: Value, dim: int | None = None, keepdim: bool = F
 @converts("any", "all")
 def quantifier(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False) -> Value:
     if c.target == "any":
-        return c.reduce("amax", input if c.is_mask(input) else c.add("ne", input, 0.0), dim, keepdim)
+        return c.reduce("amax", c.truth(input), dim, keepdim)
     return c.add("eq", c.reduce("amax", c.add("eq", input, 0.0), dim, keepdim), 0.0)
 
 
 @converts("count_nonzero")
 def count_nonzero(c: Emitter, input: Value, dim: Axes = None) -> Value:
-    return c.reduce("sum", input if c.is_mask(input) else c.add("ne", input, 0.0), dim, False)
+    return c.reduce("sum", c.truth(input), dim, False)
 
 
 @converts("aminmax")
@@ -43,7 +41,7 @@ def aminmax(
 
 
 @converts("prod")
-def prod(c: Emitter, input: Value, dim: int | None = None, keepdim: bool = False, **_: Any) -> Value:
+def prod(c: Emitter, input: Value, dim: int | None = None, keepdim: bool = False) -> Value:
     """The last of the running products: a loop that carries one, so that it streams as other states do."""
     x = c.reshape(input, (input.type.size,)) if dim is None else input
     axis = 0 if dim is None else dim % len(x.shape)
@@ -53,7 +51,7 @@ def prod(c: Emitter, input: Value, dim: int | None = None, keepdim: bool = False
 
 
 @converts("nansum", "nanmean")
-def without_nan(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False, **_: Any) -> Value:
+def without_nan(c: Emitter, input: Value, dim: Axes = None, keepdim: bool = False) -> Value:
     missing = c.add("ne", input, input)
     total = c.reduce("sum", c.add("select", missing, 0.0, input), dim, keepdim)
     if c.target == "nansum":
