@@ -2,7 +2,7 @@
 
 from . import fx, nn
 from .compare import compare
-from .fx.solvers import fixed_step
+from .fx.adaptive import fixed_step
 from .fx.structured import elapsed_time
 from .precision import CorePartition, Fp8Weights, Fp32Activations
 

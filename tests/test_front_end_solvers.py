@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint
 
 from ltc_compiler import UnsupportedError
+from ltc_torch import fixed_step
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.adams import weights
 from ltc_torch.fx.nnir import to_nnir
@@ -121,3 +123,69 @@ def test_an_implicit_solve_that_diverges_is_refused() -> None:
         pytest.raises(UnsupportedError, match="explicit_adams"),
     ):
         prepare_shape(Solve("implicit_adams", 6 * GRIDS["uneven"], {}).eval(), torch.randn(2, 4))
+
+
+ADAPTIVE = ["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", None]
+
+
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_an_adaptive_solve_is_refused_with_a_fixed_step_that_was_tried(method: str | None) -> None:
+    """The remedy is followed to the letter, and costs what it said."""
+    solve = Solve("rk4", torch.linspace(0, 2, 5), {}).eval()
+    solve.jump = torch.tensor(9.0)
+    solve.settings = {"rtol": 1e-5, "atol": 1e-6} | ({} if method is None else {"method": method})
+    x = torch.randn(2, 4)
+    with pytest.raises(
+        UnsupportedError, match=f"{method or 'dopri5'}.* chooses its steps by values"
+    ) as caught:
+        prepare_shape(solve, x)
+    found = re.search(
+        r"ltc_torch\.fixed_step\('rk4', (\S+)\), which differs by less than (\S+) of", str(caught.value)
+    )
+    assert found is not None
+    size, stated = map(float, found.groups())
+    assert stated <= 1e-3
+    with (
+        pytest.warns(UserWarning, match="differs from the adaptive solution by"),
+        fixed_step("rk4", size) as step,
+    ):
+        graph, expected = prepare_shape(solve, x)
+    assert step.error is not None
+    assert 0 < step.error < stated <= max(1e-5, 10 * step.error)
+    adaptive = solve(x).detach().numpy()
+    assert (
+        np.abs(to_nnir(graph).run(x.numpy()) - adaptive).max() <= 1.01 * stated * np.abs(adaptive).max() * 1.5
+    )
+    assert torch.equal(expected, solve(x)) is False
+
+
+def test_an_adaptive_solve_at_computed_times_is_refused_with_what_one_step_a_point_costs() -> None:
+    class AtTimes(Solve):
+        def forward(self, t: Tensor) -> Tensor:
+            y: Tensor = odeint(self.field, torch.ones(1, 4), t, method="dopri5")
+            return y
+
+    with pytest.raises(
+        UnsupportedError, match=r"method='rk4', which differs by less than \S+ of the largest element here"
+    ):
+        prepare_shape(AtTimes("rk4", torch.ones(2) * 9, {}).eval(), torch.linspace(0, 1, 5))
+
+
+def test_a_solve_that_no_fixed_step_follows_says_the_best() -> None:
+    """A decay a hundred times faster than the largest number of steps that is tried: the least error is told."""
+
+    def forward(x: Tensor) -> Tensor:
+        y: Tensor = odeint(
+            lambda t, y: -100.0 * (y - torch.cos(50 * t)), x, torch.tensor([0.0, 1.0]), method="dopri5"
+        )
+        return y
+
+    class Stiff(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return forward(x)
+
+    with pytest.raises(UnsupportedError) as caught:
+        prepare_shape(Stiff(), torch.ones(1, 2))
+    found = re.search(r"fixed_step\('rk4', (\S+)\), which differs by less than (\S+) of", str(caught.value))
+    assert found is not None
+    assert float(found[2]) > 0

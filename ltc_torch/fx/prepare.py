@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import FaultError, InputError, LtcError
 
-from . import loops, registry, solvers  # noqa: F401 - loops and solvers catch functions
+from . import libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
 from .carried import NO_STATES, States, idle, module_states
 from .catch import intercepted
 from .copies import called, cloned, copied, plain, same_random_state, scaled, tensors_of

@@ -8,28 +8,21 @@ adams.py.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ltc_compiler.errors import InputError, LtcError
+from ltc_compiler.errors import LtcError
 
 from .adams import MAX_ORDER, Adams
+from .adaptive import METHODS, above, active, difference, tried
 from .catch import caught
 from .record import current, paused
 from .sources import refuse
 from .steps import Func, Method, Solution, State, Times, runge_kutta, uniform_step
 from .tableaux import TABLEAUX
-
-METHODS = (
-    *TABLEAUX,
-    "explicit_adams",
-    "implicit_adams",
-    "fixed_adams",
-)  # the last is implicit_adams by its old name
 
 _IMPLICIT = ("implicit_adams", "fixed_adams")
 _CONVERGED = 5e-4  # half of what a recording may differ from its model
@@ -39,11 +32,13 @@ _CONVERGED = 5e-4  # half of what a recording may differ from its model
 @caught("torchdiffeq._impl.adjoint", "odeint_adjoint")
 def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
     def dispatch(func: Any, y0: Any, t: Tensor, **kwargs: Any) -> Any:
-        replacement = _replacement.active
+        replacement = active()
         replaced = replacement is not None and kwargs.get("method") not in METHODS
         settings = {**kwargs, **replacement.settings} if replacement is not None and replaced else kwargs
         if current() is None:
             return original(func, y0, t, **settings)
+        if settings.get("method") not in METHODS and settings.get("event_fn") is None:
+            raise _adaptive(original, func, y0, t, kwargs)
         solution = solve(func, y0, t, **settings)
         if replacement is not None and replaced:
             with paused():
@@ -56,62 +51,44 @@ def _dispatch(original: Callable[..., Any]) -> Callable[..., Any]:
     return dispatch
 
 
-class fixed_step:  # noqa: N801 - read as a verb: with fixed_step("rk4", 0.05): ...
-    """Around `prepare_shape`: solves with an adaptive method take this method and step size instead.
-
-    method: one of METHODS; step_size: in the unit of t, as in torchdiffeq's options.
-    `error` is, after it, the largest difference of a solution from the adaptive one on the example inputs, relative to
-    that solution's largest element; None where no solve was replaced.
-    """
-
-    def __init__(self, method: str, step_size: float) -> None:
-        if method not in METHODS or not step_size > 0:
-            allowed = f"a method of {', '.join(METHODS)} and a positive step_size"
-            raise InputError(
-                f"fixed_step({method!r}, {step_size!r})", where="fixed_step", remedy=f"give {allowed}"
-            )
-        self.settings: dict[str, Any] = {"method": method, "options": {"step_size": step_size}}
-        self.error: float | None = None
-        self._outer: list[fixed_step | None] = []
-
-    def __enter__(self) -> fixed_step:
-        self._outer.append(_replacement.active)
-        _replacement.active = self
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _replacement.active = self._outer.pop()
-
-    def measure(self, adaptive: Any, fixed: Any) -> None:
-        """Take note of how far a replaced solution is from the adaptive one."""
-        self.error = max(_difference(adaptive, fixed), self.error or 0.0)
-
-
-class _Replacement(threading.local):
-    active: fixed_step | None = None
-
-
-_replacement = _Replacement()
-
-
-def _difference(wanted: Any, found: Any) -> float:
-    """The largest of two solutions, relative to the first one's largest element."""
-    pairs = zip(*([s] if isinstance(s, Tensor) else s for s in (wanted, found)), strict=True)
-    tiny = torch.finfo(torch.float32).tiny
-    return max(float((a - b).abs().max() / a.abs().max().clamp(min=tiny)) for a, b in pairs)
-
-
 def _check_corrections(wanted: Any, found: Any) -> None:
     """Refuse an implicit solve whose corrections diverge: torchdiffeq's history then depends on values."""
-    difference = _difference(wanted, found)
-    if not difference <= _CONVERGED:
-        reason = f"the corrections of implicit Adams do not converge at these steps (they differ by {difference:.1g})"
+    apart = difference(wanted, found)
+    if not apart <= _CONVERGED:
+        reason = (
+            f"the corrections of implicit Adams do not converge at these steps (they differ by {apart:.1g})"
+        )
         raise _refuse(reason, "a smaller step_size, or method='explicit_adams'")
 
 
 def _refuse(reason: str, rewrite: str) -> LtcError:
     recorder = current()
     return refuse("odeint", recorder.session.module if recorder else "", reason, rewrite)
+
+
+def _adaptive(
+    original: Callable[..., Any], func: Any, y0: Any, t: Tensor, settings: dict[str, Any]
+) -> LtcError:
+    """The refusal of an adaptive method, with a fixed step that was tried."""
+    recorder = current()
+    recorded = recorder is not None and recorder.depends(t)
+    with paused():
+        span = float((t[-1] - t[0]).abs())
+
+        def size(n: int) -> float:
+            return float(f"{span / n:.4g}")
+
+        def fixed(n: int) -> Any:
+            options = {} if recorded else {"step_size": size(n)}
+            return original(func, y0, t, **{**settings, "method": "rk4", "options": options})
+
+        found = tried(fixed, lambda: original(func, y0, t, **settings)) if span > 0 else None
+    how = "method='rk4'" if recorded else f"ltc_torch.fixed_step('rk4', {size(found[0] if found else 8):g})"
+    measured = (
+        f", which differs by less than {above(found[1]):g} of the largest element here" if found else ""
+    )
+    remedy = f"{how}{measured}; or method= one of {', '.join(METHODS)}, with options={{'step_size': ...}}"
+    return _refuse(f"method {settings.get('method') or 'dopri5'!r} chooses its steps by values", remedy)
 
 
 def solve(
@@ -136,11 +113,6 @@ def solve(
             "event_fn ends the solve at a time that depends on values",
             "solve to fixed times without event_fn",
         )
-    if method not in METHODS:
-        remedy = (
-            f"method= one of {', '.join(METHODS)}, with options={{'step_size': ...}}, or ltc_torch.fixed_step"
-        )
-        raise _refuse(f"method {method!r} chooses its steps by values", remedy)
     if hasattr(func, "callback_step"):
         raise _refuse("callback_step of the ODE function runs outside of the graph, between the solver's steps",
                       "move what it computes into the ODE function, or take the callback off")  # fmt: skip
