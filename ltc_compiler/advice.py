@@ -7,7 +7,7 @@ import warnings
 from .config import Config
 from .errors import AllocationError, LtcError
 from .ir.graph import Graph
-from .schedule.compile import compile_graph
+from .settle import compile_model
 from .transforms.streaming import streaming_transform
 
 
@@ -33,7 +33,7 @@ def _step_that_fits(graph: Graph, config: Config) -> tuple[int, int] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                program = compile_graph(streaming_transform(graph, axis), config, quick=True)
+                program = compile_model(streaming_transform(graph, axis), config, quick=True)
             except LtcError:
                 continue
         return axis, program.cycle_count_per_inference()

@@ -15,7 +15,8 @@ from .config import Config
 from .errors import ConfigError
 from .nnir import NNIR
 from .program import Program
-from .schedule.compile import Source, compile_graphs
+from .schedule.compile import Source
+from .settle import compile_models
 
 
 class ProgramBuilder:
@@ -57,5 +58,5 @@ class ProgramBuilder:
         """
         if not self._models:
             raise ConfigError("there is no model", where="ProgramBuilder", remedy="call add_nnir first")
-        program = compile_graphs(self._models, self.config, optimize=optimize, quick=quick_compile)
+        program = compile_models(self._models, self.config, optimize=optimize, quick=quick_compile)
         return program if generate_state_reset else program.without_reset()

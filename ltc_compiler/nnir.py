@@ -191,11 +191,11 @@ class NNIR:
         Raises AllocationError for what does not fit (it names the step that does, if a step of the sequence does),
         GraphError or UnsupportedError for what cannot be lowered, and ConfigError for a `config` that is none.
         """
-        from .schedule.compile import compile_graph
+        from .settle import compile_model
 
         _check_config(config)
         try:
-            program = compile_graph(self.graph, config, name, optimize=optimize, quick=quick_compile)
+            program = compile_model(self.graph, config, name, optimize=optimize, quick=quick_compile)
         except AllocationError as error:
             from .advice import with_advice
 

@@ -83,7 +83,7 @@ def _grow(b: Builder, count: int) -> None:
 
 
 def _last_step(b: Builder, value: Value) -> None:
-    if value.type.rank and value.shape[0] > 1 and b.allowed("slice") and b.chance(0.4):
+    if value.type.rank and value.shape[0] > 1 and b.allowed("slice") and not b.ended and b.chance(0.4):
         size = value.shape[0]
         last = add(b.graph, "slice", value, axis=0, start=size - 1, stop=size, step=1, source=b.place())
         b.graph.add_output(last, "last")
@@ -235,7 +235,7 @@ def _scan(b: Builder) -> None:
         "out_axes": () if output is None else ((0 if along or not b.streamable else 1),)}, b.place())  # fmt: skip
     if b.streamable and along:
         b.keep(*results[1:])
-        if b.chance(0.3) and len(b.graph.outputs) < 4:
+        if b.chance(0.3) and not b.ended and len(b.graph.outputs) < 4:
             b.graph.add_output(results[0])
     else:
         b.keep(*results)

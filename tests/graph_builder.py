@@ -27,6 +27,9 @@ class Builder:
     sizes: tuple[int, ...] = SIZES
     pool: list[Value] = field(default_factory=list)
     line: int = 0
+    ended: bool = (
+        False  # whether something depends on the end of the stream: there is no last step in it then
+    )
 
     def chance(self, p: float) -> bool:
         return bool(self.rng.random() < p)
@@ -185,18 +188,22 @@ def _cut(b: Builder) -> None:
 
 
 def _window(b: Builder) -> None:
-    """A convolution over the stream, one weight a tap: causal if padded on the left, else late."""
-    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] == b.steps)
+    """A convolution over the stream, one weight a tap: causal if padded on the left, else late. What is padded more
+    leaves room for further windows; what is padded on the right needs the end of the stream.
+    """
+    x = b.pick(lambda v: v.type.rank >= 2 and v.shape[0] >= 3)
     if x is None or not b.streamable or b.depth:
         return
     taps = int(b.rng.integers(1, 4))
+    rows = int(
+        b.rng.choice([0, taps, taps, int(b.rng.integers(0, taps + 1)), int(b.rng.integers(0, 3 * taps))])
+    )
+    behind = int(b.rng.choice([0, 0, 0, taps, int(b.rng.integers(0, taps + 2))]))
+    b.ended |= behind > 0
+    before, after = ([_constant_steps(b, n, x)] if n else [] for n in (rows, behind))
     padded = x
-    rows = int(b.rng.choice([0, taps, taps, int(b.rng.integers(0, taps + 1))]))
-    if rows:
-        padding = b.graph.constant(
-            b.rng.uniform(-1, 1, (rows, *x.shape[1:])) * b.chance(0.5), source=b.place()
-        )
-        padded = add(b.graph, "concat", padding, x, axis=0, source=b.place())
+    if before or after:
+        padded = add(b.graph, "concat", *before, x, *after, axis=0, source=b.place())
     length = padded.shape[0] - taps
     if length < 2:
         return
@@ -249,6 +256,13 @@ def _cell(b: Builder, x: Value) -> Value:
         "out_axes": (0,),
     }
     return add_many(b.graph, "scan", [b.graph.constant(np.zeros(state)), x], attrs, b.place())[1]
+
+
+def _constant_steps(b: Builder, count: int, x: Value) -> Value:
+    """Constants for some steps more of a stream: the same in each of them, or not."""
+    steps = 1 if b.chance(0.6) else count
+    array = b.rng.uniform(-1, 1, (steps, *x.shape[1:])) * b.chance(0.5)
+    return b.graph.constant(np.broadcast_to(array, (count, *x.shape[1:])).copy(), source=b.place())
 
 
 MOVES: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {

@@ -18,6 +18,7 @@ from ..ir.graph import Array, Graph, Node, Precision, Value, copy_node, rewrite
 from ..ir.run import Change, evaluate, initial_states
 from ..program import Program
 from ..schedule.compile import Source, schedule_graphs
+from ..settle import settled
 from ..transforms.precision import assign_precision
 
 LARGEST = 65536
@@ -25,7 +26,8 @@ LARGEST = 65536
 
 def schedule(graph: Graph, config: Config, optimize: bool) -> Program:
     """The program of a graph that the pipeline made."""
-    return schedule_graphs([Source(graph.name, graph, tuple(range(config.cores)))], config, optimize=optimize)
+    source = Source(graph.name, settled(graph, config), tuple(range(config.cores)))
+    return schedule_graphs([source], config, optimize=optimize)
 
 
 def schedule_probes(graph: Graph, config: Config) -> Program:

@@ -139,7 +139,9 @@ class Node:
 class State:
     """A value that lives from one run to the next: read as `value`, replaced by `next` when the run ends.
 
-    What the user named (every kind but STREAM) is kept although no output depends on it.
+    What the user named (every kind but STREAM) is kept although no output depends on it. begins: the output of the
+    graph's prologue that computes the initial value; `initial` is that in fp64, and "" says that it is exact. plain:
+    the initial value of the plain fp32 machine, where that is not `initial`.
     """
 
     name: str
@@ -147,6 +149,8 @@ class State:
     initial: Array
     next: Value | None = None
     kind: StateKind = StateKind.STREAM
+    begins: str = ""
+    plain: Array | None = None
 
 
 @dataclass(eq=False)
@@ -157,6 +161,7 @@ class Graph:
     many steps after its index an output comes out (its latency), and how many of its elements are still to come after
     the last step (its tail; negative: so many of the last are none of the whole's). step_counter: the name of the
     scalar state that counts the steps of a stream, up to the largest latency at least; "" where no output is late.
+    prologue: a graph without inputs whose outputs states begin with; the machine's own arithmetic computes them.
     end_marker: the name of the scalar state that is 0, and n in the nth step after the end of a stream, set by whoever
     runs the graph; "" where nothing depends on the end.
     """
@@ -173,6 +178,7 @@ class Graph:
     output_tails: tuple[int, ...] | None = None
     step_counter: str = ""
     end_marker: str = ""
+    prologue: Graph | None = None
 
     def add_input(self, kind: Type, name: str = "", role: Role = Role.PLAIN) -> Value:
         """A new input, after those that are there."""
@@ -190,7 +196,9 @@ class Graph:
 
     def copy_state(self, state: State) -> Value:
         """A new state like `state`; its value, which the next value of the old one must follow."""
-        return self.add_state(state.initial, state.name, state.kind).value
+        copy = self.add_state(state.initial, state.name, state.kind)
+        copy.begins, copy.plain = state.begins, state.plain
+        return copy.value
 
     def constant(self, value: Any, name: str = "", source: Source = Source()) -> Value:
         """A constant, held in fp64 and rounded once, when it is stored in a program."""
@@ -256,6 +264,7 @@ def empty_copy(graph: Graph) -> Graph:
         output_tails=graph.output_tails,
         step_counter=graph.step_counter,
         end_marker=graph.end_marker,
+        prologue=graph.prologue,
     )
 
 

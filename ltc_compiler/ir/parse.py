@@ -35,6 +35,8 @@ def parse_graph(text: str, check: bool = True) -> Graph:
     parser = _Parser(text)
     parser.expect("graph")
     graph = parser.graph()
+    if parser.accept("prologue"):
+        graph.prologue = parser.graph()
     parser.expect("")
     if check:
         from .verify import verify
@@ -231,6 +233,8 @@ class _Parser:
         whose = self.member(StateKind, "kind of state") if self.peek() != "=" else StateKind.STREAM
         self.expect("=")
         state = State(name, Value(kind), self.array(kind.shape), kind=whose)
+        if self.accept("from"):
+            state.begins = self.string()
         self.define(scope, state.value, token)
         graph.states.append(state)
 

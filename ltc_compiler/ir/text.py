@@ -8,10 +8,11 @@
       return %y as "y0"
     }
 
-A state that the user named says so after its type: `module` or `tied`. After its types an operation may say
-`wish bf16` (the user's precision) and `on (2, 3)` (the user's cores).
-Names are local to a graph or a body; a value without a name prints as a number. An array is dense(...) in shortest
-decimal form if it is small, splat(x) if all its elements are equal, else the base64 of its little-endian fp64 bytes.
+A state that the user named says so after its type: `module` or `tied`. One whose initial value the machine computes
+ends in `from "name"`, an output of the graph `prologue "..." () {...}` that then stands behind the first. After its
+types an operation may say `wish bf16` (the user's precision) and `on (2, 3)` (the user's cores). Names are local to a
+graph or a body; a value without a name prints as a number. An array is dense(...) in shortest decimal form if it is
+small, splat(x) if all its elements are equal, else the base64 of its little-endian fp64 bytes.
 `//` starts a comment.
 """
 
@@ -38,7 +39,10 @@ DENSE_LIMIT = 16  # elements that are still printed as decimals
 
 def print_graph(graph: Graph, elide: bool = False) -> str:
     """The text of a graph. `elide` leaves large constants out, for people: such text does not parse back."""
-    return "\n".join(_Printer(elide).graph(graph, "graph", "")) + "\n"
+    lines = _Printer(elide).graph(graph, "graph", "")
+    if graph.prologue is not None:
+        lines += _Printer(elide).graph(graph.prologue, "prologue", "")
+    return "\n".join(lines) + "\n"
 
 
 class _Names:
@@ -77,7 +81,7 @@ class _Printer:
         lines = [f"{indent}{keyword} {json.dumps(graph.name)} ({inputs}){_streaming(graph)} {{"]
         inner = indent + "  "
         for s in graph.states:
-            start = self.array(s.initial)
+            start = self.array(s.initial) + (f" from {json.dumps(s.begins)}" if s.begins else "")
             lines.append(
                 f"{inner}state {json.dumps(s.name)} {names.define(s.value)}: {s.value.type}{_kind(s)} = {start}"
             )

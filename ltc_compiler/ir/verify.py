@@ -11,7 +11,8 @@
    a next value, both of its shape.
 8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output and
    lie within the rank that the whole sequence had. Where an output is late, the step counter names a scalar state;
-   the end marker, if there is one, names another.
+   the end marker, if there is one, names another. A prologue has no inputs, and a state that begins with one of its
+   outputs has the shape of that.
 9. After folding (`folded=True`): the weight of a linear, its bias if that is a vector for all, and the parameters of
    a synapse, are constants.
 """
@@ -38,6 +39,7 @@ def verify(graph: Graph, folded: bool = False) -> None:
     place = f"graph {graph.name!r}"
     _verify(graph, folded, place)
     _names(graph, place)
+    _prologue(graph, place)
 
 
 def describe(node: Node) -> str:
@@ -95,6 +97,23 @@ def _names(graph: Graph, place: str) -> None:
             raise _refuse(
                 f"{kind} names are used twice: {repeated}", place, f"give every {kind} a name of its own"
             )
+
+
+def _prologue(graph: Graph, place: str) -> None:
+    begun = {s.name: s for s in graph.states if s.begins}
+    if graph.prologue is None:
+        if begun:
+            raise _refuse(f"states {sorted(begun)} begin with values of a prologue, and there is none", place,
+                          "set Graph.prologue")  # fmt: skip
+        return
+    if graph.prologue.inputs or graph.prologue.prologue is not None:
+        raise _refuse("the prologue has inputs, or a prologue of its own", place, "compute it from constants")
+    verify(graph.prologue)
+    shapes = {n: v.shape for n, v in zip(graph.prologue.output_names, graph.prologue.outputs, strict=True)}
+    for name, state in begun.items():
+        if shapes.get(state.begins) != state.value.shape:
+            raise _refuse(f"state {name!r} of shape {state.value.shape} begins with {state.begins!r}, and the outputs"
+                          f" of the prologue are {shapes}", place, "name an output of the state's shape")  # fmt: skip
 
 
 def _array(array: Array, value: Value, name: str, place: str) -> None:

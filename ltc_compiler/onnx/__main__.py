@@ -15,7 +15,7 @@ from typing import Any
 from ..config import Config
 from ..errors import InputError, LtcError
 from ..program import Program
-from ..schedule.compile import compile_graph
+from ..settle import compile_model
 from ..transforms.streaming import streaming_transform
 from ..transforms.tie import tie
 from . import import_onnx
@@ -86,7 +86,7 @@ def _compile(given: argparse.Namespace) -> Program:
         graph = tie(graph, _ties(given.tie))
     if given.stream is not None:
         graph = streaming_transform(graph, given.stream)
-    return compile_graph(graph, _config(given.config), Path(given.model).stem, quick=given.quick)
+    return compile_model(graph, _config(given.config), Path(given.model).stem, quick=given.quick)
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

@@ -130,7 +130,7 @@ class Oracle:
 
     def _initialise(self, state: State) -> None:
         rows = np.zeros((state.rows(self._machine.width), self._machine.width), np.float32)
-        for first, constant in self.image.cores[state.core].constants:
+        for first, constant in self.image.cores[state.core].initial_rows(self._machine.bit_accurate):
             skipped, at = max(0, state.row - first), max(0, first - state.row)
             part = constant[skipped : skipped + max(0, len(rows) - at)]
             rows[at : at + len(part)] = part

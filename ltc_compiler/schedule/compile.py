@@ -15,7 +15,7 @@ from typing import Any
 
 from ..bytecode import Image, Port
 from ..config import Config
-from ..errors import AllocationError
+from ..errors import AllocationError, GraphError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
@@ -67,6 +67,10 @@ def compile_graphs(
     exact cycle count decides. quick: one form, one spread, one order. optimize=False: that, and the instructions stay
     in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
     """
+    for m in models:
+        if m.graph.prologue is not None:
+            raise GraphError("its states begin with what a prologue computes", where=f"model {m.name!r}",
+                             remedy="compile it with NNIR.to_program or ProgramBuilder")  # fmt: skip
     sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
     return schedule_graphs(sources, config, optimize=optimize, quick=quick)
 

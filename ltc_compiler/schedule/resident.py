@@ -37,7 +37,9 @@ class Resident:
         buffer = view.ref.buffer
         if (buffer, core) not in self.copies:
             if buffer.kind is Kind.STATE:
-                self.copies[buffer, core] = Buffer(buffer.rows, core, Kind.STATE, buffer.data)
+                self.copies[buffer, core] = Buffer(
+                    buffer.rows, core, Kind.STATE, buffer.data, original=buffer.original
+                )
             elif buffer in self.ports and not low.schedule.depth:
                 self.copies[buffer, core] = self._take(low, buffer, core)
             else:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import numerics
 from ..errors import GraphError
-from ..ir.graph import Graph, State, Value
+from ..ir.graph import Array, Graph, State, Value
 from .layout import View, element_rows, fresh, row_count
 from .lowering import Lowering
 from .partition import state_places
@@ -37,8 +37,9 @@ def place_states(low: Lowering, graph: Graph) -> list[Placed]:
     """Persistent rows for every state, in the host's layout: padding lanes are +0."""
     places = state_places(graph)
     for line in _delay_lines(places):
-        data = np.concatenate([_rows(low, state) for state in line])
-        buffer = Buffer(len(data), (places[line[0]] or low.cores)[0], Kind.STATE, data)
+        data = np.concatenate([_rows(low, state, state.initial) for state in line])
+        plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in line])
+        buffer = Buffer(len(data), (places[line[0]] or low.cores)[0], Kind.STATE, data, original=plain)
         ref = Ref(buffer)
         for state in line:
             view = fresh(ref, state.value.shape, low.block)
@@ -73,12 +74,12 @@ def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
     return lines
 
 
-def _rows(low: Lowering, state: State) -> NDArray[np.float32]:
+def _rows(low: Lowering, state: State, initial: Array) -> NDArray[np.float32]:
     shape = state.value.shape
     width = shape[-1] if shape else 1
     rows = row_count(width, low.block)
     data = np.zeros((int(np.prod(shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
-    data[:, :width] = state.initial.reshape(-1, width)
+    data[:, :width] = initial.reshape(-1, width)
     written: NDArray[Any] = numerics.write_fp32(data).reshape(-1, low.block)
     return written
 

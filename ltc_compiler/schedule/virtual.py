@@ -31,7 +31,7 @@ class Kind(Enum):
 @dataclass(eq=False)
 class Buffer:
     """`rows` rows on `core`; `data` (rows, block_size) is the initial content of constants and states, `original` that
-    of a constant before it was rounded to bf16."""
+    of the plain fp32 machine: a constant before it was rounded to bf16, a state before its prologue was."""
 
     rows: int
     core: int

@@ -13,20 +13,23 @@ import numpy as np
 
 from ..ir.graph import Array, Graph, Source, State, Value
 from ..ir.ops import add
+from .prologue import Prologue
 
 
 @dataclass
 class _Stage:
     state: State
-    known: bool
+    known: Value | None  # what it starts with, in the prologue
 
 
 @dataclass
 class Memory:
-    """The states of `graph` that are no carries."""
+    """The states of `graph` that are no carries, and what is known before its first step."""
 
     graph: Graph
+    prologue: Prologue = field(default_factory=Prologue)
     marker: State | None = None  # set by whoever runs the graph, in the steps after the end of a stream
+    _taken: dict[str, int] = field(default_factory=dict)  # names, and the last number behind each
     _chains: dict[Value, list[list[_Stage]]] = field(default_factory=dict)
     _count: State | None = None
     _limit: int = 0
@@ -34,14 +37,19 @@ class Memory:
 
     def add_state(self, initial: Array, name: str) -> State:
         """A state with a name of its own, made from `name`."""
-        taken = {s.name for s in self.graph.states}
-        unique, number = name, 1
-        while unique in taken:
-            unique, number = f"{name}_{number}", number + 1
+        if not self._taken:
+            self._taken = {s.name: 0 for s in self.graph.states}
+        unique = name
+        while unique in self._taken:
+            self._taken[name] += 1
+            unique = f"{name}_{self._taken[name]}"
+        self._taken[unique] = 0
         return self.graph.add_state(np.asarray(initial, dtype=np.float64), unique)
 
-    def delayed(self, value: Value, initial: list[Array | None]) -> Value:
-        """`value` of len(initial) steps ago; initial[j - 1] is what stage j starts with, None if it does not matter."""
+    def delayed(self, value: Value, initial: list[Value | None]) -> Value:
+        """`value` of len(initial) steps ago; initial[j - 1] is what stage j starts with, a value of the prologue, or
+        None if it does not matter.
+        """
         chains = self._chains.setdefault(value, [])
         chain = next((c for c in chains if _agree(c, initial)), None)
         if chain is None:
@@ -51,9 +59,8 @@ class Memory:
             if j == len(chain):
                 state = self.add_state(np.zeros(value.shape), f"delay_{value.name or 'value'}")
                 state.next = chain[-1].state.value if chain else value
-                chain.append(_Stage(state, False))
-            if content is not None:
-                chain[j].state.initial, chain[j].known = np.array(content, dtype=np.float64), True
+                chain.append(_Stage(state, None))
+            chain[j].known = content or chain[j].known
         return chain[len(initial) - 1].state.value
 
     def count(self, steps: int) -> State:
@@ -86,15 +93,19 @@ class Memory:
         return state.next
 
     def finish(self) -> None:
-        """Let the count of steps run, up to the largest number that anything asks for."""
+        """Let the count of steps run, up to the largest number that anything asks for; fill the delay lines."""
+        stages = [stage for chains in self._chains.values() for chain in chains for stage in chain]
+        self.graph.prologue = self.prologue.settle(
+            [(s.state, s.known) for s in stages if s.known is not None]
+        )
         if self._count is None:
             return
         following = add(self.graph, "add", self._count.value, self.graph.constant(1.0))
         self._count.next = add(self.graph, "min", following, self.graph.constant(float(self._limit)))
 
 
-def _agree(chain: list[_Stage], initial: list[Array | None]) -> bool:
+def _agree(chain: list[_Stage], initial: list[Value | None]) -> bool:
     return all(
-        content is None or not stage.known or stage.state.initial.tobytes() == np.asarray(content).tobytes()
+        content is None or stage.known in (None, content)
         for stage, content in zip(chain, initial, strict=False)
     )

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import StreamingError
-from ..ir.graph import Array, Graph, Node, Value, copy_node
+from ..ir.graph import Graph, Node, Value, copy_node
 from ..ir.ops import OPS, add, add_many
 from ..ir.verify import describe
 from .delays import Memory
 from .fold import uniform
+from .prologue import MOVES
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,15 @@ class Begin:
 
 @dataclass(frozen=True)
 class Stream:
-    """`value` has no streamed axis; the whole had `length` elements on `axis`. history: the indices below -off."""
+    """`value` has no streamed axis; the whole had `length` elements on `axis`. history: the indices below -off, which
+    are known before the first step, as values of the prologue.
+    """
 
     value: Value
     axis: int
     off: int
     length: int
-    history: Array | None = None
+    history: tuple[Value, ...] = ()
 
     @property
     def whole(self) -> tuple[int, ...]:
@@ -87,6 +90,7 @@ class Streamer:
     steps: int
     memory: Memory | None
     rules: dict[str, Rule]
+    planned: dict[Node, int] | None = None  # offsets below 0 (deadlines.py); None: as soon as possible
     strict: bool = True  # False: only to find out what streams; the graph that comes out is not to be used
 
     def __post_init__(self) -> None:
@@ -148,16 +152,14 @@ class Streamer:
         if self.memory is None:
             raise refusal(node, "operands of different steps meet inside a scan that runs within each step",
                           "take the slices along the streamed axis before the scan")  # fmt: skip
-        known = 0 if kind.history is None else -kind.off
-        initial: list[Array | None] = []
+        initial: list[Value | None] = []
         for j in range(1, count + 1):
             index = -j - kind.off
-            initial.append(np.take(kind.history, index, kind.axis) if kind.history is not None and 0 <= index < known
-                           else None)  # fmt: skip
+            initial.append(kind.history[index] if 0 <= index < len(kind.history) else None)
         return self.memory.delayed(kind.value, initial)
 
     def ready(self, kinds: Sequence[Kind], node: Node) -> tuple[int, int]:
-        """The earliest step offset at which all streams are there, and their common length."""
+        """The earliest step offset, from 0 on, at which all streams are there, and their common length."""
         streams = [k for k in kinds if isinstance(k, Stream)]
         lengths = {k.length for k in streams}
         if len(lengths) > 1:
@@ -165,6 +167,47 @@ class Streamer:
                 node, f"joins streams of {sorted(lengths)} elements", "make the sequences equally long"
             )
         return max(0, *(k.off for k in streams)), lengths.pop()
+
+    def apply(
+        self, node: Node, operands: Sequence[Stream | Value], axes: int | Sequence[int | None], **attrs: Any
+    ) -> list[Kind]:
+        """The op of `node` on streams, brought to one offset, and on values that are the same in every step.
+
+        axes: where the results stream, one for all or one (None: it does not) for each. What is known of the operands
+        before the first step makes the results' history; a value that depends on an input is not known there.
+        """
+        off, length = self.ready([k for k in operands if isinstance(k, Stream)], node)
+        soonest = max(k.off for k in operands if isinstance(k, Stream))
+        if self.planned is not None and (node.op not in MOVES or len(operands) > 1):
+            soonest = max(soonest, self.planned.get(node, 0))
+        known = self._known(operands, soonest) if soonest < 0 else None
+        off = off if known is None else soonest
+        values = [self.delay(k, off, node) if isinstance(k, Stream) else k for k in operands]
+        made = self.emit(node, values, **attrs)
+        histories: list[tuple[Value, ...]] = [()] * len(made)
+        if known is not None and self.memory is not None:
+            once = {step: self.memory.prologue.compute(node, step, attrs) for step in dict.fromkeys(known)}
+            histories = list(zip(*(once[step] for step in known), strict=True))
+        along = [axes] * len(made) if isinstance(axes, int) else list(axes)
+        results: list[Kind] = []
+        for value, axis, history in zip(made, along, histories, strict=True):
+            results.append(Static(value) if axis is None else Stream(value, axis, off, length, history))
+        return results
+
+    def _known(self, operands: Sequence[Stream | Value], off: int) -> list[tuple[Value, ...]] | None:
+        """The operands of each of the first -off steps, in the prologue; None where one is not known."""
+        if self.memory is None:
+            return None
+        columns: list[Sequence[Value]] = []
+        for operand in operands:
+            if isinstance(operand, Stream):
+                columns.append(operand.history[:-off])
+                continue
+            same = self.memory.prologue.same(operand)
+            if same is None:
+                return None
+            columns.append([same] * -off)
+        return list(zip(*columns, strict=True))
 
     def without_axis(self, value: Value, axis: int, node: Node) -> Value:
         """A static value with an axis taken off, along which it must not vary. A negative axis is not there at all."""

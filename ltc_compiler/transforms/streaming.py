@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import StreamingError
-from ..ir.graph import Graph, StateKind, Type
+from ..ir.graph import Graph, Node, StateKind, Type
 from ..ir.ops import OPS
 from ..ir.verify import verify
 from . import streaming_rules as rules
 from .cleanup import cleanup
+from .deadlines import deadlines
 from .delays import Memory
 from .fold import fold
 from .streamer import Begin, Rule, Static, Stream, Streamer
@@ -53,8 +54,24 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
     whole = cleanup(unmerge(fold(pad_windows(graph), layout=False)))
-    new = Graph(graph.name, input_streaming_dims=dims)
-    streamer = Streamer(new, steps, Memory(new), _RULES)
+    first = _streamed(whole, dims, steps, None)
+    planned = deadlines(whole, first.env, steps)
+    streamer = _streamed(whole, dims, steps, planned) if planned else first
+    assert streamer.memory is not None
+    finish_states(streamer, whole)
+    _outputs(streamer, streamer.memory, whole)
+    streamer.memory.finish()
+    new = cleanup(fold(streamer.graph))
+    verify(new)
+    return new
+
+
+def _streamed(
+    whole: Graph, dims: Sequence[int | None], steps: int, planned: dict[Node, int] | None
+) -> Streamer:
+    """The step form of every node."""
+    new = Graph(whole.name, input_streaming_dims=tuple(dims))
+    streamer = Streamer(new, steps, Memory(new), _RULES, planned)
     for value, dim in zip(whole.inputs, dims, strict=True):
         shape = value.shape if dim is None else value.shape[:dim] + value.shape[dim + 1 :]
         made = new.add_input(Type(shape, value.type.precision), value.name, value.role)
@@ -62,13 +79,7 @@ def streaming_transform(graph: Graph, axes: Axes) -> Graph:
     for state in whole.states:
         streamer.env[state.value] = Begin(new.copy_state(state), frozenset((state.name,)))
     streamer.run(whole)
-    assert streamer.memory is not None
-    finish_states(streamer, whole)
-    _outputs(streamer, streamer.memory, whole)
-    streamer.memory.finish()
-    new = cleanup(fold(new))
-    verify(new)
-    return new
+    return streamer
 
 
 def _outputs(streamer: Streamer, memory: Memory, whole: Graph) -> None:

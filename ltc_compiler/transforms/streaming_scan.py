@@ -89,10 +89,10 @@ def _scan_within(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     begin = next((k for k in kinds if isinstance(k, Begin)), None)
     if begin is not None:
         raise refusal(node, f"starts from {begin.names} in every step", "start a loop over time from it")
-    off, length = s.ready(kinds, node)
+    length = s.ready(kinds, node)[1]
     carries, scanned = node.attrs["carries"], node.attrs["scanned"]
     in_axes: list[int] = list(node.attrs["in_axes"])
-    operands = [s.delay(k, off, node) if isinstance(k, Stream) else k.value for k in kinds]
+    operands = [k if isinstance(k, Stream) else k.value for k in kinds]
     axes: list[int | None] = [k.axis if isinstance(k, Stream) else None for k in kinds]
     for i in range(scanned):
         axis = axes[carries + i]
@@ -108,7 +108,9 @@ def _scan_within(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         for i in late:  # this carry streams from its first update on: let it start so
             axis = found[i]
             assert axis is not None
-            axes[i], operands[i] = axis, s.without_axis(operands[i], axis, node)
+            start = operands[i]
+            assert not isinstance(start, Stream)
+            axes[i], operands[i] = axis, s.without_axis(start, axis, node)
     body = _stream_body(s, node, axes, length)[0]
     out_axes = list(node.attrs["out_axes"])
     results: list[int | None] = []
@@ -118,9 +120,7 @@ def _scan_within(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
             out_axes[i - carries] = at - (axis < at)
             axis += axis >= at
         results.append(axis)
-    made = s.emit(node, operands, body=body, in_axes=tuple(in_axes), out_axes=tuple(out_axes))
-    streamed = zip(made, results, strict=True)
-    return [Static(v) if axis is None else Stream(v, axis, off, length) for v, axis in streamed]
+    return s.apply(node, operands, results, body=body, in_axes=tuple(in_axes), out_axes=tuple(out_axes))
 
 
 def _stream_body(
@@ -128,7 +128,7 @@ def _stream_body(
 ) -> tuple[Graph, list[Kind]]:
     """The body for inputs that stream on `axes`, and the kinds of its outputs. Carries come out as they went in."""
     body = Graph(node.body.name)
-    inner = Streamer(body, length, None, s.rules, strict and s.strict)
+    inner = Streamer(body, length, None, s.rules, strict=strict and s.strict)
     for value, axis in zip(node.body.inputs, axes, strict=True):
         shape = value.shape if axis is None else value.shape[:axis] + value.shape[axis + 1 :]
         made = body.add_input(Type(shape, value.type.precision), value.name, value.role)

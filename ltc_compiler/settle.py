@@ -1,0 +1,64 @@
+"""Programs of graphs with a prologue: the machine computes, once, what the states of a stream begin with.
+
+The prologue (transforms/prologue.py) is compiled and run like any other graph, bit-accurate and in plain fp32; what
+comes out becomes the initial values of the program's states. So a stream begins with the bits that the whole sequence
+has there, and no step pays for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .config import Config
+from .ir.graph import Graph, rewrite
+from .program import Program
+from .schedule.compile import Source, compile_graphs
+
+LARGEST = 65536  # rows, blocks, slots, entries and instructions: bits do not depend on how much there is
+
+
+def settled(graph: Graph, config: Config) -> Graph:
+    """The graph with the initial values that a machine computes; itself where no prologue says them.
+
+    Raises what compiling the prologue raises.
+    """
+    if graph.prologue is None:
+        return graph
+    stores = ("weight_blocks", "tensor_rows", "synapse_slots", "gather_entries", "instruction_slots")
+    roomy = replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
+    prologue = compile_graphs([Source("prologue", graph.prologue, (0,))], roomy, optimize=False)
+    exact, plain = (_run(prologue, bit_accurate) for bit_accurate in (True, False))
+    new = rewrite(graph, lambda *_: None)
+    new.prologue = None
+    for state in new.states:
+        if state.begins:
+            state.initial, state.plain = exact[state.begins], plain[state.begins]
+            state.begins = ""
+    return new
+
+
+def _run(prologue: Program, bit_accurate: bool) -> dict[str, np.ndarray]:
+    """Its outputs by name."""
+    found = prologue.to_vm(bit_accurate).run()
+    arrays = found if isinstance(found, tuple) else (found,)
+    names = [port.name for port in prologue.image.models[0].outputs]
+    return {name: array.astype(np.float64) for name, array in zip(names, arrays, strict=True)}
+
+
+def compile_models(
+    models: Sequence[Source], config: Config, *, optimize: bool = True, quick: bool = False
+) -> Program:
+    """compile_graphs, for graphs with a prologue too."""
+    sources = [replace(m, graph=settled(m.graph, config)) for m in models]
+    return compile_graphs(sources, config, optimize=optimize, quick=quick)
+
+
+def compile_model(
+    graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True, quick: bool = False
+) -> Program:
+    """compile_graph, for a graph with a prologue too."""
+    source = Source(name or graph.name, graph, tuple(range(config.cores)))
+    return compile_models([source], config, optimize=optimize, quick=quick)
