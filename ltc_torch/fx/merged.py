@@ -183,7 +183,9 @@ class _Merger:
         if not isinstance(leaf, fx.Node):
             return None
         if leaf.op == "get_attr":
-            return self.session.root.get_buffer(str(leaf.target))
+            found = operator.attrgetter(str(leaf.target))(self.session.home)
+            assert isinstance(found, Tensor)
+            return found
         return self.recordings[k].outside.get(leaf)
 
     def _scan(self, rows: Tensor, axis: int, like: fx.Node) -> fx.Node:
