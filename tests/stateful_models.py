@@ -487,6 +487,135 @@ class Bookkeeping(Base):
         return self.last
 
 
+class NoElementsFirst(Base):
+    """A spiking cell whose membrane takes its shape from the first input."""
+
+    def make(self) -> None:
+        self.mem = torch.zeros(0)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.mem.shape != x.shape:
+            self.mem = torch.zeros_like(x)
+        self.mem = 0.9 * self.mem + 2 * self.linear(x) - (self.mem > 1).float()
+        return (self.mem > 1).float(), self.mem
+
+
+class OwnAttributes(Base):
+    """States in a dict of the module's own, behind its attributes."""
+
+    v: Any
+
+    def make(self) -> None:
+        self._memories: dict[str, Any] = {"v": 0.0}
+
+    def __getattr__(self, name: str) -> Any:
+        memories = self.__dict__.get("_memories", {})
+        return memories[name] if name in memories else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        memories = self.__dict__.get("_memories", {})
+        if name in memories:
+            memories[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = 0.5 * self.v + self.linear(x)
+        return torch.tanh(self.v)
+
+
+class NoneBuffer(Base):
+    h: Tensor | None
+
+    def make(self) -> None:
+        self.register_buffer("h", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.h = x if self.h is None else x + 0.5 * self.h
+        return self.h * 2
+
+
+class TwoNames(Base):
+    """One tensor under two names, written through one and read through the other."""
+
+    def make(self) -> None:
+        self.h = torch.zeros(B, D)
+        self.states = [self.h]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.states[0].mul_(0.5).add_(x)
+        return self.linear(self.h)
+
+
+class Slots:
+    __slots__ = ("h",)
+
+    def __init__(self) -> None:
+        self.h = torch.zeros(B, D)
+
+
+class InSlots(Base):
+    def make(self) -> None:
+        self.kept = Slots()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept.h = 0.5 * self.kept.h + x
+        return self.kept.h
+
+
+class ByHook(Base):
+    """A hook keeps what a layer gave, for the next call."""
+
+    def make(self) -> None:
+        self.kept = {"before": torch.zeros(B, D)}
+        self.linear.register_forward_hook(self.keep)
+
+    def keep(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.kept["before"] = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.kept["before"]
+        y: Tensor = self.linear(x) + before
+        return y
+
+
+class Biquad(Base):
+    def make(self) -> None:
+        self.z1: Any = 0.0
+        self.z2: Any = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = 0.2 * x + self.z1
+        self.z1 = 0.3 * x - 0.5 * y + self.z2
+        self.z2 = 0.2 * x - 0.1 * y
+        return y
+
+
+class Inference(NoneFirst):
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clone()
+
+
+class DataAssigned(BufferReplaced):
+    def forward(self, x: Tensor) -> Tensor:
+        y = 0.5 * self.h + x
+        self.h.data = y
+        return self.linear(y)
+
+
+class Logged(Base):
+    """A list of all results grows, and no call reads it."""
+
+    def make(self) -> None:
+        self.h, self.log = torch.zeros(B, D), [torch.zeros(B, D)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.h = 0.5 * self.h + x
+        self.log.append(self.h)
+        return self.h
+
+
 SEQUENCES = (Kept, KeptLtc, KeptLstm, KeptGru, LoopOverTime, Smoothed)
 NAMES: dict[type[Base], str] = {
     BufferReplaced: "h",
@@ -531,4 +660,14 @@ NAMES: dict[type[Base], str] = {
     LoopOverTime: "h",
     Smoothed: "mean",
     Bookkeeping: "h",
+    NoElementsFirst: "mem",
+    OwnAttributes: "_memories.v",
+    TwoNames: "h",
+    InSlots: "kept.h",
+    ByHook: "kept.before",
+    Biquad: "z1 z2",
+    Inference: "h",
+    DataAssigned: "h",
+    Logged: "h",
+    NoneBuffer: "h",
 }

@@ -13,6 +13,7 @@ from ltc_compiler.errors import StreamingError, UnsupportedError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.held import held
 from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.nn import Scan
 
 pytestmark = pytest.mark.filterwarnings("ignore:module state is carried")
 
@@ -167,6 +168,33 @@ class IndexedByNumber(IndexedByState):
         return self.cache.sum(0)
 
 
+class Views(Base):
+    def make(self) -> None:
+        self.h = torch.zeros(4, B, D)
+        self.first = self.h[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.h.copy_(torch.roll(self.h, 1, 0))
+        self.first.copy_(x)  # here: first
+        return self.h.sum(0)
+
+
+class LeavesTheStep(Base):
+    """A tensor of a scan's step is kept, and read by the next call."""
+
+    def make(self) -> None:
+        self.h = torch.zeros(D)
+        self.scan = Scan(self.step)
+
+    def step(self, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        self.h = h + u  # here: h
+        return self.h, self.h
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.scan(x, self.h)[0]
+        return y
+
+
 class InSubmodule(Base):
     def make(self) -> None:
         self.parts = nn.ModuleList([Base(), Counter()])
@@ -177,8 +205,8 @@ class InSubmodule(Base):
 
 
 RECORDING: dict[type[Base], tuple[str, str]] = {
-    ListGrows: ("seen", "holds 1 tensors after the first call and 2 after the next"),
-    DequeIsNotFull: ("seen", "holds 1 tensors after the first call and 2 after the next"),
+    ListGrows: ("seen", "holds 1 tensors after the first call, and 2 after the next"),
+    DequeIsNotFull: ("seen", "holds 1 tensors after the first call, and 2 after the next"),
     CacheGrows: (
         "k",
         r"is float32 of shape \(1, 2, 4\) after the first call and float32 of shape \(2, 2, 4\)",
@@ -198,6 +226,8 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     CountsInATensor: ("__int__", "needs the value of a tensor that depends on the input or on module state"),
     IndexedByState: ("__setitem__", "indexing by a tensor that depends on the input or on module state"),
     IndexedByNumber: ("at", "is changed by a call, is no tensor, and the result depends on it"),
+    Views: ("first", "is a view of the memory of another state"),
+    LeavesTheStep: ("h", r"is made inside a scan's step \(or an ODE function\) and kept after it"),
     InSubmodule: (r"parts\.1\.n", "is changed by a call, is no tensor, and the result depends on it"),
 }
 
@@ -270,7 +300,7 @@ def test_state_outside_of_the_module_is_noticed() -> None:
             kept.append(x)
             return y
 
-    with pytest.raises(UnsupportedError, match=r"though no tensor of a module changed|does not give"):
+    with pytest.raises(UnsupportedError, match="outside of the model's modules"):
         prepare_shape(Outside().eval(), torch.rand(B, D))
 
 

@@ -41,13 +41,15 @@ def module_states(
         for path, node in nodes.items():
             tensor = after.get(path)
             passed = returned | {id(t) for other, t in after.items() if other != path}
-            if not recorder.was_read(before[path]) and id(before[path]) not in passed:
+            if not recorder.was_read(node, before[path]) and id(before[path]) not in passed:
                 found.append(node)
                 continue
             if tensor is None or tensor.shape != before[path].shape or tensor.dtype != before[path].dtype:
                 reason = "has another shape or type after a call than before it"
                 raise refusal(model, {path: reason}, "keep one shape and one type from call to call")
-            recorder.depends(tensor)  # refuses what was made inside of a scan's step
+            if id(tensor) in recorder.session.finished:
+                reason = "is made inside a scan's step (or an ODE function) and kept after it"
+                raise refusal(model, {path: reason}, "return it from the step as an output or as a state")
             found.append(tensor)
         return found
 

@@ -22,7 +22,8 @@ Path = tuple[Any, ...]
 Plain = bool | int | float | str | np.generic | None
 
 _INTERNAL = frozenset(vars(nn.Module()))  # torch's own attributes of every module
-_FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"__main__"}
+_CODE = (type, enum.Enum, types.FunctionType, types.MethodType, types.ModuleType)
+_FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"__main__", "collections", "types"}
 
 
 @dataclass
@@ -56,10 +57,16 @@ def _walk(item: Any, path: Path, seen: set[int], found: Held) -> None:
 
 
 def _is_container(item: Any) -> bool:
-    if isinstance(item, (nn.Module, dict, list, tuple, deque, types.SimpleNamespace)):
+    if isinstance(item, (nn.Module, dict, list, tuple, deque)):
         return True
     foreign = type(item).__module__.partition(".")[0] in _FOREIGN
-    return hasattr(item, "__dict__") and not (foreign or isinstance(item, (type, enum.Enum)))
+    return not (foreign or isinstance(item, _CODE)) and (hasattr(item, "__dict__") or bool(_slots(item)))
+
+
+def _slots(item: Any) -> list[str]:
+    names = (getattr(cls, "__slots__", ()) for cls in type(item).__mro__)
+    listed = [name for given in names for name in ((given,) if isinstance(given, str) else given)]
+    return [name for name in listed if hasattr(item, name)]
 
 
 def _children(item: Any) -> Iterator[tuple[Any, Any]]:
@@ -74,7 +81,8 @@ def _children(item: Any) -> Iterator[tuple[Any, Any]]:
     elif isinstance(item, (list, tuple, deque)):
         yield from enumerate(item)
     else:
-        yield from vars(item).items()
+        yield from getattr(item, "__dict__", {}).items()
+        yield from ((name, getattr(item, name)) for name in _slots(item) if not name.startswith("__"))
 
 
 def child(item: Any, key: Any) -> Any:

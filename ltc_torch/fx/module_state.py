@@ -55,7 +55,8 @@ class _Seen:
     @classmethod
     def of(cls, model: nn.Module) -> _Seen:
         found = held(model)
-        return cls(found, {path: t._version for path, t in found.tensors.items()})
+        versions = {p: 0 if t.is_inference() else t._version for p, t in found.tensors.items()}
+        return cls(found, versions)
 
     def touched(self, later: _Seen, user: Held) -> set[Path]:
         """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`.
@@ -75,7 +76,8 @@ class _Seen:
         """The plain values that differ between here and `later`."""
         mine, theirs = self.held.plain, later.held.plain
         differing = {p for p in set(mine) | set(theirs) if repr(mine.get(p)) != repr(theirs.get(p))}
-        return {path: (mine.get(path), theirs.get(path)) for path in sorted(differing, key=spelled)}
+        whole = {p[:-1] if isinstance(p[-1], int) and (p in mine) != (p in theirs) else p for p in differing}
+        return {path: (mine.get(path), theirs.get(path)) for path in sorted(whole, key=spelled)}
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -90,16 +92,53 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
     """Call copies of a model, and see what the calls change in it. Raises UnsupportedError for what cannot be state."""
     user, copy = held(model), copied(model)
-    seen, stages, outputs = [_Seen.of(copy)], [], []
+    seen = [_Seen.of(copy)]
+    outputs = []
     for factor in FACTORS[:3]:
         outputs.append(called(copy, scaled(inputs, factor)))
         seen.append(_Seen.of(copy))
-        if seen[0].touched(seen[-1], user) or seen[0].changed(seen[-1]):
-            stages.append(copied(copy))
-    if not stages:
+    if not any(seen[0].touched(later, user) or seen[0].changed(later) for later in seen[1:]):
         return Behaviour(copied(model), outputs=outputs)
-    finder = _Finder(model, inputs, user, seen, stages, outputs)
-    return finder.found()
+    stages = []
+    copy = copied(model)
+    for factor in FACTORS[:3]:
+        called(copy, scaled(inputs, factor))
+        stages.append(copied(copy))
+    return _Finder(model, inputs, user, seen, stages, outputs).found()
+
+
+@dataclass
+class _Call:
+    """What a call did: its outputs, and the values of states after it."""
+
+    inputs: Any
+    output: Any
+    after: Mapping[Path, Tensor | None]
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Any, states: Iterable[Path]) -> _Call:
+        model = copied(model)
+        output = called(model, inputs)
+        tensors = held(model).tensors
+        return cls(inputs, output, {path: tensors.get(path) for path in states})
+
+    def only(self, states: Iterable[Path]) -> _Call:
+        return _Call(self.inputs, self.output, {path: self.after[path] for path in states})
+
+    def is_same(self, model: nn.Module) -> bool:
+        """Whether a copy of `model` does the same."""
+        try:
+            other = _Call.of(model, self.inputs, self.after)
+        except Exception:  # whatever it is, the call that is compared with did not raise it
+            return False
+        pairs = list(zip(_leaves(self.output), _leaves(other.output), strict=False))
+        pairs += [(value, other.after[path]) for path, value in self.after.items()]
+        tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) or isinstance(b, Tensor)]
+        return all(isinstance(a, Tensor) and isinstance(b, Tensor) and same_bits(a, b) for a, b in tensors)
+
+
+def _leaves(outputs: Any) -> list[Any]:
+    return pytree.tree_leaves(plain(outputs))
 
 
 @dataclass
@@ -113,21 +152,38 @@ class _Finder:
     stages: list[nn.Module]
     outputs: list[Any]
 
+    def __post_init__(self) -> None:
+        self.same: dict[Path, Path] = {}  # paths of one tensor object, always: the first of them
+
     def found(self) -> Behaviour:
-        states = {
-            p for a, b in zip(self.seen[1:], self.seen[2:], strict=False) for p in a.touched(b, self.user)
-        }
-        self._check_shapes(states)
-        other = copied(self.model)
-        output = called(other, scaled(self.inputs, FACTORS[1]))
-        self._check_first_call(states, held(other).tensors)
+        pairs = zip(self.seen[1:], self.seen[2:], strict=False)
+        touched = {path for before, after in pairs for path in before.touched(after, self.user)}
+        loose = self._check_shapes(touched)
+        states = touched - loose
+        self.same = self._objects(states)
+        states -= {path for path, first in self.same.items() if path != first}
+        paths = held(self.stages[0]).tensors
+        calls = [_Call.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
+        self._check_first_call(touched | loose, calls[1].after)
         initial = {path: self._initial(path) for path in sorted(states, key=spelled)}
         entry = self._entry(0, initial)
         after = self._after(0, states)
-        self._check_start(entry, initial, 1.0, self.outputs[0], after)
-        self._check_start(entry, initial, FACTORS[1], output, held(other).tensors)
+        for call in calls:
+            self._check_start(entry, initial, call.only(states))
         self._check_numbers(after)
         return Behaviour(entry, initial, after, self.outputs)
+
+    def _objects(self, states: Iterable[Path]) -> dict[Path, Path]:
+        """For every state the first path at which the same tensor object stands after each call, and at the start."""
+        keys = {}
+        for path in (p for p in self.seen[1].held.tensors if p in states):
+            start = self.user.tensors.get(path)
+            keys[path] = (
+                id(start) if start is not None else path,
+                *(id(s.held.tensors[path]) for s in self.seen[1:]),
+            )
+        first: dict[Any, Path] = {}
+        return {path: first.setdefault(key, path) for path, key in keys.items()}
 
     def _after(self, call: int, states: Iterable[Path]) -> dict[Path, Tensor]:
         tensors = held(self.stages[call]).tensors
@@ -136,8 +192,12 @@ class _Finder:
     def _entry(self, call: int, values: Mapping[Path, Tensor]) -> nn.Module:
         """The model after a call, with other values of the states, each in a tensor of its own."""
         model = copied(self.stages[call])
-        for path, value in values.items():
-            put(model, path, value.detach().clone())
+        made = {path: value.detach().clone() for path, value in values.items()}
+        for path, tensor in made.items():
+            put(model, path, tensor)
+        for path, first in self.same.items():
+            if path != first and first in made:
+                put(model, path, made[first])
         return model
 
     def _initial(self, path: Path) -> Tensor:
@@ -154,8 +214,11 @@ class _Finder:
 
     # ---------------------------------------------------------------- refusals
 
-    def _check_shapes(self, states: set[Path]) -> None:
-        """From the second call on there are the same tensors, of the same shapes and types."""
+    def _check_shapes(self, states: set[Path]) -> set[Path]:
+        """From the second call on there are the same tensors, of the same shapes and types.
+
+        Returns what is not so and is never read, such as a list of all results.
+        """
         problems: dict[Path, str] = {}
         first, second, third = (s.held.tensors for s in self.seen[1:4])
         for path in sorted(states, key=spelled):
@@ -168,69 +231,73 @@ class _Finder:
                 elif path in before or path in after:
                     kept = path[:-1] if isinstance(path[-1], int) else path
                     sizes = [sum(p[: len(kept)] == kept for p in held) for held in (before, after)]
-                    what = f"holds {sizes[0]} tensors after the {call} call and {sizes[1]} after the next"
+                    what = f"holds {sizes[0]} tensors after the {call} call, and {sizes[1]} after the next"
                     problems.setdefault(kept, what)
-        if problems:
+        everything = {path for call in self.seen for path in call.held.tensors}
+        loose = {path for path in everything if any(path[: len(kept)] == kept for kept in problems)}
+        if problems and self._matters(loose, states - loose):
             remedy = (
                 "give it its final length before it is recorded, by zeros in __init__ or by enough calls, and keep"
                 " that length; or empty it in forward"
             )
             raise self._refusal({path: f"{what}; {_STATE}" for path, what in problems.items()}, remedy)
+        return loose
 
-    def _check_first_call(self, states: set[Path], other: Mapping[Path, Tensor]) -> None:
+    def _matters(self, loose: Iterable[Path], others: set[Path]) -> bool:
+        """Whether a call reads the tensors at `loose`: their number, shapes or values."""
+        values = self._after(0, others)
+        expected = _Call.of(self._entry(0, values), self.inputs, others)
+        changed = self._entry(0, values)
+        tensors = held(changed).tensors
+        for path in loose:
+            if path in tensors:
+                put(changed, path, tensors[path] * 0.5 + 1)
+        models = (changed, *(self._entry(call, values) for call in (1, 2)))
+        return not all(expected.is_same(model) for model in models)
+
+    def _check_first_call(self, states: set[Path], other: Mapping[Path, Tensor | None]) -> None:
         """What the first call alone makes must not depend on its input."""
         made = self.seen[0].touched(self.seen[1], self.user) - states
         values = held(self.stages[0]).tensors
-        wrong = [p for p in made if p in values and (p not in other or not same_bits(values[p], other[p]))]
+        wrong = [p for p in made if p in values and ((b := other[p]) is None or not same_bits(values[p], b))]
         if wrong:
             reason = "is computed from the input of the first call and kept from then on"
             remedy = "set it before recording (one call of the model does), or pass it as an input"
             raise self._refusal(dict.fromkeys(sorted(wrong, key=spelled), reason), remedy)
 
-    def _check_start(
-        self,
-        entry: nn.Module,
-        initial: Mapping[Path, Tensor],
-        factor: float,
-        output: Any,
-        after: Mapping[Path, Tensor],
-    ) -> None:
+    def _check_start(self, entry: nn.Module, initial: Mapping[Path, Tensor], expected: _Call) -> None:
         """A later call that begins with the initial values does what the first call does."""
-        expected = {path: after.get(path) for path in initial}
-        if self._same_call(entry, factor, output, expected):
+        if expected.is_same(entry):
             return
         made = [p for p in initial if p not in self.user.tensors]
-        changed = [p for p in self.seen[0].changed(self.seen[1]) if not any(m[: len(p)] == p for m in made)]
         if made:
             reason = "is not there before the first call, and zeros in its place give another result"
             remedy = "make it in __init__ as a tensor with the value that the first call starts from"
             raise self._refusal(dict.fromkeys(made, reason), remedy)
+        changed = list(self.seen[0].changed(self.seen[1]))
         if changed:
             alone = []
-            for path in changed:
-                if path in self.user.plain:
-                    model = copied(entry)
-                    put(model, path, self.user.plain[path])
-                    alone += [path] if self._same_call(model, factor, output, expected) else []
+            for path in self.user.plain.keys() & set(changed):
+                model = copied(entry)
+                put(model, path, self.user.plain[path])
+                alone += [path] if expected.is_same(model) else []
             raise self._refusal(dict.fromkeys(alone or changed, _NO_TENSOR), _AS_TENSOR)
+        shared = self._shared(initial)
+        if shared:
+            reason = "is a view of the memory of another state"
+            raise self._refusal(dict.fromkeys(shared, reason), "cut the view in forward, where it is needed")
         reason = "the first call differs from a later call that starts with the same tensors"
         raise self._refusal(
             {(): reason}, "keep all that a call leaves for the next one in tensors of the module"
         )
 
-    def _same_call(
-        self, model: nn.Module, factor: float, output: Any, after: Mapping[Path, Tensor | None]
-    ) -> bool:
-        try:
-            given = called(model := copied(model), scaled(self.inputs, factor))
-        except Exception:  # whatever it is, the call that is compared with did not raise it
-            return False
-        pairs = list(zip(pytree.tree_leaves(plain(output)), pytree.tree_leaves(plain(given)), strict=False))
-        now = held(model).tensors
-        pairs += [(value, now.get(path)) for path, value in after.items()]
-        return all(
-            same_bits(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor)
-        ) and all(isinstance(a, Tensor) == isinstance(b, Tensor) for a, b in pairs)
+    def _shared(self, states: Iterable[Path]) -> list[Path]:
+        """States in the memory of a larger one."""
+        tensors = held(self.stages[0]).tensors
+        largest: dict[int, Path] = {}
+        for path in sorted(states, key=lambda p: -tensors[p].numel()):
+            largest.setdefault(tensors[path].untyped_storage().data_ptr(), path)
+        return [path for path in states if path not in largest.values()]
 
     def _check_numbers(self, values: Mapping[Path, Tensor]) -> None:
         """Plain values that go on changing must not enter the result, now or after many calls."""
@@ -238,16 +305,14 @@ class _Finder:
         if not changed:
             return
         base = self._entry(0, values)
-        probe = copied(base)
-        output = called(probe, self.inputs)
-        after = {p: held(probe).tensors.get(p) for p in values}
+        expected = _Call.of(base, self.inputs, values)
         numbers = {p: (a, b) for p, (a, b) in self.seen[1].changed(self.seen[2]).items() if _counts(a, b)}
 
         def matters(numbers: Mapping[Path, tuple[Any, Any]]) -> bool:
-            return not all(self._same_call(m, 1.0, output, after) for m in self._counted(base, numbers))
+            return not all(map(expected.is_same, self._counted(base, numbers)))
 
         later = (self._entry(call, values) for call in (1, 2))
-        if matters(numbers) or not all(self._same_call(model, 1.0, output, after) for model in later):
+        if matters(numbers) or not all(map(expected.is_same, later)):
             alone = [path for path, pair in numbers.items() if len(changed) > 1 and matters({path: pair})]
             raise self._refusal(dict.fromkeys(alone or changed, _NO_TENSOR), _AS_TENSOR)
 

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import FaultError, InputError, LtcError
 
-from . import libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
+from . import inference, libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
 from .carried import NO_STATES, States, idle, module_states
 from .catch import intercepted
 from .copies import called, cloned, copied, plain, same_random_state, scaled, tensors_of
@@ -67,7 +67,7 @@ def prepare_shape(
         raise
     except Exception as error:
         with torch.no_grad():
-            copied(model)(*cloned(inputs))  # what the model itself raises is the user's to see
+            called(copied(model), inputs)  # what the model itself raises is the user's to see
         what = f"recording fails with {type(error).__name__}: {error}"
         remedy = "this is a mistake of the compiler, not of the model: please report it with the line"
         where = failing_line(error.__traceback__) or type(model).__name__
@@ -80,8 +80,6 @@ def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.Graph
     with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
         session = Session(_root(copied(model)))
         graph_module = _record(session, inputs)
-        if session.random:
-            return graph_module, called(copied(model), inputs)
         if module_state == "reset":
             outputs = [called(copied(model), scaled(inputs, factor)) for factor in FACTORS[:2]]
         else:
@@ -90,6 +88,8 @@ def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.Graph
             stateful_graph = _with_state(found, model, inputs, module_state)
             if stateful_graph is not None:
                 return stateful_graph, outputs[0]
+        if session.random:  # what it returns cannot be compared
+            return graph_module, outputs[0]
         graph_module = _rolled(graph_module, model, inputs)
         check_calls(graph_module, model, inputs, outputs)
         check_probes(graph_module, model, inputs)
@@ -100,7 +100,8 @@ def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) ->
     """The recording with module state; None where no call reads what another left behind."""
     states, module = dict(found.states), None
     while states:
-        module = _record(Session(_root(copied(found.model))), inputs, states)
+        session = Session(_root(copied(found.model)))
+        module = _record(session, inputs, states)
         unread = idle(module, states)
         if not unread:
             break
@@ -114,9 +115,10 @@ def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) ->
             found.model, dict.fromkeys(states, reason), "module_state='carry' makes it program state"
         )
     later = {path: found.after[path] for path in states}
-    module = _rolled(module, found.model, inputs, states, later)
-    check_states(module, model, inputs, states)
-    check_probes(module, model, inputs, states)
+    if not session.random:
+        module = _rolled(module, found.model, inputs, states, later)
+        check_states(module, model, inputs, states)
+        check_probes(module, model, inputs, states)
     warnings.warn(
         f"module state is carried from call to call: {listed}; it starts from what the model holds now"
         " (module_state='reset': every call does)",

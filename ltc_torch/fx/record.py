@@ -170,9 +170,9 @@ class Recorder(TorchFunctionMode):
         """Whether a tensor has a node in this very graph."""
         return id(tensor) in self._nodes
 
-    def was_read(self, tensor: Tensor) -> bool:
-        """Whether an operation, here or in the body of a scan, has taken a placeholder's tensor."""
-        return bool(self._nodes[id(tensor)][0].users) or self.writes.of(tensor) is not None
+    def was_read(self, placeholder: fx.Node, tensor: Tensor) -> bool:
+        """Whether an operation, here or in the body of a scan, has taken a placeholder's tensor, or written into it."""
+        return bool(placeholder.users) or self.writes.of(tensor) is not None
 
     def sharing(self, tensor: Tensor) -> list[Tensor]:
         """The recorded tensors that share a tensor's memory."""
@@ -310,7 +310,7 @@ class Recorder(TorchFunctionMode):
         self.places.check(name, tensors)
         if name == "__set__" and func.__self__.__name__ == "data":  # type: ignore[attr-defined]
             func(*args, **kwargs)
-            return self.bind(args[0], self.node(args[1])) if self.depends(args[1]) else None
+            return self.bind(args[0], self.node(args[1])) if any(map(self.depends, tensors)) else None
         if name == "" and func.__self__.__name__ not in PROPERTIES:  # type: ignore[attr-defined]
             return func(*args, **kwargs)
         if name in METADATA and not any(self.depends(t) for t in tensors if t is not args[0]):
