@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ltc_compiler.errors import ConfigError, shown
+from ltc_compiler.files import write_file
 
 Scalar = bool | int | float | str
 
@@ -203,8 +204,8 @@ class Config:
         return cls.from_dict(document, where=where)
 
     def save(self, path: str | Path) -> None:
-        """Write a TOML file that load() reads back to an equal Config."""
-        Path(path).write_bytes(self.to_bytes())
+        """Write a TOML file that load() reads back to an equal Config. Raises FileError."""
+        write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

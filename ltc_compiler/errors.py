@@ -104,6 +104,10 @@ class FaultError(LtcError):
     """The compiler itself failed at something that it should have compiled or refused; the cause is chained."""
 
 
+class FileError(LtcError):
+    """A file cannot be written; what was there is as it was."""
+
+
 class Unsupported(NamedTuple):
     """One thing that the front end cannot lower, with the rewrite that works ("" if none is known)."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from .config import Config
 from .errors import AllocationError, ConfigError, GraphError, InputError
+from .files import write_file
 from .ir.draw import draw
 from .ir.graph import Array, Graph
 from .ir.run import evaluate, initial_states
@@ -36,6 +37,9 @@ class NNIR:
         verify(graph)
         self.graph = graph
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NNIR.parse, (str(self),)  # copies and pickles hold the text, which has no depth of objects
+
     # ---- text
 
     @staticmethod
@@ -54,8 +58,8 @@ class NNIR:
         return NNIR.parse(text)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the text form, constants included, to a file."""
-        Path(path).write_text(str(self), encoding="utf-8")
+        """Write the text form, constants included, to a file. Raises FileError, with the old file as it was."""
+        write_file(path, str(self))
 
     @staticmethod
     def from_onnx(
@@ -75,7 +79,8 @@ class NNIR:
     def to_onnx(self, path: str | PathLike[str]) -> None:
         """Write an ONNX file (opset 20, fp32) that other runtimes compute and viewers open. Needs the extra `onnx`.
 
-        States become inputs with their initial values as defaults, and outputs. Raises ModelFileError.
+        States become inputs with their initial values as defaults, and outputs. Raises ModelFileError for a model of
+        2 GB, and FileError.
         """
         from .onnx import export_onnx
 

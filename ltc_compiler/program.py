@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +20,14 @@ from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
 from ltc_compiler.bytecode.alignment import Streaming, streaming_of
 from ltc_compiler.bytecode.ports import host_bytes, model_at
 from ltc_compiler.config import Config
-from ltc_compiler.errors import InputError, ProgramError
+from ltc_compiler.errors import InputError, ProgramError, shown
+from ltc_compiler.files import write_file
 from ltc_compiler.oracle import Oracle
 from ltc_compiler.report import Report, Walk, chrome_trace, draw_timeline
 from ltc_compiler.vm import VM
 
 TRACED = 100_000  # executed instructions, over all cores, that a report takes in
+MAX_WORK = 1 << 33  # instructions or beats of an inference of a file: minutes
 SETTLED = 8  # inferences in a row after which the distance of two is that of all that follow
 
 
@@ -42,13 +43,26 @@ class Program:
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
 
-    def to_vm(self, bit_accurate: bool = True) -> VM:
-        """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding."""
+    def to_vm(self, bit_accurate: bool = True, max_work: int | None = None) -> VM:
+        """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding.
+
+        max_work: as for load(), if given. Raises ProgramError.
+        """
+        if max_work is not None:
+            self._core.check_work(_checked_work(max_work))
         return VM(self._image, self._core, bit_accurate)
+
+    def work_per_inference(self, model_index: int = 0) -> dict[str, int]:
+        """What an inference of a model executes: "instructions", and "beats", the rows, blocks, slots and entries that
+        they go through. Counted from its loops, without running it.
+        """
+        self._model(model_index)
+        return dict(self._core.work(model_index))
 
     def without_reset(self) -> Self:
         """The same program, whose machines refuse `reset`."""
-        program = copy(self)
+        program = object.__new__(type(self))
+        program.__dict__.update(self.__dict__)
         program._image = replace(self._image, meta={**self._image.meta, "state_reset": False})
         return program
 
@@ -59,12 +73,18 @@ class Program:
     # --- files ----------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, shadow: bool = True) -> None:
-        """Write a program file; shadow=False leaves out the fp32 originals that bit_accurate=False needs."""
-        Path(path).write_bytes(self.save_bytes(shadow))
+        """Write a program file; shadow=False leaves out the fp32 originals that bit_accurate=False needs.
+
+        Raises FileError, with the old file as it was.
+        """
+        write_file(path, self.save_bytes(shadow))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read and verify a program file. Raises ProgramError or IsaMismatchError naming the file."""
+    def load(cls, path: str | Path, max_work: int = MAX_WORK) -> Self:
+        """Read and verify a program file. Raises ProgramError or IsaMismatchError naming the file.
+
+        max_work: the most instructions, and the most beats, that one inference may take: a file may ask for hours.
+        """
         try:
             data = Path(path).read_bytes()
         except OSError as error:
@@ -74,7 +94,7 @@ class Program:
                 remedy="give a file that Program.save wrote",
             ) from error
         try:
-            return cls.load_bytes(data)
+            return cls.load_bytes(data, max_work)
         except ProgramError as error:
             raise type(error)(error.what, where=f"{path}: {error.where}", remedy=error.remedy) from error
 
@@ -83,16 +103,26 @@ class Program:
         return self._image.to_bytes(shadow)
 
     @classmethod
-    def load_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
-        """The inverse of save_bytes; verifies everything. Raises ProgramError or IsaMismatchError."""
+    def load_bytes(cls, data: bytes | bytearray | memoryview, max_work: int = MAX_WORK) -> Self:
+        """The inverse of save_bytes; verifies everything, and max_work as load() does. Raises ProgramError or
+        IsaMismatchError.
+        """
         if not isinstance(data, bytes | bytearray | memoryview):
             raise ProgramError(
                 f"a {type(data).__name__} is given, not bytes",
                 where="data",
                 remedy="give what save_bytes returned; Program.load takes the path of a file",
             )
-        held = bytes(data)
-        return cls(Image.from_bytes(held), held)
+        program = cls._of_bytes(bytes(data))
+        program._core.check_work(_checked_work(max_work))
+        return program
+
+    @classmethod
+    def _of_bytes(cls, data: bytes) -> Self:
+        return cls(Image.from_bytes(data), data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._of_bytes, (self.save_bytes(),)  # copies and pickles hold the file
 
     # --- models and ports -----------------------------------------------------------------------------
 
@@ -298,7 +328,7 @@ class Program:
         limit, errors: as for report().
         """
         content = chrome_trace(self.report(model_index, spaced, limit))
-        Path(path).write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
+        write_file(path, json.dumps(content, separators=(",", ":")))
 
     def timeline(self, ax: Any = None, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> Any:
         """Draw the units of every core over one inference with matplotlib; returns the Axes.
@@ -330,6 +360,13 @@ class Program:
 
     def _output(self, model_index: int, index: int) -> Port:
         return _port(self._model(model_index).outputs, index, "output")
+
+
+def _checked_work(max_work: object) -> int:
+    if not isinstance(max_work, int) or isinstance(max_work, bool) or not 1 <= max_work < 1 << 63:
+        raise InputError(f"max_work is {shown(max_work)}", where="max_work",
+                         remedy=f"give a number of beats from 1 on; {MAX_WORK} is the default")  # fmt: skip
+    return max_work
 
 
 def _port(ports: tuple[Port, ...], index: int, side: str) -> Port:

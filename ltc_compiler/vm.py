@@ -37,7 +37,7 @@ from ltc_compiler.bytecode.steps import (
     to_batch,
     to_sequences,
 )
-from ltc_compiler.errors import InputError, ProgramError
+from ltc_compiler.errors import InputError, ProgramError, StateError
 
 
 class VM:
@@ -216,6 +216,29 @@ class VM:
         use.
         """
         return dict(self._vm.metrics())
+
+    def steps_done(self, stream: int = 0) -> int:
+        """Steps that the last run_timesteps or run_batch executed of a stream.
+
+        Fewer than were given where a signal's handler raised, as Ctrl-C does: the state is as after these steps.
+        """
+        return int(self._vm.steps_done(stream))
+
+    def __copy__(self) -> VM:
+        """Another VM of the program, with the states of all streams as they are here. The weights are shared."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._vm = self._vm.copy()
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> VM:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise StateError(
+            "a VM cannot be pickled: it is memory of this process", where=repr(self),
+            remedy="pickle the Program and get_state(), make a VM of it there, and give the state to its set_state()",
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         kind = "bit-accurate" if self.bit_accurate else "plain fp32"

@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "python_interrupt.h"
 #include "vm.h"
+#include "work.h"
 
 namespace nb = nanobind;
 
@@ -157,7 +159,7 @@ private:
 struct Lease : ltc::VM::Lease {
     explicit Lease(ltc::VM& vm) : ltc::VM::Lease(vm) {
         if (!held())
-            throw Refusal(RefusalKind::state, "the VM is running in another thread", "VM",
+            throw Refusal(RefusalKind::state, "the VM is running in another thread, or below a signal's handler", "VM",
                           "make one VM for each thread: they share the program");
     }
 };
@@ -167,13 +169,15 @@ class PyVM {
 public:
     PyVM(const std::shared_ptr<const ltc::Program>& program, bool bit_accurate)
         : vm_(*program, bit_accurate), in_(most_ports(&ltc::Model::inputs)), out_(most_ports(&ltc::Model::outputs)) {
-        const nb::module_ numpy = nb::module_::import_("numpy");
-        empty_ = numpy.attr("empty");
-        float32_ = numpy.attr("float32");
-        for (const ltc::Model& model : vm_.program().models) {
-            auto& shapes = output_shapes_.emplace_back();
-            for (const ltc::Port& port : model.outputs) shapes.push_back(python_shape(port.shape));
-        }
+        look_up();
+    }
+
+    PyVM(const PyVM&) = delete;
+    PyVM& operator=(const PyVM&) = delete;
+
+    PyVM* copy() {
+        const Lease lease(vm_);
+        return new PyVM(vm_);
     }
 
     nb::list run(Py_ssize_t index, nb::handle inputs) {
@@ -183,20 +187,22 @@ public:
         nb::list made;
         for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(index)]) made.append(empty(shape));
         out_.borrow(model.outputs, made, {}, true);
-        execute(index, 1, [&](std::size_t m) { return vm_.run(m, in_.data(), out_.data()); });
+        execute(index, 1, 1, [&](std::size_t m, auto& interrupt) { return vm_.run(m, in_.data(), out_.data(), interrupt); });
         return made;
     }
 
     void run_into(Py_ssize_t index, nb::handle inputs, nb::handle outputs) {
         const Call call(*this);
         borrow(index, {}, inputs, outputs);
-        execute(index, 1, [&](std::size_t m) { return vm_.run(m, in_.data(), out_.data()); });
+        execute(index, 1, 1, [&](std::size_t m, auto& interrupt) { return vm_.run(m, in_.data(), out_.data(), interrupt); });
     }
 
     void run_timesteps(Py_ssize_t index, std::size_t steps, nb::handle inputs, nb::handle outputs) {
         const Call call(*this);
         borrow(index, std::span(&steps, 1), inputs, outputs);
-        execute(index, steps, [&](std::size_t m) { return vm_.run_timesteps(m, steps, in_.data(), out_.data()); });
+        execute(index, 1, steps, [&](std::size_t m, auto& interrupt) {
+            return vm_.run_timesteps(m, steps, in_.data(), out_.data(), interrupt);
+        });
     }
 
     void run_batch(Py_ssize_t index, std::size_t streams, std::size_t steps, nb::handle inputs, nb::handle outputs,
@@ -209,8 +215,9 @@ public:
                          "use at most " + std::to_string(max_streams) + " streams and from 1 to " +
                              std::to_string(max_threads) + " threads");
         vm_.prepare_batch(streams, std::min(threads, std::max<std::size_t>(streams, 1)));
-        execute(index, streams * steps,
-                [&](std::size_t m) { return vm_.run_batch(m, streams, steps, in_.data(), out_.data()); });
+        execute(index, streams, steps, [&](std::size_t m, auto& interrupt) {
+            return vm_.run_batch(m, streams, steps, in_.data(), out_.data(), interrupt);
+        });
     }
 
     void reset(Py_ssize_t index) {
@@ -235,6 +242,8 @@ public:
         vm_.set_state(static_cast<std::size_t>(index), static_cast<std::size_t>(state), stream_at(stream), array.data());
     }
 
+    std::size_t steps_done(Py_ssize_t stream) { return vm_.steps_done(stream_at(stream)); }
+
     nb::dict metrics() const {
         nb::dict out;
         out["arena_bytes"] = vm_.arena_bytes();
@@ -248,6 +257,21 @@ public:
     }
 
 private:
+    explicit PyVM(const ltc::VM& vm)
+        : vm_(vm), in_(most_ports(&ltc::Model::inputs)), out_(most_ports(&ltc::Model::outputs)) {
+        look_up();
+    }
+
+    void look_up() {
+        const nb::module_ numpy = nb::module_::import_("numpy");
+        empty_ = numpy.attr("empty");
+        float32_ = numpy.attr("float32");
+        for (const ltc::Model& model : vm_.program().models) {
+            auto& shapes = output_shapes_.emplace_back();
+            for (const ltc::Port& port : model.outputs) shapes.push_back(python_shape(port.shape));
+        }
+    }
+
     // While it lives, this thread has the VM and its lists of arrays.
     struct Call : Lease {
         explicit Call(PyVM& vm) : Lease(vm.vm_), vm_(vm) {}
@@ -313,19 +337,21 @@ private:
         }
     }
 
-    // run(model) without the GIL, on the arrays that are borrowed; `steps` of them lie one behind the other.
+    // run(model, interrupt) without the GIL, on the arrays that are borrowed: of `steps` for each stream.
     template <class Run>
-    void execute(Py_ssize_t index, std::size_t steps, Run run) {
+    void execute(Py_ssize_t index, std::size_t streams, std::size_t steps, Run run) {
         const auto model = static_cast<std::size_t>(index);
+        ltc::PythonInterrupt interrupt;
         ltc::Status status;
         {
             const nb::gil_scoped_release unlocked;
-            status = run(model);
+            status = run(model, interrupt);
         }
         if (status == ltc::Status::ok) return;
-        const std::size_t port = vm_.bad_elapsed_time(model, steps, in_.data());
-        refuse_input("an elapsed time is NaN or negative", vm_.program().models[model].inputs[port].name,
-                     "give the time since the previous step, 0 or more");
+        if (status == ltc::Status::interrupted) ltc::PythonInterrupt::raise();
+        const std::size_t port = vm_.bad_elapsed_time(model, streams * steps, in_.data());
+        refuse_input("an elapsed time is NaN, infinite or negative", vm_.program().models[model].inputs[port].name,
+                     "give the time since the previous step, finite and 0 or more");
     }
 
     ltc::VM vm_;
@@ -333,6 +359,20 @@ private:
     nb::object empty_, float32_;
     std::vector<std::vector<nb::object>> output_shapes_;  // by model
 };
+
+void check_work(const ltc::Program& program, std::uint64_t max_work) {
+    for (const ltc::Model& model : program.models)
+        ltc::check_work(program, model, 1, max_work, "lower the trip counts of its loops, or give a larger max_work");
+}
+
+nb::dict work(const ltc::Program& program, std::size_t model) {
+    if (model >= program.models.size()) refuse_input("no model " + std::to_string(model), "model_index", "give a smaller index");
+    const ltc::Work found = ltc::work_of(program, program.models[model]);
+    nb::dict out;
+    out["instructions"] = found.instructions;
+    out["beats"] = found.beats;
+    return out;
+}
 
 std::shared_ptr<const ltc::Program> parse(const nb::bytes& data) {
     const std::span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(data.data()), data.size());
@@ -356,7 +396,11 @@ NB_MODULE(_core, m) {
     nb::class_<ltc::Program>(m, "Program", "A parsed and verified program; VMs share it read-only.")
         .def_static("parse", &parse, nb::arg("data"), nb::sig("def parse(data: bytes) -> Program"),
                     "Reads and verifies a program file's bytes; executes nothing.\n\n"
-                    "Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.");
+                    "Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.")
+        .def("check_work", &check_work, nb::arg("max_work"), nb::sig("def check_work(self, max_work: int) -> None"),
+             "Raises ProgramError if one inference of a model executes more instructions, or more beats, than max_work.")
+        .def("work", &work, nb::arg("model") = 0, nb::sig("def work(self, model: int = 0) -> dict[str, int]"),
+             "Instructions and beats of one inference; 2**64 - 1 stands for more.");
 
     nb::class_<PyVM>(m, "VM", "A program with a state of its own. For one thread at a time: StateError if it is busy.")
         .def(nb::init<std::shared_ptr<const ltc::Program>, bool>(), nb::arg("program"), nb::arg("bit_accurate") = true,
@@ -367,8 +411,9 @@ NB_MODULE(_core, m) {
         .def("run", &PyVM::run, nb::arg("model"), nb::arg("inputs"),
              nb::sig("def run(self, model: int, inputs: typing.Any) -> list[typing.Any]"),
              "One inference: a tuple or list with one C-contiguous float32 array a port, or the one array; new arrays\n"
-             "out. Raises InputError for anything else, an elapsed time that is NaN or negative, or a wrong model;\n"
-             "the state is then as it was.")
+             "out. Raises InputError for anything else, an elapsed time that is NaN, infinite or negative, or a\n"
+             "wrong model; the state is then as it was. A signal whose handler raises, as that of Ctrl-C does, ends this and\n"
+             "the other runs within 50 ms, with every state as after a whole number of steps.")
         .def("run_into", &PyVM::run_into, nb::arg("model"), nb::arg("inputs"), nb::arg("outputs"),
              nb::sig("def run_into(self, model: int, inputs: typing.Any, outputs: typing.Any) -> None"),
              "run() into given arrays, writable and apart from each other and from the inputs.")
@@ -390,6 +435,10 @@ NB_MODULE(_core, m) {
              nb::arg("stream") = 0,
              nb::sig("def set_state(self, model: int, state: int, value: typing.Any, stream: int = 0) -> None"),
              "Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.")
+        .def("steps_done", &PyVM::steps_done, nb::arg("stream") = 0, nb::sig("def steps_done(self, stream: int = 0) -> int"),
+             "Steps that the last run_timesteps or run_batch executed of a stream: fewer than asked for if a signal ended it.")
+        .def("copy", &PyVM::copy, nb::rv_policy::take_ownership, nb::sig("def copy(self) -> VM"),
+             "Another VM with the same streams in the same states; the two share the weights.")
         .def("metrics", &PyVM::metrics, nb::sig("def metrics(self) -> dict[str, typing.Any]"),
              "Bytes of its memory, steps of its code, and the kernels that it uses.");
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "python_interrupt.h"
 #include "timing.h"
 
 namespace nb = nanobind;
@@ -13,9 +14,12 @@ namespace {
 
 nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences) {
     ltc::CycleReport report;
-    {
+    ltc::PythonInterrupt interrupt;
+    try {
         nb::gil_scoped_release unlocked;
-        report = ltc::count_cycles(program, model, arrival, inferences);
+        report = ltc::count_cycles(program, model, arrival, inferences, interrupt);
+    } catch (const ltc::Interrupted&) {
+        ltc::PythonInterrupt::raise();
     }
     nb::list busy;
     for (std::size_t core = 0; core < program.machine.cores; ++core) {
@@ -36,9 +40,12 @@ nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t ar
 
 nb::list trace(const ltc::Program& program, std::size_t model, std::uint64_t arrival, std::size_t limit) {
     std::vector<ltc::TraceRecord> records;
-    {
+    ltc::PythonInterrupt interrupt;
+    try {
         nb::gil_scoped_release unlocked;
-        records = ltc::trace_cycles(program, model, arrival, limit);
+        records = ltc::trace_cycles(program, model, arrival, limit, interrupt);
+    } catch (const ltc::Interrupted&) {
+        ltc::PythonInterrupt::raise();
     }
     nb::list out;
     for (const ltc::TraceRecord& r : records) {

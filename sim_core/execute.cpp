@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "direct_links.h"
+#include "looks.h"
 #include "numerics.h"
+#include "work.h"
 
 namespace ltc {
 namespace {
@@ -51,11 +53,10 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
                        const Kernels& kernels)
     : program_(std::move(program)), parameters_(std::move(parameters)), kernels_(kernels), bit_accurate_(bit_accurate),
       B_(program_->machine.block_size) {
-    std::size_t n = program_->models.size(), scratch = 1;
+    std::size_t scratch = 1;
     for (const Model& model : program_->models)
         for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
             const Instruction& i = program_->code[at];
-            n += i.opcode == Opcode::send ? program_->cores.size() : 1;
             if (i.info().format == isa::Format::Matmul)
                 scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(input_lanes(i, B_)) + scratch_spare);
             else if (i.opcode == Opcode::synapse)
@@ -69,13 +70,21 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
     for (std::size_t core = 0; core < program_->cores.size(); ++core)
         for (const ConstantRange& range : program_->cores[core].constants)
             std::copy(range.data.begin(), range.data.end(), rows_[core] + range.row * B_);
-    steps_.reserve(n);  // steps point at each other
-    for (const Model& model : program_->models) build(model);
+    for (const Model& model : program_->models) {
+        const Work work = work_of(*program_, model);
+        takes_long_.push_back(std::max(work.beats, work.instructions) > short_beats);
+        build(model, takes_long_.back());
+    }
+    for (const auto& [end, body] : std::exchange(bodies_, {})) steps_[end].loop.body = &steps_[body];
 }
 
-void Executable::run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept {
-    Frame frame{{}, inputs, outputs};
+bool Executable::run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept {
+    Frame frame{{}, inputs, outputs, watch, false};
     for (const Step* step = &steps_[entry_[model]]; step != nullptr;) step = step->run(frame, step);
+    if (frame.stopped)
+        for (Fifo* fifo : fifos_)
+            if (fifo != nullptr) fifo->count = 0;
+    return !frame.stopped;
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------------------
@@ -110,11 +119,12 @@ isa::Precision Executable::precision(std::uint32_t field) const {
     return bit_accurate_ ? static_cast<isa::Precision>(field) : isa::Precision::fp32;
 }
 
-void Executable::build(const Model& model) {
+void Executable::build(const Model& model, bool takes_long) {
     entry_.push_back(steps_.size());
     const DirectLinks links = find_direct_links(*program_, model);
     std::vector<std::size_t> loops;
     std::vector<Copy> copies;
+    Looks looks(takes_long);
     for (std::uint32_t n = model.code_begin; n < model.code_end; ++n) {
         const Instruction& i = program_->code[n];
         if (i.opcode == Opcode::send) {
@@ -123,30 +133,45 @@ void Executable::build(const Model& model) {
                 if ((links.targets[n - model.code_begin] >> target & 1) == 0) continue;
                 Step step = step_of(i, model);
                 step.link = link(op.src, i.core, op.rows, i.core, target);
-                steps_.push_back(step);
+                append(step, op.rows, looks);
             }
             continue;
         }
         const std::uint32_t sender = links.sender[n - model.code_begin];
         if (sender != DirectLinks::none) {
             copies.push_back({steps_.size(), program_->code[sender].core, i.core});
-            steps_.push_back(copy(program_->code[sender], i));
+            append(copy(program_->code[sender], i), i.as<isa::Receive>().rows, looks);
             continue;
         }
-        if (i.opcode == Opcode::end && unroll_copies(loops.back(), i.depth + 1, program_->code[i.match].as<isa::Loop>().count, copies)) {
+        if (i.opcode == Opcode::loop) {
+            steps_.push_back(step_of(i, model));
+            loops.push_back(steps_.size());
+            looks.enter();
+        } else if (i.opcode == Opcode::end) {
+            const std::uint32_t turns = program_->code[i.match].as<isa::Loop>().count;
+            const std::size_t body = loops.back();
             loops.pop_back();
-            continue;
-        }
-        steps_.push_back(step_of(i, model));
-        if (i.opcode == Opcode::loop) loops.push_back(steps_.size());
-        if (i.opcode == Opcode::end) {
-            steps_.back().loop.body = steps_.data() + loops.back();
-            loops.pop_back();
+            if (unroll_copies(body, i.depth + 1, turns, copies)) {
+                if (looks.behind_unrolled(turns)) steps_.push_back(look_step());
+                continue;
+            }
+            if (looks.before_end(turns)) steps_.push_back(look_step());
+            bodies_.emplace_back(steps_.size(), body);
+            steps_.push_back(step_of(i, model));
+        } else {
+            const std::uint64_t beats = beats_of(*program_, i);
+            for (const Step& piece : takes_long ? pieces_of(step_of(i, model), i, beats) : std::vector{step_of(i, model)})
+                append(piece, std::min(beats, beats_at_once), looks);
         }
     }
     Step stop{};
     stop.run = kernels_.stop;
     steps_.push_back(stop);
+}
+
+void Executable::append(const Step& step, std::uint64_t beats, Looks& looks) {
+    steps_.push_back(step);
+    if (looks.behind(beats)) steps_.push_back(look_step());
 }
 
 // The rows of a send as its receive takes them where no FIFO is needed.

@@ -5,9 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
+#include "interrupt.h"
 #include "kernels.h"
+#include "looks.h"
 #include "packing.h"
 #include "program.h"
 
@@ -19,14 +22,19 @@ const Kernels& choose_kernels();
 
 class Executable {
 public:
-    // parameters: of that program, packed for the same kernels and accuracy. Of the program itself, code, models and
-    // constants are read; its weights, slots and entries may be gone. bit_accurate=false: every precision is fp32.
+    // parameters: of that program, packed for the same kernels and accuracy. Of the program itself, code, models, constants
+    // and the lengths of runs of slots are read; its weights, slots and entries may be gone. bit_accurate=false: every
+    // precision is fp32.
     Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
                const Kernels& kernels);
     Executable(const Executable&) = delete;
     Executable& operator=(const Executable&) = delete;
 
-    void run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept;
+    // Whether it came to its end. Only a model that takes long looks at the watch, and may stop: then rows hold anything.
+    bool run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept;
+
+    // A model whose beats may take longer than a host waits for an answer: it looks at its watch now and then.
+    bool takes_long(std::size_t model) const { return takes_long_[model]; }
 
     float* row(std::uint32_t core, std::uint32_t row) { return rows_[core] + std::size_t{row} * B_; }
     std::size_t arena_bytes() const { return arena_->bytes(); }
@@ -34,7 +42,8 @@ public:
 
 private:
     void lay_out(Pieces& pieces, std::size_t scratch_words);
-    void build(const Model& model);
+    void build(const Model& model, bool takes_long);
+    void append(const Step& step, std::uint64_t beats, Looks& looks);
     Step step_of(const Instruction& i, const Model& model);
     struct Copy {  // a step that copies rows of a core to another
         std::size_t step;
@@ -67,7 +76,9 @@ private:
     std::uint32_t* scratch_ = nullptr;
 
     std::vector<Step> steps_;
-    std::vector<std::size_t> entry_;  // first step of each model
+    std::vector<std::pair<std::size_t, std::size_t>> bodies_;  // the steps of an end, and of its loop's body
+    std::vector<std::size_t> entry_;                           // first step of each model
+    std::vector<bool> takes_long_;                             // by model
 };
 
 }  // namespace ltc

@@ -19,11 +19,15 @@ struct Address {
     std::uint32_t level;
 };
 
+class Watch;
+
 // What a run changes: loop counters, and the host arrays that it was given.
 struct Frame {
     std::ptrdiff_t counter[isa::max_loop_depth + 1];
     const float* const* inputs;
     float* const* outputs;
+    Watch* watch;  // of a run that takes long, or null
+    bool stopped;  // before its end, by its watch
 };
 
 // Ring of rows between two cores. It is empty between runs.

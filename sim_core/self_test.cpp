@@ -287,7 +287,7 @@ std::uint64_t hash(const std::vector<float>& values) {  // FNV-1a over words
     std::vector<float*> out;
     for (std::vector<float>& result : results) out.push_back(result.data());
     const FlushGuard guard;
-    executable.run(0, in, out.data());
+    executable.run(0, in, out.data(), nullptr);
 }
 
 }  // namespace

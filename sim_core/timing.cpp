@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "clock.h"
+#include "work.h"
 
 namespace ltc {
 namespace {
@@ -18,85 +19,13 @@ namespace {
 template <class Op>
 concept Grid = requires(Op op) { op.dst_outer; op.n_outer; op.n_inner; };
 
-std::uint64_t times(std::uint64_t a, std::uint64_t b) {
-    std::uint64_t product;
-    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
-}
-
-std::uint64_t plus(std::uint64_t a, std::uint64_t b) {
-    std::uint64_t sum;
-    return __builtin_add_overflow(a, b, &sum) ? UINT64_MAX : sum;
-}
-
-// ---- how much there is to walk ----------------------------------------------------------------------------------
-
-template <Grid Op>
-std::uint64_t count_beats(const Program&, const Instruction&, const Op& op) {
-    return times(op.n_outer, op.n_inner);
-}
-std::uint64_t count_beats(const Program& p, const Instruction&, const isa::RowReduce& op) {
-    return times(op.groups, p.machine.rows(op.k));
-}
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::ColumnReduce& op) {
-    return times(op.n_inner, op.k);
-}
-std::uint64_t count_beats(const Program& p, const Instruction&, const isa::Matmul& op) {
-    return times(times(times(op.batch, op.m_rows), op.taps), p.machine.rows(op.k));
-}
-std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Synapse& op) {
-    std::uint64_t slot = op.slots;
-    for (std::uint32_t t = 0; t < op.targets; ++t) slot += p.cores[in.core].slots.run[slot];
-    return slot - op.slots + op.v_rows;
-}
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Update& op) { return times(3, op.n); }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Gather& op) { return op.count; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Transpose& op) {
-    return plus(op.src_rows, op.dst_rows);
-}
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Send& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Receive& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Input& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Output& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Loop&) { return 0; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::End&) { return 0; }
-
-std::uint64_t count_beats(const Program& program, const Instruction& in) {
-    switch (in.info().format) {
-#define LTC_CASE(name) \
-    case isa::Format::name: return count_beats(program, in, in.as<isa::name>());
-        LTC_FORMATS(LTC_CASE)
-#undef LTC_CASE
-    }
-    return 0;
-}
-
-// Executed instructions of some inferences of a model. Throws Refusal if they or their beats are more than max_work.
-std::uint64_t check_work(const Program& program, const Model& model, std::uint64_t inferences) {
-    std::array<std::uint64_t, isa::max_loop_depth + 1> turns{inferences};
-    std::uint64_t instructions = 0, beats = 0;
-    for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
-        const Instruction& in = program.code[at];
-        const bool inside = in.opcode == isa::Opcode::end;  // an end is executed once a turn of its loop
-        const std::uint64_t executions = turns[in.depth + (inside ? 1 : 0)];
-        instructions = plus(instructions, executions);
-        beats = plus(beats, times(executions, count_beats(program, in)));
-        if (in.opcode == isa::Opcode::loop) turns[in.depth + 1] = times(executions, in.as<isa::Loop>().count);
-    }
-    if (std::max(instructions, beats) > max_work)
-        throw Refusal(RefusalKind::program,
-                      "a run executes " + std::to_string(instructions) + " instructions and " + std::to_string(beats) +
-                          " beats, more than " + std::to_string(max_work),
-                      "the code of model '" + model.name + "'", "lower the trip counts of its loops");
-    return instructions;
-}
-
 // ---- the walk ---------------------------------------------------------------------------------------------------
 
 template <bool traced>
 class Walk {
 public:
-    Walk(const Program& program, std::uint64_t arrival, std::size_t limit)
-        : program_(program), machine_(program.machine), arrival_(arrival), limit_(limit), cores_(machine_.cores),
+    Walk(const Program& program, std::uint64_t arrival, std::size_t limit, Interrupt& interrupt)
+        : program_(program), machine_(program.machine), arrival_(arrival), limit_(limit), watch_(interrupt, true), cores_(machine_.cores),
           links_(std::size_t{machine_.cores} * machine_.cores), accumulator_(accumulator_slots()) {
         for (std::uint32_t c = 0; c < machine_.cores; ++c) {
             cores_[c].rows.resize(program.cores[c].tensor_rows);
@@ -120,6 +49,7 @@ public:
         for (std::uint32_t at = model.code_begin; at < model.code_end;) {
             const Instruction& in = program_.code[at];
             at_ = at;
+            look();
             if (in.info().unit == isa::Unit::control) {
                 at = control(in, at);
             } else {
@@ -141,6 +71,10 @@ public:
     std::vector<TraceRecord> trace;
 
 private:
+    void look() {
+        if (watch_.poll()) throw Interrupted();
+    }
+
     // Row-block contexts of the matrix unit times the input rows after which an accumulator is used again.
     std::size_t accumulator_slots() const { return std::size_t{machine_.accumulators} * period(); }
     std::uint32_t period() const { return std::max(1u, 128 / machine_.block_size); }
@@ -228,9 +162,10 @@ private:
     // ---- the beats of each format ----
 
     template <std::size_t N>
-    static void grid(const std::array<Lattice, N>& sources, const Lattice& dst, std::uint32_t n_outer,
-                     std::uint32_t n_inner, Beats<traced>& beats) {
+    void grid(const std::array<Lattice, N>& sources, const Lattice& dst, std::uint32_t n_outer, std::uint32_t n_inner,
+              Beats<traced>& beats) {
         for (std::uint32_t o = 0; o < n_outer; ++o) {
+            look();
             for (std::uint32_t i = 0; i < n_inner; ++i) {
                 std::array<std::uint64_t, N> reads;
                 for (std::size_t s = 0; s < N; ++s) reads[s] = sources[s].at(o, i);
@@ -258,6 +193,7 @@ private:
         const std::uint64_t last = machine_.rows(op.k) - 1;
         const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t g = 0; g < op.groups; ++g) {
+            look();
             std::array<std::uint64_t, 128 / limits::min_block_size> free{};  // by phase, as in the matrix unit
             for (std::uint64_t j = 0; j <= last; ++j) {
                 std::uint64_t& accumulators = free[j % period()];
@@ -275,6 +211,7 @@ private:
         const std::uint64_t dst = first_row(op.dst);
         const std::uint64_t spacing = machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t i = 0; i < op.n_inner; ++i) {
+            look();
             std::array<std::uint64_t, 64> free{};  // of each accumulator, which two elements in a row add to
             for (std::uint32_t k = 0; k < op.k; ++k) {
                 std::uint64_t& accumulator = free[k / 2 % free.size()];
@@ -293,6 +230,7 @@ private:
         for (std::uint32_t b = 0; b < op.batch; ++b) {
             const Lattice x{address(op.x) + std::int64_t{b} * op.x_step, op.tap_step, 1};
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
+                look();
                 const std::uint32_t group = std::min(machine_.accumulators, op.m_rows - first);
                 // accumulator_[p * group + o]: from when on row block `o` may use its accumulators of phase p again.
                 std::fill_n(accumulator_.begin(), std::size_t{group} * period(), 0);
@@ -399,6 +337,7 @@ private:
     const Machine& machine_;
     std::uint64_t arrival_;
     std::size_t limit_;
+    Watch watch_;
     std::uint32_t at_ = 0;
     CoreClock* core_ = nullptr;
     std::uint64_t finish_ = 0;  // of the current instruction, apart from the rows that it writes
@@ -421,23 +360,26 @@ const Model& checked_model(const Program& program, std::size_t model, std::uint6
     return program.models[model];
 }
 
+constexpr const char* fewer_turns = "lower the trip counts of its loops";
+
 }  // namespace
 
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences) {
+CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences,
+                         Interrupt& interrupt) {
     const Model& checked = checked_model(program, model, arrival);
     if (inferences == 0)
         throw Refusal(RefusalKind::input, "inferences is 0", "inferences", "count one inference or more");
-    const std::uint64_t instructions = check_work(program, checked, inferences);
-    Walk<false> walk(program, arrival, 0);
+    const std::uint64_t instructions = check_work(program, checked, inferences, max_walk, fewer_turns).instructions;
+    Walk<false> walk(program, arrival, 0, interrupt);
     for (std::uint64_t i = 0; i < inferences; ++i) walk.run(checked);
     return walk.report(instructions);
 }
 
 std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
-                                      std::size_t limit) {
+                                      std::size_t limit, Interrupt& interrupt) {
     const Model& checked = checked_model(program, model, arrival);
-    check_work(program, checked, 1);
-    Walk<true> walk(program, arrival, limit);
+    check_work(program, checked, 1, max_walk, fewer_turns);
+    Walk<true> walk(program, arrival, limit, interrupt);
     if (limit > 0) walk.run(checked);
     return std::move(walk.trace);
 }

@@ -7,12 +7,13 @@
 #include <cstdint>
 #include <vector>
 
+#include "interrupt.h"
 #include "program.h"
 
 namespace ltc {
 
 // Executed instructions, and their beats, that a walk accepts: a minute or so.
-inline constexpr std::uint64_t max_work = 1ull << 33;
+inline constexpr std::uint64_t max_walk = 1ull << 33;
 
 // Cycles from 0, when the first instruction may issue. Of several inferences, over all of them; `offered` of the first.
 struct CycleReport {
@@ -48,13 +49,17 @@ struct TraceRecord {
     Stall stall;
 };
 
-// Both throw Refusal for a model that is not there, an `arrival` from 2^62 on, and work beyond max_work.
+// The host stopped a walk.
+struct Interrupted {};
+
+// Both throw Refusal for a model that is not there, an `arrival` from 2^62 on, and work beyond max_walk; and Interrupted.
 // arrival: the cycle at which the host's data is there. inferences: that many, at least 1, follow each other as if the
 // code stood in a loop, each with its data there.
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences);
+CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences,
+                         Interrupt& interrupt);
 
 // The first `limit` records of the same walk.
 std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
-                                      std::size_t limit);
+                                      std::size_t limit, Interrupt& interrupt);
 
 }  // namespace ltc

@@ -16,7 +16,8 @@ namespace ltc {
 
 enum class Status : std::uint8_t {
     ok,
-    bad_elapsed_time,  // an elapsed time is NaN or negative; nothing was executed
+    bad_elapsed_time,  // an elapsed time is NaN, infinite or negative; nothing was executed
+    interrupted,       // the host stopped it: every stream is as after a whole number of steps
 };
 
 class VM {
@@ -25,6 +26,9 @@ public:
     // self-test.
     // Keeps nothing of `program`'s weights, synapses and gather patterns but the packed form.
     VM(const Program& program, bool bit_accurate);
+    // As many streams, in the same states; it shares the parameters, which nobody writes. Hold a Lease on `other`.
+    VM(const VM& other);
+    VM& operator=(const VM&) = delete;
 
     // A VM is for one thread at a time: hold a Lease around every call below. It fails, rather than waits, if another
     // thread holds one. VMs share nothing and may run at once.
@@ -52,10 +56,11 @@ public:
     std::size_t streams() const { return streams_.size(); }
 
     // One inference: one array for every port, of the port's shape, fp32 in C order; outputs overlap no input.
-    Status run(std::size_t model, const float* const* inputs, float* const* outputs) noexcept;
+    Status run(std::size_t model, const float* const* inputs, float* const* outputs, Interrupt& interrupt) noexcept;
 
     // The same for `steps` arrays each, one behind the other. Every elapsed time is looked at before the first step.
-    Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs) noexcept;
+    Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs,
+                         Interrupt& interrupt) noexcept;
 
     // Makes room for a batch: as many streams, those that are new in their initial state, and threads. Allocates; throws
     // std::bad_alloc or std::system_error with the streams that there were.
@@ -64,7 +69,10 @@ public:
     // run_timesteps for each of `streams` streams, on the threads that prepare_batch made ready: their arrays lie one
     // behind the other. Stream 0 is the one that the other calls run.
     Status run_batch(std::size_t model, std::size_t streams, std::size_t steps, const float* const* inputs,
-                     float* const* outputs) noexcept;
+                     float* const* outputs, Interrupt& interrupt) noexcept;
+
+    // Steps that the last run, if it was interrupted, executed of a stream.
+    std::size_t steps_done(std::size_t stream) const { return streams_[stream]->steps_done; }
 
     void reset(std::size_t model) noexcept;  // every stream to the initial state
 
@@ -72,7 +80,7 @@ public:
     void get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept;
     void set_state(std::size_t model, std::size_t state, std::size_t stream, const float* in) noexcept;
 
-    // Index of an input whose `steps` arrays hold an elapsed time that is NaN or negative; inputs.size() if none.
+    // Index of an input whose `steps` arrays hold an elapsed time that is NaN, infinite or negative; inputs.size() if none.
     std::size_t bad_elapsed_time(std::size_t model, std::size_t steps, const float* const* inputs) const noexcept;
 
 private:
@@ -87,6 +95,7 @@ private:
         std::size_t vectors, width, row_lanes;
         std::vector<Initial> initial;
         std::vector<float*> copies;  // the same rows on other cores
+        std::vector<float> kept;     // of a model that takes long: the rows before the inference that is under way
 
         std::size_t floats() const { return vectors * row_lanes; }
         void initialise(float* to) const noexcept;  // over zeros
@@ -94,13 +103,16 @@ private:
     // A state of its own, and the memory that one inference works in.
     struct Stream {
         explicit Stream(const VM& vm);
-        void run(std::size_t model, std::size_t steps) noexcept;  // from inputs and outputs, which it moves on
+        void run(std::size_t model, std::size_t steps, Watch& watch) noexcept;  // from inputs and outputs, which it moves on
+        bool step(std::size_t model, const float* const* from, float* const* to, Watch& watch) noexcept;
+        void keep(std::size_t model, bool restore) noexcept;
 
         const Program& program;
         Executable executable;
         std::vector<std::vector<Region>> regions;  // by model, by state
         std::vector<const float*> inputs;          // of one time step
         std::vector<float*> outputs;
+        std::size_t steps_done = 0;
     };
     struct Batch;
 

@@ -27,18 +27,23 @@ void Workers::leave() noexcept {
     helpers_.clear();
 }
 
-void Workers::run(std::size_t items, Task task, void* context) noexcept {
+void Workers::run(std::size_t items, Task task, void* context, Interrupt& interrupt) noexcept {
+    Watch watch(interrupt, true);
     {
         const std::lock_guard lock(mutex_);
-        task_ = task, context_ = context, items_ = items;
+        task_ = task, context_ = context, items_ = items, interrupt_ = &interrupt;
         next_.store(0, std::memory_order_relaxed);
         at_work_ = helpers_.size();
         ++batch_;
     }
     begin_.notify_all();
-    take_items();
+    take_items(watch);
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return at_work_ == 0; });
+    while (!done_.wait_for(lock, Watch::interval, [this] { return at_work_ == 0; })) {
+        lock.unlock();  // the host may take its time to answer
+        watch.look();
+        lock.lock();
+    }
 }
 
 void Workers::help() noexcept {
@@ -49,14 +54,17 @@ void Workers::help() noexcept {
         if (leaving_) return;
         seen = batch_;
         lock.unlock();
-        take_items();
+        {
+            Watch watch(*interrupt_, false);
+            take_items(watch);
+        }
         lock.lock();
         if (--at_work_ == 0) done_.notify_one();
     }
 }
 
-void Workers::take_items() noexcept {
-    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) task_(context_, item);
+void Workers::take_items(Watch& watch) noexcept {
+    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) task_(context_, item, watch);
 }
 
 WorkerPool::~WorkerPool() { forget(); }

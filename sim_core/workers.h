@@ -9,11 +9,13 @@
 #include <thread>
 #include <vector>
 
+#include "interrupt.h"
+
 namespace ltc {
 
 class Workers {
 public:
-    using Task = void (*)(void* context, std::size_t item) noexcept;
+    using Task = void (*)(void* context, std::size_t item, Watch& watch) noexcept;
 
     // `threads` in all, the caller's among them. Throws std::system_error if the system has no more.
     explicit Workers(std::size_t threads);
@@ -23,13 +25,14 @@ public:
 
     std::size_t threads() const { return helpers_.size() + 1; }
 
-    // task(context, item) for every item below `items`, each once, in any order on any thread; returns when all are done.
-    void run(std::size_t items, Task task, void* context) noexcept;
+    // task(context, item, watch) for every item below `items`, each once, in any order on any thread; returns when all are
+    // done. The watch is the thread's own, of `interrupt`, which the calling thread goes on asking while it waits.
+    void run(std::size_t items, Task task, void* context, Interrupt& interrupt) noexcept;
 
 private:
     void leave() noexcept;
     void help() noexcept;
-    void take_items() noexcept;
+    void take_items(Watch& watch) noexcept;
 
     std::mutex mutex_;
     std::condition_variable begin_, done_;
@@ -37,6 +40,7 @@ private:
     bool leaving_ = false;
     Task task_ = nullptr;
     void* context_ = nullptr;
+    Interrupt* interrupt_ = nullptr;
     std::size_t items_ = 0;
     std::atomic<std::size_t> next_ = 0;
     std::vector<std::thread> helpers_;

@@ -47,7 +47,7 @@ def from_rows(rows: F32, shape: Sequence[int]) -> F32:
 class Port:
     """An input or output of a model.
 
-    role: "elapsed_time" makes the host refuse NaN and negative values; precision "bf16" rounds on load.
+    role: "elapsed_time" makes the host refuse NaN, infinities and negative values; precision "bf16" rounds on load.
     """
 
     name: str
@@ -163,10 +163,12 @@ def check_outputs(model: Model, outputs: Sequence[object]) -> None:
                 array.dtype == np.float32
                 and array.shape == port.shape
                 and flags.c_contiguous
+                and flags.aligned
                 and flags.writeable
             ):
                 continue
             found = f"{array.dtype} {array.shape}, {'contiguous' if flags.c_contiguous else 'strided'}"
+            found += "" if flags.aligned else " and unaligned"
             found += "" if flags.writeable else " and read-only"
         raise InputError(
             f"the array for output {port.name} is {found}", where=port.name,
@@ -175,15 +177,15 @@ def check_outputs(model: Model, outputs: Sequence[object]) -> None:
 
 
 def check_elapsed_times(model: Model, arrays: Sequence[F32]) -> None:
-    """Raises InputError for a NaN or a negative elapsed time; a whole sequence of them may be given."""
+    """Raises InputError for a NaN, infinite or negative elapsed time; a whole sequence of them may be given."""
     for port, array in zip(model.inputs, arrays, strict=True):
         if port.role == "elapsed_time":
-            bad = ~(array >= 0)
+            bad = ~((array >= 0) & (array < np.inf))
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
                 at = f" at index {first}" if first else ""
                 raise InputError(
-                    f"{port.name} is {array[first]!s}{at}: an elapsed time is 0 or more",
+                    f"{port.name} is {array[first]!s}{at}: an elapsed time is 0 or more, and finite",
                     where=port.name,
                     remedy="give the time since the previous step, in the model's own unit",
                 )  # fmt: skip
@@ -229,7 +231,7 @@ def model_at(models: Sequence[Model], index: int) -> Model:
 def as_float32(name: str, value: object) -> F32:
     """An array, CPU tensor or Python number as a float32 array, exactly. Raises InputError naming `name`."""
     if type(value) is np.ndarray and value.dtype == np.float32:
-        return value
+        return value if value.flags.aligned else value.copy()
     if type(value).__module__.partition(".")[0] == "torch":
         value = _from_torch(name, value)
     elif isinstance(value, float | int) and not isinstance(value, bool):
@@ -248,7 +250,8 @@ def as_float32(name: str, value: object) -> F32:
             f"{name} has dtype {array.dtype}, expected float32 or bfloat16", where=name,
             remedy=f"pass {name}.astype(np.float32)",
         )  # fmt: skip
-    return array.astype(np.float32, copy=False)  # the same dtype in native byte order
+    # The same dtype in native byte order, and aligned, which astype alone does not see to.
+    return np.require(array.astype(np.float32, copy=False), requirements="A")
 
 
 def _from_torch(name: str, tensor: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..config import Config
 from ..errors import InputError, LtcError
+from ..files import write_file
 from ..ir.graph import Array, Graph, Node, Value
 from ..transforms.pipeline import run_pipeline
 from .inputs import expectations, sequences
@@ -53,13 +55,12 @@ class Comparison:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the rows; a histogram is one cell, its counts apart by spaces."""
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(self.rows[0]) if self.rows else [])
-            writer.writeheader()
-            for row in self.rows:
-                writer.writerow(
-                    {k: " ".join(map(str, v)) if isinstance(v, tuple) else v for k, v in row.items()}
-                )
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [])
+        writer.writeheader()
+        for row in self.rows:
+            writer.writerow({k: " ".join(map(str, v)) if isinstance(v, tuple) else v for k, v in row.items()})
+        write_file(path, text.getvalue())
 
     def to_dataframe(self) -> Any:
         """The rows as a pandas.DataFrame. Raises LtcError where pandas is missing."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelFileError
+from ..files import write_file
 from ..ir.graph import Array, Graph, Node, Role, Value
 from ..ir.ops import scan_parts
 from .load import ROLE, STATE, STATE_KIND, require_onnx
@@ -260,11 +261,10 @@ def model_of(graph: Graph) -> Any:
 
 
 def write(graph: Graph, path: str | PathLike[str]) -> None:
-    """Write a graph as an ONNX file. Raises ModelFileError where that fails."""
-    onnx = require_onnx()
+    """Write a graph as an ONNX file. Raises ModelFileError for one that is too large, and FileError."""
+    require_onnx()
     model = model_of(graph)
-    try:
-        onnx.save(model, fspath(path))
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"cannot be written: {error}", where=fspath(path),
-                             remedy="give a path that can be written; a model of 2 GB at most") from None  # fmt: skip
+    if model.ByteSize() >= 1 << 31:
+        raise ModelFileError("a file of 2 GB or more is no ONNX file", where=fspath(path),
+                             remedy="export parts of the model, or save the NNIR by NNIR.save")  # fmt: skip
+    write_file(path, model.SerializeToString())

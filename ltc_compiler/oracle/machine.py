@@ -146,7 +146,27 @@ class Oracle:
     def _read_state(self, state: State) -> F32:
         return from_rows(self._machine.tensor[state.core][self._rows(state)], state.shape)
 
+    def __copy__(self) -> Oracle:
+        """Another machine of the program, with the states as they are here."""
+        other = Oracle(self.image, self._machine.bit_accurate)
+        for mine, store in zip(other._machine.tensor, self._machine.tensor, strict=True):
+            mine[:] = store
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Oracle:
+        return self.__copy__()
+
     def _execute(self, model: Model, inputs: Sequence[F32]) -> list[F32]:
+        """One inference. Whatever ends it early, Ctrl-C among it, leaves the state as before."""
+        before = [self._machine.tensor[s.core][self._rows(s)].copy() for s in model.states]
+        try:
+            return self._outputs(model, inputs)
+        except BaseException:
+            for state, rows in zip(model.states, before, strict=True):
+                self._write_state(state, rows)
+            raise
+
+    def _outputs(self, model: Model, inputs: Sequence[F32]) -> list[F32]:
         numerics.require_ieee()
         machine = self._machine
         machine.inputs, machine.outputs = inputs, {}

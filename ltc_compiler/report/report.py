@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from ltc_compiler.bytecode import Image
 from ltc_compiler.bytecode.alignment import streaming_of
 from ltc_compiler.bytecode.ports import host_bytes
 from ltc_compiler.errors import InputError, LtcError
+from ltc_compiler.files import write_file
 from ltc_compiler.report.events import Code, Event, Record, replay
 from ltc_compiler.report.flow import Flow
 from ltc_compiler.report.page import page, table_html
@@ -101,14 +103,15 @@ class Report:
     def to_csv(self, path: str | Path, by: str = "op") -> None:
         """Write one of the tables: by "op", "line", "instruction" or "unit". Raises InputError for another name."""
         rows = self._by(by)
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [])
+        writer.writeheader()
+        writer.writerows(rows)
+        write_file(path, text.getvalue())
 
     def to_json(self, path: str | Path) -> None:
         """Write all tables as one JSON object."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_file(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def to_dataframe(self, by: str = "op") -> Any:
         """One of the tables as a pandas.DataFrame. Raises LtcError where pandas is missing, and as to_csv."""
@@ -123,7 +126,7 @@ class Report:
 
     def to_html(self, path: str | Path) -> None:
         """Write one self-contained page: the timeline, memory lifetimes, dataflow and the tables. No network needed."""
-        Path(path).write_text(page(self), encoding="utf-8")
+        write_file(path, page(self))
 
     def _by(self, by: str) -> list[Row]:
         tables = {"op": self.rows, "line": self.lines, "instruction": self.instructions, "unit": self.units}

@@ -20,6 +20,14 @@ class Program:
         Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.
         """
 
+    def check_work(self, max_work: int) -> None:
+        """
+        Raises ProgramError if one inference of a model executes more instructions, or more beats, than max_work.
+        """
+
+    def work(self, model: int = 0) -> dict[str, int]:
+        """Instructions and beats of one inference; 2**64 - 1 stands for more."""
+
 class VM:
     """
     A program with a state of its own. For one thread at a time: StateError if it is busy.
@@ -36,8 +44,9 @@ class VM:
     def run(self, model: int, inputs: Any) -> list[Any]:
         """
         One inference: a tuple or list with one C-contiguous float32 array a port, or the one array; new arrays
-        out. Raises InputError for anything else, an elapsed time that is NaN or negative, or a wrong model;
-        the state is then as it was.
+        out. Raises InputError for anything else, an elapsed time that is NaN, infinite or negative, or a
+        wrong model; the state is then as it was. A signal whose handler raises, as that of Ctrl-C does, ends this and
+        the other runs within 50 ms, with every state as after a whole number of steps.
         """
 
     def run_into(self, model: int, inputs: Any, outputs: Any) -> None:
@@ -66,6 +75,16 @@ class VM:
     def set_state(self, model: int, state: int, value: Any, stream: int = 0) -> None:
         """
         Replaces a state by a C-contiguous float32 array of its shape; subnormals become zero.
+        """
+
+    def steps_done(self, stream: int = 0) -> int:
+        """
+        Steps that the last run_timesteps or run_batch executed of a stream: fewer than asked for if a signal ended it.
+        """
+
+    def copy(self) -> VM:
+        """
+        Another VM with the same streams in the same states; the two share the weights.
         """
 
     def metrics(self) -> dict[str, Any]:

@@ -137,8 +137,9 @@ private:
         for (const auto& x : in) inputs.push_back(x.data());
         for (auto& y : out) outputs.push_back(y.data());
         set(mode);
-        const ltc::Status status = copies == 1 ? vm.run(call.model, inputs.data(), outputs.data())
-                                               : vm.run_batch(call.model, copies, 1, inputs.data(), outputs.data());
+        ltc::Interrupt undisturbed(nullptr, nullptr);
+        const ltc::Status status = copies == 1 ? vm.run(call.model, inputs.data(), outputs.data(), undisturbed)
+                                               : vm.run_batch(call.model, copies, 1, inputs.data(), outputs.data(), undisturbed);
         const Word left = now();
         set(plain);
         if (status != ltc::Status::ok || left != mode) std::printf("program %zu: refused, or the mode was lost\n", number_), std::exit(1);
