@@ -7,6 +7,7 @@ names that the lines use stand in NAMES. docs/refusals.md is this table with the
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import ncps.torch
 import numpy as np
 import torch
 import torchdiffeq
+from stateful_models import KeptGru
 from torch import nn
 from torch.nn import functional as F
 
@@ -61,7 +63,14 @@ MODULES: dict[str, nn.Module] = {
     "gru": nn.GRU(D, 3, batch_first=True), "both": nn.GRU(D, 3, bidirectional=True, batch_first=True),
     "ltc": ncps.torch.LTC(D, 3), "norm": nn.LayerNorm(D), "time_norm": nn.LayerNorm((T, D)),
     "batch_norm": nn.BatchNorm1d(D, track_running_stats=False), "kept": nn.BatchNorm1d(D),
+    "kept_gru": KeptGru(),
     "large": nn.Linear(D, 70000), "small": nn.Linear(D, 700),
+}  # fmt: skip
+
+# What the modules of the table keep from call to call.
+KEPT: dict[str, Any] = {
+    "n": 0, "rows": [], "first": None, "h": None, "count": torch.zeros(()), "ones": torch.ones(B, T, D),
+    "full": deque([torch.zeros(B, T, D)] * 3, maxlen=3), "known": torch.randn(B, T, D),
 }  # fmt: skip
 
 CASES = (
@@ -107,6 +116,21 @@ CASES = (
         "self.ltc(x[:1], timespans=x[:1, :, 0].abs())[0]",
         equal=False,
     ),
+    # what a call leaves for the next one
+    Case("record", "self.rows.append(x) or sum(self.rows)", "self.full.append(x) or sum(self.full)"),
+    Case("record", "setattr(self, 'n', self.n + 1) or x / self.n", "x / self.count.add_(1)"),
+    Case(
+        "record",
+        "setattr(self, 'first', x if self.first is None else self.first) or x - self.first",
+        "x - self.known",
+        equal=False,
+    ),
+    Case(
+        "record",
+        "setattr(self, 'h', torch.tanh(x + (1 if self.h is None else self.h))) or self.h",
+        "self.ones.add_(x).tanh_()",
+    ),
+    Case("record", "x if self.count.add_(1) > 2 else -x", "torch.where(self.count.add_(1) > 2, x, -x)"),
     # operations
     Case("convert", "torch.sin(x)", "x - x**3 / 6 + x**5 / 120", equal=False),
     Case("convert", "torch.fft.rfft(x, dim=1).abs()", "x.abs()", equal=False),
@@ -150,6 +174,7 @@ CASES = (
         "x - 0.1 * Scan(step)(x, x.new_zeros(B, D), 1, 1)[0]",
         equal=False,
     ),
+    Case("stream", "x * self.count.add_(1)", "self.kept_gru(x)", equal=False),
     Case("stream", "F.softmax(x, 1)", "F.softmax(x, -1)", equal=False),
     Case("stream", "self.both(x)[0]", "self.gru(x)[0]", equal=False),
     Case("stream", "x.flip(1)", "x", equal=False),

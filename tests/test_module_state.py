@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from stateful_models import NAMES, SEQUENCES, B, D, T
 from torch import Tensor, nn
 
 from ltc_compiler import NNIR, Config, Program
-from ltc_compiler.errors import InputError, UnsupportedError
+from ltc_compiler.errors import InputError, StreamingError, UnsupportedError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.held import held
 from ltc_torch.fx.module_state import same_bits
@@ -177,3 +178,40 @@ def test_under_streaming_module_state_is_the_carry_of_the_loop_over_time(cls: ty
     for row, x in zip(rows, xs, strict=False):
         fresh = build(cls)[0](x).numpy()
         np.testing.assert_allclose(np.moveaxis(row, 0, 1), fresh, atol=0.04 * max(1, np.abs(fresh).max()))
+
+
+@torch.no_grad()
+def test_tied_ports_of_a_whole_sequence_stream_as_well() -> None:
+    """forward(x, h) over a sequence, with the loop's state in and out: tied, it is the loop's carry."""
+
+    class Ports(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru = nn.GRU(D, 5, batch_first=True)
+
+        def forward(self, x: Tensor, h: Tensor) -> dict[str, Tensor]:
+            y, h = self.gru(x, h)
+            return {"y": y, "h_out": h}
+
+    torch.manual_seed(3)
+    model, h = Ports().eval(), torch.randn(1, B, 5)
+    nnir = to_nnir(prepare_shape(model, torch.randn(B, T, D), h)[0]).tie({"h_out": "h"}, {"h": h.numpy()})
+    step, _ = nnir.streaming_transform(1)
+    assert [(s.name, s.kind.value, s.value.shape) for s in step.graph.states] == [("h", "tied", (1, B, 5))]
+    vm = step.to_program(CONFIG, quick_compile=True).to_vm()
+    for x in torch.randn(3, B, T, D):
+        wanted = model(x, h)
+        h = wanted["h_out"]
+        np.testing.assert_allclose(vm.run_timesteps(x.numpy()), wanted["y"], atol=0.04)
+        np.testing.assert_allclose(vm.state["h"], h, atol=0.04)
+    with pytest.raises(StreamingError, match="a step graph already"):
+        step.streaming_transform(0)
+
+
+def test_the_example_of_the_document() -> None:
+    document = (Path(__file__).parents[1] / "docs" / "state.md").read_text(encoding="utf-8")
+    example = document.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"nn": nn, "torch": torch, "prepare_shape": prepare_shape}
+    with pytest.warns(UserWarning, match=r"carried from call to call: h \(1, 16\)"):
+        exec(compile(example, "state.md", "exec"), names)
+    assert [s.name for s in to_nnir(names["traced"]).graph.states] == ["h"]

@@ -205,8 +205,8 @@ class InSubmodule(Base):
 
 
 RECORDING: dict[type[Base], tuple[str, str]] = {
-    ListGrows: ("seen", "holds 1 tensors after the first call, and 2 after the next"),
-    DequeIsNotFull: ("seen", "holds 1 tensors after the first call, and 2 after the next"),
+    ListGrows: ("seen", "holds 1 tensor after the first call, and 2 after the next"),
+    DequeIsNotFull: ("seen", "holds 1 tensor after the first call, and 2 after the next"),
     CacheGrows: (
         "k",
         r"is float32 of shape \(1, 2, 4\) after the first call and float32 of shape \(2, 2, 4\)",

@@ -5,6 +5,7 @@ python tests/test_refusals.py      write docs/refusals.md from the table and the
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import re
 import sys
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from refused_models import CASES, MODULES, NAMES, B, Case, D, T
+from refused_models import CASES, KEPT, MODULES, NAMES, B, Case, D, T
 
 from ltc_compiler import Config, UnsupportedError
 from ltc_compiler.errors import LtcError
@@ -41,7 +42,9 @@ class Base(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, module in MODULES.items():
-            self.add_module(name, module)
+            self.add_module(name, copy.deepcopy(module))
+        for name, value in KEPT.items():
+            setattr(self, name, copy.deepcopy(value))
 
 
 def model_of(line: str, folder: Path) -> tuple[nn.Module, Path]:

@@ -231,7 +231,7 @@ class _Finder:
                 elif path in before or path in after:
                     kept = path[:-1] if isinstance(path[-1], int) else path
                     sizes = [sum(p[: len(kept)] == kept for p in held) for held in (before, after)]
-                    what = f"holds {sizes[0]} tensors after the {call} call, and {sizes[1]} after the next"
+                    what = f"holds {_number(sizes[0])} after the {call} call, and {sizes[1]} after the next"
                     problems.setdefault(kept, what)
         everything = {path for call in self.seen for path in call.held.tensors}
         loose = {path for path in everything if any(path[: len(kept)] == kept for kept in problems)}
@@ -338,6 +338,10 @@ class _Finder:
 
 def _counts(a: Any, b: Any) -> bool:
     return all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in (a, b))
+
+
+def _number(count: int) -> str:
+    return f"{count} tensor" if count == 1 else f"{count} tensors"
 
 
 def _described(tensor: Tensor) -> str:
