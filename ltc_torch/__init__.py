@@ -5,6 +5,7 @@ from .compare import compare
 from .fx.adaptive import fixed_step
 from .fx.structured import elapsed_time
 from .precision import CorePartition, Fp8Weights, Fp32Activations
+from .streaming import stream
 
 __all__ = [
     "CorePartition",
@@ -15,4 +16,5 @@ __all__ = [
     "fixed_step",
     "fx",
     "nn",
+    "stream",
 ]

@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 
 def compare(
-    model: nn.Module, *inputs: Any, config: Config, streaming: Any = None, **options: Any
+    model: nn.Module,
+    *inputs: Any,
+    config: Config,
+    streaming: Any = None,
+    context: int | None = None,
+    **options: Any,
 ) -> Comparison:
     """Where `model` loses precision on the accelerator: PyTorch, fp64, plain fp32 and the bit-accurate machine.
 
     inputs: as the model takes them; the comparison is made on these values. streaming: the axis of the steps (or one
     for each input tensor, None for one that is the same at every step), to compare step by step with the states
-    carried along; None compares the whole call. options: those of NNIR.compare (turns, what_if, factor, optimize).
+    carried along; None compares the whole call. context: as to_nnir takes it. options: those of NNIR.compare (turns,
+    what_if, factor, optimize).
     Precision contexts that are active apply. Print the result, or use its .rows, .to_dataframe(), .to_csv() and
     .plot(). Raises UnsupportedError for a model that cannot be lowered, StreamingError for one that has no step, and
     as NNIR.compare.
     """
     traced, expected = prepare_shape(model, *inputs)
-    nnir = to_nnir(traced)
+    nnir = to_nnir(traced, context=context)
     if streaming is not None:
         nnir, _ = nnir.streaming_transform(streaming)
     given, outputs = (

@@ -226,8 +226,8 @@ def _joined(b: Builder) -> None:
     width = int(b.rng.integers(1, most + 1))
     widths = [width if b.chance(0.8) else int(b.rng.integers(1, most + 1)) for _ in range(count)]
     starts = [int(b.rng.integers(0, x.shape[-1] - w + 1)) for w in widths]
-    axis, rest = x.type.rank - 1, {"step": 1, "source": b.place()}
-    parts = [add(b.graph, "slice", x, axis=axis, start=s, stop=s + w, **rest)
+    axis, place = x.type.rank - 1, b.place()
+    parts = [add(b.graph, "slice", x, axis=axis, start=s, stop=s + w, step=1, source=place)
              for s, w in zip(starts, widths, strict=True)]  # fmt: skip
     parts[0] = add(b.graph, "tanh", parts[0], source=b.place())
     both = add(b.graph, "concat", *parts, axis=axis, source=b.place())

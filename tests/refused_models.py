@@ -56,6 +56,7 @@ NAMES: dict[str, Any] = {
     "B": B, "T": T, "D": D, "F": F, "np": np, "math": math, "nn": nn, "torch": torch,
     "odeint": torchdiffeq.odeint, "Scan": ltc_torch.nn.Scan, "times": torch.linspace(0, 1, 5), "decay": _decay,
     "busy": _Busy(), "W": torch.randn(3, T), "V": torch.randn(3, D), "position": torch.randn(T, D),
+    "band": torch.ones(T, T).tril().triu(-2) > 0,
     "step": lambda u, h: (h + u, h + u),
 }  # fmt: skip
 MODULES: dict[str, nn.Module] = {
@@ -185,6 +186,12 @@ CASES = (
         "stream",
         "F.scaled_dot_product_attention(x, x, x)",
         "F.scaled_dot_product_attention(x, x, x, is_causal=True)",
+        equal=False,
+    ),
+    Case(
+        "stream",
+        "F.scaled_dot_product_attention(x, x, x, is_causal=True)",
+        "F.scaled_dot_product_attention(x, x, x, band)",
         equal=False,
     ),
     Case(

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from models import ZOO, build
+from models.zoo import context
 from programs_for_timing import simulated
 from torch import Tensor, nn
 
@@ -116,7 +117,7 @@ def small_graph(name: str) -> NNIR:
     """One step, or one call, of a model of the zoo."""
     case = ZOO[name]
     model, inputs = build(case)
-    nnir = to_nnir(prepare_shape(model, *inputs)[0])
+    nnir = to_nnir(prepare_shape(model, *inputs)[0], context=context(case, inputs))
     return nnir if case.streaming is None else nnir.streaming_transform(case.streaming)[0]
 
 

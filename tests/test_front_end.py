@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from models import ZOO, Case, build
-from models.zoo import Inputs
+from models.zoo import Inputs, context
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -71,7 +71,7 @@ def test_streaming_equals_the_whole_sequence(case: Case) -> None:
     axes = case.streaming
     assert axes is not None
     model, inputs = build(case)
-    nnir = to_nnir(prepare_shape(model, *inputs)[0])
+    nnir = to_nnir(prepare_shape(model, *inputs)[0], context=context(case, inputs))
     step, output_axes = nnir.streaming_transform(axes)
     arrays = [x.double().numpy() for x in tensors(inputs)]
     whole = pytree.tree_leaves(nnir.run(*arrays))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.zoo import ZOO, Case, build
+from models.zoo import ZOO, Case, build, context
 from nnir_cases import assert_same, assert_streams
 
 from ltc_compiler.ir.graph import Array, Graph
@@ -22,7 +22,7 @@ CASES = [pytest.param(case, id=name) for name, case in ZOO.items()]
 def convert(case: Case) -> tuple[Graph, list[Array]]:
     """The graph, and inputs in [0, 1), which may be elapsed times."""
     model, inputs = build(case)
-    graph = to_nnir(prepare_shape(model, *inputs)[0]).graph
+    graph = to_nnir(prepare_shape(model, *inputs)[0], context=context(case, inputs)).graph
     rng = np.random.default_rng(0)
     return graph, [rng.uniform(0, 1, v.shape) for v in graph.inputs]
 

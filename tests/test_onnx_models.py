@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.zoo import ZOO, Case, build
+from models.zoo import ZOO, Case, build, context
 from onnx import checker, load, parser, save
 from onnx_cases import assert_close, model_of, run_nnir, run_ort
 from test_onnx_operators import recurrent
@@ -221,7 +221,8 @@ def test_a_streamed_model_goes_out_with_its_state(case: Case, tmp_path: Path) ->
     """onnxruntime, fed with the states that it returned, computes each step as NNIR does."""
     assert case.streaming is not None
     model, inputs = build(case)
-    step, _ = NNIR(to_nnir(prepare_shape(model, *inputs)[0]).graph).streaming_transform(case.streaming)
+    nnir = to_nnir(prepare_shape(model, *inputs)[0], context=context(case, inputs))
+    step, _ = nnir.streaming_transform(case.streaming)
     step.to_onnx(tmp_path / "step.onnx")
     checker.check_model(tmp_path / "step.onnx", full_check=True)
     states, rng = step.initial_states(), np.random.default_rng(0)

@@ -61,9 +61,9 @@ def model_of(line: str, folder: Path) -> tuple[nn.Module, Path]:
     return made, file
 
 
-def through(case: Case, model: nn.Module) -> NNIR:
+def through(case: Case, model: nn.Module, context: int | None = None) -> NNIR:
     """All the stages that the case is about. Raises what the compiler raises."""
-    nnir = to_nnir(prepare_shape(model, X.clone())[0])
+    nnir = to_nnir(prepare_shape(model, X.clone())[0], context=context)
     if case.stage == "stream":
         nnir, _ = nnir.streaming_transform(1)
     if case.stage == "fit":
@@ -99,7 +99,7 @@ def test_a_refusal_names_line_reason_and_rewrite(case: Case, tmp_path: Path) -> 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.rewrite)
 def test_the_rewrite_compiles(case: Case, tmp_path: Path) -> None:
     model, _ = model_of(case.rewrite, tmp_path)
-    through(case, model)
+    through(case, model, context=T)
     nnir = to_nnir(prepare_shape(model, X.clone())[0])
     outputs = nnir.to_program(Config.v80_c6b32()).to_vm().run(X.numpy())
     wanted = model(X.clone())

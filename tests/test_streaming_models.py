@@ -183,7 +183,9 @@ def test_what_streams(row: str) -> None:
 
 def test_a_stream_that_runs_on_sees_the_last_positions() -> None:
     """After T steps the ring of causal attention has turned: the oldest position is forgotten."""
-    step, _ = to_nnir(prepare_shape(Apply(attend).eval(), torch.randn(1, 4, D))[0]).streaming_transform(1)
+    step, _ = to_nnir(
+        prepare_shape(Apply(attend).eval(), torch.randn(1, 4, D))[0], context=4
+    ).streaming_transform(1)
     vm = step.to_program(MACHINE).to_vm()
     x = torch.randn(1, 11, D)
     y = np.stack([vm.run(x[:, t].numpy()) for t in range(11)], 1)
@@ -236,8 +238,9 @@ def test_a_window_is_one_in_both_forms(layer: str, widths: tuple[int, ...]) -> N
     nnir = to_nnir(prepare_shape(Joined(made(sum(widths))).eval(), *x)[0])
     whole = nnir.to_program(MACHINE_WITH_ROOM, quick_compile=True).to_vm().run(*x)
     step, axis = nnir.streaming_transform(1)
+    assert axis == 1
     vm = step.to_program(Config.small_c2b16(), quick_compile=True).to_vm()
-    found = np.stack([vm.run(*(a[:, t] for a in x)) for t in range(12)], axis)
+    found = np.stack([vm.run(*(a[:, t] for a in x)) for t in range(12)], 1)
     assert found.tobytes() == whole.tobytes()
 
 

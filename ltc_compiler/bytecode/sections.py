@@ -62,11 +62,13 @@ def read_cores(config: Config, found: Mapping[bytes, Reader]) -> list[CoreImage]
     unknown = (None, None, None)
     shadows = _read_shadow(found[b"SHAD"], sizes, width) if b"SHAD" in found else [unknown] * count
     cores = []
-    for ((rows, blocks, slots, entries, _), constants), shadow in zip(headers, shadows, strict=True):
+    for ((rows, blocks, slots, entries, _), constants), (tiles, synapses, exact) in zip(
+        headers, shadows, strict=True
+    ):
         weights = found[b"WGHT"].array("<u2", (blocks, width, width)).astype(np.uint16, copy=False)
         stores = (_read_slots(found[b"SYNP"], slots, width), _read_entries(found[b"GATH"], entries, width))
         try:
-            cores.append(CoreImage(rows, constants, weights, *stores, *shadow))
+            cores.append(CoreImage(rows, constants, weights, *stores, tiles, synapses, exact))
         except ProgramError as error:
             raise reader.error(f"core {len(cores)}: {error.what}") from error
     return cores

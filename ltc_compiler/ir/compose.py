@@ -158,11 +158,14 @@ class Composer:
         return x if x.shape == shape else self.add("broadcast", x, shape=shape)
 
     def slice(self, x: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
-        """Elements start, start + step, ... of an axis; looks through a concatenation that holds just these."""
+        """Elements start, start + step, ... of an axis; looks through a concatenation that holds just these.
+
+        A slice of the constants in one stays: in a longer sequence it may reach behind them. So does one of an axis of
+        one element, which the streaming transform must not take for the whole axis."""
         axis %= len(x.shape)
         if stop <= start:
             raise Refused("a slice has no elements", "every tensor needs at least one element")
-        if (start, step) == (0, 1) and stop == x.shape[axis]:
+        if (start, step) == (0, 1) and 1 < stop == x.shape[axis]:
             return x
         part = self._part_of_concat(x, axis, start, stop) if step == 1 else None
         return part or self.add("slice", x, axis=axis, start=start, stop=stop, step=step)
@@ -172,8 +175,9 @@ class Composer:
             return None
         offset = 0
         for part in x.node.operands:
-            if offset <= start and stop <= offset + part.shape[axis]:
-                return self.slice(part, axis, start - offset, stop - offset)
+            if offset <= start and stop <= offset + part.shape[axis] and part.constant() is None:
+                whole = stop - start == part.shape[axis]
+                return part if whole else self.slice(part, axis, start - offset, stop - offset)
             offset += part.shape[axis]
         return None
 
@@ -184,7 +188,7 @@ class Composer:
         if not -size <= index < size:
             raise Refused(f"index {index} is out of range for axis {axis} of {x.shape}")
         index %= size
-        carry = _final_carry(x, axis) if index == size - 1 else None
+        carry = _final_carry(x, axis) if index == size - 1 > 0 else None
         part = carry or self.slice(x, axis, index, index + 1)
         return self.reshape(part, x.shape[:axis] + x.shape[axis + 1 :])
 

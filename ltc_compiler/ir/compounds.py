@@ -54,7 +54,8 @@ def pad(
     """Widen one axis, or cut it where a width is negative. mode: constant, or numpy.pad's edge, reflect, wrap."""
     axis %= len(x.shape)
     size = x.shape[axis]
-    x = c.slice(x, axis, max(0, -before), size - max(0, -after))
+    if min(before, after) < 0:
+        x = c.slice(x, axis, max(0, -before), size - max(0, -after))
     before, after = max(before, 0), max(after, 0)
     if mode != "constant":
         positions = np.pad(np.arange(x.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
@@ -70,6 +71,8 @@ def taps(c: Composer, x: Value, axis: int, size: int, stride: int, dilation: int
         raise Refused(f"{x.shape[axis]} elements are fewer than the window reaches over")
     if size > TAPS_LIMIT:
         raise Refused(f"a window of {size} taps is longer than {TAPS_LIMIT}")
+    if size == stride == 1:
+        return [x]
     span = (count - 1) * stride + 1
     return [c.slice(x, axis, k * dilation, k * dilation + span, stride) for k in range(size)]
 

@@ -28,7 +28,8 @@ MAX_FOLDED = 1 << 24  # elements: a larger result is left to be computed in the 
 def fold(graph: Graph, layout: bool = True) -> Graph:
     """The graph with everything computed that depends on constants alone.
 
-    layout: False leaves layout operations in place, for a pass that must see how an axis was made.
+    layout: False leaves layout operations, and scans of one step, in place, for a pass that must see how an axis was
+    made and what runs along it.
     """
     return rewrite(graph, partial(_rule, layout), into_bodies=False)
 
@@ -112,7 +113,7 @@ def _scan(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
         whole = evaluate_node(node, arrays)
         return tuple(graph.constant(a, v.name, node.source) for a, v in zip(whole, node.results, strict=True))
     scan = Scan.of(node, operands)
-    if scan.trip_count == 1:
+    if scan.trip_count == 1 and layout:
         return _single_step(layout, graph, scan)
     constants = {c.input: c.operand for c in scan.captured if c.operand.constant() is not None}
     scan.captured = [c for c in scan.captured if c.input not in constants]

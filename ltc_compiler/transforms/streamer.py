@@ -82,6 +82,11 @@ def refusal(node: Node | None, rule: str, remedy: str) -> StreamingError:
     return StreamingError(f"{describe(node)}: {rule}", where=str(node.source), remedy=remedy)
 
 
+def longer(s: Streamer, steps: int) -> str:
+    """The remedy where the example is too short to tell."""
+    return f"record the model with an example of {steps} steps or more: this one has {s.steps}"
+
+
 @dataclass
 class Streamer:
     """Rebuilds one graph, or one body, step by step. memory: None in a body, where nothing can be remembered."""
@@ -111,6 +116,9 @@ class Streamer:
                 kind: type[Static | Current | First] = Static
                 for found in (First, Current):
                     kind = found if any(isinstance(k, found) for k in kinds) else kind
+                if self.steps == 2 and kind is Current and any(isinstance(k, First) for k in kinds):
+                    raise refusal(node, "joins the first step of the example with its last, the second: this may be"
+                                  " a loop over the steps", longer(self, 4))  # fmt: skip
                 begun = [k.states for k in kinds if isinstance(k, Begin)]
                 states = frozenset[str]().union(*begun)
                 for old, new in zip(node.results, results, strict=True):

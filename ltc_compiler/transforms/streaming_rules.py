@@ -16,7 +16,7 @@ import numpy as np
 
 from ..ir.graph import Node, Value
 from ..ir.ops import add
-from .streamer import Current, First, Kind, Stream, Streamer, refusal
+from .streamer import Current, First, Kind, Static, Stream, Streamer, longer, refusal
 
 
 def pointwise(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
@@ -70,6 +70,9 @@ def reshape(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     shape: tuple[int, ...] = node.attrs["shape"]
     lead = prod(x.whole[: x.axis])
     places = [i for i, d in enumerate(shape) if d == x.length and prod(shape[:i]) == lead]
+    if x.length == 1 and len(places) > 1:
+        raise refusal(node, f"{x.whole} to {shape}: in an example of one step any axis of one element may be the"
+                      " streamed one", longer(s, 2))  # fmt: skip
     if not places:
         lost = (
             f"selects a fixed step: {x.whole} loses"
@@ -108,6 +111,12 @@ def slice_(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         raise refusal(node, "slices the streamed axis inside a scan that runs within each step",
                       "take the slices along the streamed axis before the scan")  # fmt: skip
     count = -(-(stop - start) // step)
+    if count == 1 and s.steps == 1:
+        raise refusal(node, "an example of one step does not tell one element of the sequence from all of them",
+                      longer(s, 2))  # fmt: skip
+    known = x.history[start].constant() if count == 1 and start < len(x.history) else None
+    if known is not None:
+        return [Static(s.graph.constant(np.expand_dims(known, axis), source=node.source))]
     if count == 1 and x.length > 1:
         if start == 0 and x.off <= 0:
             value = s.memory.first(s.delay(x, 0, node), node.source)

@@ -16,7 +16,9 @@ from ..ir.graph import Graph, Node, State, Type
 from ..ir.ops import add, scan_parts
 from .delays import Memory
 from .scans import inline
-from .streamer import Begin, Current, First, Kind, Static, Stream, Streamer, refusal
+from .streamer import Begin, Current, First, Kind, Static, Stream, Streamer, longer, refusal
+
+TO_ALL = "attention to all"  # the body of causal attention whose context is the example's length for want of another
 
 
 def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
@@ -24,8 +26,16 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     along = [
         isinstance(k, Stream) and k.axis == a for k, a in zip(scanned, node.attrs["in_axes"], strict=True)
     ]
+    aside = [isinstance(k, Stream) and not yes for k, yes in zip(scanned, along, strict=True)]
+    if s.steps == node.attrs["trip_count"] == 1 and any(aside):
+        raise refusal(node, "a loop of one iteration, in an example of one step: it may run along the sequence or along"
+                      " another axis", longer(s, 2))  # fmt: skip
     if not any(along):
         return _scan_within(s, node, kinds)
+    if node.body.name == TO_ALL:
+        raise refusal(node, "attention to all earlier positions: a stream holds as many as are asked for, and nothing"
+                      " asks", f"say how many a step may look back on: to_nnir(traced, context={s.steps}), or a mask"
+                      " of the last positions")  # fmt: skip
     others = [k for k, yes in zip(scanned, along, strict=True) if not yes]
     if any(isinstance(k, Stream) for k in (*others, *captured)):
         raise refusal(node, "a scan along the streamed axis reads another stream whole",

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.transforms.streaming_scan import TO_ALL
 
 from .emit import Emitter
+from .registry import Refused
 from .ring import ring_attention
 
 _HIDDEN = -1e4  # what models write for minus infinity; e to that is 0 in fp32
@@ -52,7 +54,23 @@ def causal_attention(c: Emitter, query: Value, key: Value, value: Value, added: 
         np.where(band, bias[..., np.clip(distance, 0, window - 1)], 0.0) == np.where(band, added, 0.0)
     ).all():
         return None
-    return ring_attention(c, query, key, value, window, bias if bias.any() else None)
+    name = "attention"
+    if window == length:
+        window, name = _context(c, length, bias)
+    bias = bias[..., :window]
+    return ring_attention(c, query, key, value, window, bias if bias.any() else None, name)
+
+
+def _context(c: Emitter, length: int, bias: Array) -> tuple[int, str]:
+    """How many positions a mask that shows all of them is to show, and the name of the scan's body."""
+    if c.context is None:
+        return length, TO_ALL
+    if c.context > length and bias.any():
+        raise Refused(
+            f"context={c.context}, and the example's {length} positions do not tell what is added beyond them",
+            f"an example of {c.context} positions or more, or a smaller context",
+        )
+    return c.context, "attention"
 
 
 def written_out(c: Emitter, weights: Value, value: Value) -> Value | None:

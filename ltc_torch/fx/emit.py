@@ -25,6 +25,9 @@ class Emitter(Composer):
         self.precision: Precision | None = None
         self.weights: Precision | None = None
         self.cores: tuple[int, ...] = ()
+        self.context: int | None = (
+            None  # positions that causal attention looks back on, where its mask says all
+        )
         self.elapsed: list[Value] = []  # values that are elapsed times
         self.masks: set[Value] = set()  # values that are booleans in torch
         self.products: dict[Value, tuple[Value, Value]] = {}  # of matrices that are both computed
@@ -38,7 +41,7 @@ class Emitter(Composer):
         """An emitter for a scan's body, at the same place of the user's code."""
         inner = Emitter(graph)
         inner.source, inner.precision, inner.weights = self.source, self.precision, self.weights
-        inner.cores = self.cores
+        inner.cores, inner.context = self.cores, self.context
         return inner
 
     def value(self, x: Any) -> Value:

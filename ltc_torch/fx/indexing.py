@@ -59,6 +59,8 @@ def _index_one(c: Emitter, x: Value, axis: int, item: Any) -> tuple[Value, int]:
     if item is None:
         return c.unsqueeze(x, axis), axis + 1
     if isinstance(item, slice):
+        if (item.start, item.stop, item.step) == (None, None, None):
+            return x, axis + 1
         start, stop, step = (
             None if v is None else int(_whole(v)) for v in (item.start, item.stop, item.step)
         )

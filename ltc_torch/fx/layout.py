@@ -244,7 +244,8 @@ def pad(
         axis, before, after = len(x.shape) - 1 - k, int(pad[2 * k]), int(pad[2 * k + 1])
         size = x.shape[axis]
         if mode == "constant":
-            x = c.slice(x, axis, max(0, -before), size - max(0, -after))
+            if min(before, after) < 0:
+                x = c.slice(x, axis, max(0, -before), size - max(0, -after))
             fill = [
                 (np.full((*x.shape[:axis], n, *x.shape[axis + 1 :]), filling) if n > 0 else None)
                 for n in (before, after)

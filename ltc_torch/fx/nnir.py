@@ -33,10 +33,13 @@ def to_nnir(
     graph_module: fx.GraphModule,
     inputs_precisions: Sequence[Precision] | None = None,
     outputs_precisions: Sequence[Precision] | None = None,
+    context: int | None = None,
 ) -> NNIR:
     """Convert what `prepare_shape` recorded.
 
     inputs_precisions, outputs_precisions: one for each input and output tensor, FP32 where None.
+    context: how many positions, its own included, a position sees in causal attention whose mask shows all earlier
+    ones. Streaming needs it; None: all of the example, and no stream.
     Raises UnsupportedError with every operation that cannot be lowered, each with the user's line, the reason and a
     rewrite; GraphError for a graph that `prepare_shape` did not make.
     """
@@ -46,7 +49,12 @@ def to_nnir(
         raise GraphError(what, where="to_nnir", remedy=remedy)
     if any("source" not in n.meta for n in graph_module.graph.nodes if n.op not in ("output", "get_attr")):
         raise GraphError("the graph has no shapes", where=type(graph_module).__name__, remedy=remedy)
+    if context is not None and (not isinstance(context, int) or context < 1):
+        raise GraphError(
+            f"context is {context!r}", where="to_nnir", remedy="give a number of positions, 1 or more"
+        )
     converter = _Converter(graph_module, None)
+    converter.emitter.context = context
     graph = converter.convert(type(graph_module).__name__, inputs_precisions)
     if converter.problems:
         raise UnsupportedError(converter.problems)
@@ -68,6 +76,7 @@ class _Converter:
         self.module = module
         self.problems: list[Unsupported] = outer.problems if outer else []
         self.emitter = Emitter(Graph())
+        self.emitter.context = outer.emitter.context if outer else None
         self.values: dict[fx.Node, Any] = {}
 
     def convert(

@@ -2,7 +2,7 @@
 
 A causal mask lets position i see all positions up to its own, a windowed one the last W of them. Each step writes its
 key and value at the place of the oldest, and attends to what is there. So one form serves the whole sequence and a
-stream, and gives both the same bits; a stream that runs on past the recorded length sees the last W positions.
+stream, and gives both the same bits.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from .emit import Emitter
 
 
 def ring_attention(
-    c: Emitter, query: Value, key: Value, value: Value, window: int, bias: Array | None = None
+    c: Emitter,
+    query: Value,
+    key: Value,
+    value: Value,
+    window: int,
+    bias: Array | None = None,
+    name: str = "attention",
 ) -> Value:
     """Attention to the last `window` positions.
 
     query, which is scaled already, and key (..., L, D), value (..., L, E) -> (..., L, E). bias (..., window), broadcast
     over the leading axes: what is added to the score of a position, by how many steps ago it was. It is laid around the
-    ring and turns with it.
+    ring and turns with it. name: of the scan's body.
     """
     *lead, length, features = key.shape
     axis = len(lead)
@@ -35,7 +41,7 @@ def ring_attention(
     ]
     if bias is not None:
         starts.append(c.value(bias[..., -np.arange(window) % window]))
-    b = c.body(Graph("attention"))
+    b = c.body(Graph(name))
     names = ("keys", "values", "place", "seen", "bias")[: len(starts)]
     keys, values, place, seen, *turning = (
         b.graph.add_input(s.type, n) for s, n in zip(starts, names, strict=True)

@@ -25,7 +25,7 @@ from ltc_torch import Fp8Weights, Fp32Activations
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 
-from .zoo import Case, build
+from .zoo import Case, build, context
 
 F32 = NDArray[np.float32]
 
@@ -59,7 +59,7 @@ def record(case: Case, policy: str) -> Recorded:
     tensors = [t for t in pytree.tree_leaves(expected) if isinstance(t, torch.Tensor)]
     given = pytree.tree_leaves(inputs)
     arrays = [[t.detach().numpy().copy() for t in group] for group in (given, tensors)]
-    return Recorded(case, to_nnir(graph_module), *arrays)
+    return Recorded(case, to_nnir(graph_module, context=context(case, inputs)), *arrays)
 
 
 def error(found: Sequence[F32], expected: Sequence[F32]) -> float:

@@ -34,6 +34,14 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, In
     return model, pytree.tree_map(lambda x: x.to(dtype), case.inputs())
 
 
+def context(case: Case, inputs: Inputs) -> int | None:
+    """What causal attention looks back on in these tests: the whole example."""
+    tensors = [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)]
+    return next(
+        (x.shape[a] for x, a in zip(tensors, case.streaming or (), strict=False) if a is not None), None
+    )
+
+
 ZOO: dict[str, Case] = {
     name: Case(name, *row)
     for module in (basic, causal, ode, ltc, recurrent, published)

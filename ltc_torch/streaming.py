@@ -1,0 +1,140 @@
+"""A model as one step with state, checked against the model itself on a longer sequence than it was recorded with.
+
+An example shows a model at one length. What it does at another, a window longer than the example, a length that was
+written down, a loop that was not rolled, shows when the step runs on: here, before a user meets it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ltc_compiler import NNIR
+from ltc_compiler.errors import StreamingError
+
+from .fx.copies import copied, same_random_state
+from .fx.nnir import to_nnir
+from .fx.prepare import prepare_shape
+
+Axes = int | tuple[int | None, ...] | None
+TOLERANCE = 1e-3  # of the largest element: the step is computed in fp64, PyTorch in fp32
+
+
+def stream(
+    module: nn.Module,
+    *example: Any,
+    axis: int | Sequence[int | None],
+    context: int | None = None,
+    check: bool = True,
+) -> tuple[NNIR, Axes]:
+    """Record a model, convert it and make it one step: the four stages in one call.
+
+    example: as prepare_shape takes it, the sequence of at least two steps. axis: of time, for all input tensors, or one
+    (None: no time) for each, flattened in order. context: positions that causal attention looks back on (to_nnir).
+    check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with what
+    the module returns for that sequence. A module that takes no longer one is said to be unchecked, by a warning.
+
+    Returns the step, and where time stood in the output, or in each of several (NNIR.streaming_transform); an output
+    may come late (`step.graph.output_latencies`). Raises StreamingError with the first step that differs, and what
+    prepare_shape, to_nnir and streaming_transform raise.
+    """
+    traced, _ = prepare_shape(module, *example)
+    step, axes = to_nnir(traced, context=context).streaming_transform(
+        axis if isinstance(axis, int) else tuple(axis)
+    )
+    if check:
+        _Check(module, example, step).run(context)
+    return step, axes
+
+
+class _Check:
+    """One step graph beside the module that it was made of."""
+
+    def __init__(self, module: nn.Module, example: tuple[Any, ...], step: NNIR) -> None:
+        self.module, self.example, self.step = module, example, step
+        self.axes = step.graph.input_streaming_dims or ()
+        given = [x for x in pytree.tree_leaves(example) if isinstance(x, Tensor)]
+        self.length = next(x.shape[a] for x, a in zip(given, self.axes, strict=True) if a is not None)
+
+    def run(self, context: int | None) -> None:
+        steps = self.length + min(self.length, 64) + 8
+        if context is not None:
+            steps = min(steps, context)  # a module without that limit sees more from there on
+        longer = self._longer(steps)
+        try:
+            with same_random_state(), torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = copied(self.module).eval()(*longer)
+        except Exception as error:
+            self._unchecked(f"it takes no sequence of {steps} steps ({type(error).__name__}: {error})")
+            return
+        wanted = [x.numpy() for x in pytree.tree_leaves(expected) if isinstance(x, Tensor)]
+        found = self._steps([x for x in pytree.tree_leaves(longer) if isinstance(x, Tensor)], steps)
+        for i in range(len(wanted)):
+            self._compare(i, wanted[i], [y[i] for y in found])
+        if steps <= self.length:
+            self._unchecked(f"a context of {steps} shows no more than the example")
+
+    def _longer(self, steps: int) -> tuple[Any, ...]:
+        """The example at another length: steps of its own in random order, and scaled; no sign or zero changes."""
+        rng = torch.Generator().manual_seed(0)
+        order = torch.cat([torch.arange(self.length), torch.randint(self.length, (steps,), generator=rng)])[
+            :steps
+        ]
+        axes = iter(self.axes)
+
+        def extended(x: Any) -> Any:
+            axis = next(axes) if isinstance(x, Tensor) else None
+            if axis is None:
+                return x
+            y = x.detach().index_select(axis, order)
+            return y * (0.5 + torch.rand(y.shape, generator=rng)).to(y.dtype)
+
+        made: tuple[Any, ...] = pytree.tree_map(extended, self.example)
+        return made
+
+    def _steps(self, inputs: list[Tensor], steps: int) -> list[tuple[NDArray[np.float64], ...]]:
+        states = self.step.initial_states()
+        arrays = [x.detach().double().numpy() for x in inputs]
+        made = []
+        for t in range(steps):
+            now = [x if a is None else np.take(x, t, a) for x, a in zip(arrays, self.axes, strict=True)]
+            y = self.step.run(*now, states=states or None)
+            made.append(y if isinstance(y, tuple) else (y,))
+        return made
+
+    def _compare(self, i: int, wanted: NDArray[Any], found: list[NDArray[np.float64]]) -> None:
+        graph = self.step.graph
+        axis, late = (graph.output_streaming_dims or ())[i], (graph.output_latencies or ())[i]
+        if axis is None:
+            pairs = [(len(found) - 1, wanted, found[-1])]
+        else:
+            count = min(wanted.shape[axis], len(found) - late)
+            pairs = [(t, np.take(wanted, t, axis), found[t + late]) for t in range(count)]
+        bound = TOLERANCE * float(np.abs(np.where(np.isfinite(wanted), wanted, 0)).max(initial=0)) + 1e-5
+        for t, expected, y in pairs:
+            if expected.shape != y.shape or not np.allclose(y, expected, rtol=0, atol=bound, equal_nan=True):
+                raise self._differs(graph.output_names[i], t, expected, y)
+
+    def _differs(self, name: str, t: int, expected: NDArray[Any], y: NDArray[Any]) -> StreamingError:
+        how = f"has shape {y.shape} instead of {expected.shape}"
+        if expected.shape == y.shape:
+            at = np.unravel_index(int(np.argmax(np.nan_to_num(np.abs(y - expected), nan=np.inf))), y.shape)
+            how = f"is {float(y[at]):.6g} instead of {float(expected[at]):.6g}"
+        return StreamingError(
+            f"output {name!r} of step {t} {how}: the step was made of an example of {self.length} steps, and on a"
+            " longer sequence the model computes something else", where=type(self.module).__name__,
+            remedy="record a longer example, longer than every window and hand-written loop of the model; lengths that"
+            " forward writes down, as x[:, :5], must follow from its input; check=False skips this comparison",
+        )  # fmt: skip
+
+    def _unchecked(self, why: str) -> None:
+        message = f"{type(self.module).__name__}: the step is not checked on sequences longer than the example: {why}"
+        warnings.warn(message, UserWarning, stacklevel=4)
