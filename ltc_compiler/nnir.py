@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .bytecode.alignment import Runner, Streaming, check_aligned, run_aligned
 from .config import Config
 from .errors import AllocationError, ConfigError, GraphError, InputError
 from .files import write_file
@@ -138,20 +139,86 @@ class NNIR:
         results = evaluate(self.graph, arrays, states)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _arrays(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
+    def run_timesteps(
+        self,
+        *inputs: Any,
+        states: dict[str, Array] | None = None,
+        align: bool = True,
+        end: bool = False,
+        dtype: Any = np.float64,
+    ) -> Any:
+        """`run` for every step of a sequence, with outputs in the places of their inputs, as VM.run_timesteps has them.
+
+        Arrays with the axes that the streaming transform removed, in and out; an input that lost none is the same in
+        every step, and an output that has none gets axis 0. states: of the stream so far, `initial_states()` at first,
+        updated in place; None for a stream of this call alone. align, end: as for VM.run_timesteps. Raises InputError
+        as `run`, and for a graph that is not of one step.
+        """
+        check_aligned(align, end)
+        arrays = self._sequences(inputs, dtype)
+        held = self.initial_states() if states is None else states
+
+        def run(given: Sequence[Array]) -> list[Array]:
+            found: list[list[Array]] = [[] for _ in self.graph.outputs]
+            for t in range(given[0].shape[1]):
+                made = self.run(*(array[0, t] for array in given), states=held, dtype=dtype)
+                for column, row in zip(found, made if len(found) > 1 else (made,), strict=True):
+                    column.append(row)
+            shapes = [v.shape for v in self.graph.outputs]
+            return [np.array(c, dtype).reshape(1, -1, *shape) for c, shape in zip(found, shapes, strict=True)]
+
+        stream = self._stream()
+        runner = Runner(
+            run,
+            counted=lambda n: held[stream.counter],
+            get=lambda n: dict(held),
+            put=lambda n, new: held.update({name: np.asarray(value) for name, value in new.items()}),
+        )
+        found = run_aligned(runner, stream, arrays, end) if align else run(arrays)
+        moved = [np.moveaxis(a[0], 0, axis or 0) for a, axis in zip(found, stream.outputs, strict=True)]
+        return moved[0] if len(moved) == 1 else tuple(moved)
+
+    def _stream(self) -> Streaming:
+        graph, none = self.graph, (0,) * len(self.graph.outputs)
+        return Streaming(
+            graph.input_streaming_dims or (), graph.output_streaming_dims or (None,) * len(none),
+            graph.output_latencies or none, graph.output_tails or none, graph.step_counter, graph.end_marker,
+        )  # fmt: skip
+
+    def _sequences(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
+        """Every input as (1, steps, *shape)."""
+        dims = self.graph.input_streaming_dims or ()
+        if all(dim is None for dim in dims):
+            raise InputError("the graph has no steps", where="run_timesteps",
+                             remedy="call streaming_transform first, or run")  # fmt: skip
+        self._check_count(inputs)
+        given = [np.asarray(array) for array in inputs]
+        lengths = {
+            a.shape[dim] for a, dim in zip(given, dims, strict=True) if dim is not None and dim < a.ndim
+        }
+        if len(lengths) != 1:
+            raise InputError(f"the inputs have {sorted(lengths)} steps", where="run_timesteps",
+                             remedy="give every input that streams the same number of steps")  # fmt: skip
+        steps = lengths.pop()
+        made = []
+        for value, dim, array in zip(self.graph.inputs, dims, given, strict=True):
+            whole = value.shape if dim is None else (*value.shape[:dim], steps, *value.shape[dim:])
+            checked = _numbers(value.name, array, whole).astype(dtype)
+            first = np.broadcast_to(checked, (steps, *whole)) if dim is None else np.moveaxis(checked, dim, 0)
+            made.append(first[None])
+        return made
+
+    def _check_count(self, inputs: Sequence[Any]) -> None:
         expected = self.graph.inputs
         if len(inputs) != len(expected):
             names = ", ".join(f"%{v.name}" for v in expected)
             raise InputError(f"{len(inputs)} inputs are given, expected {len(expected)} ({names})", where="run",
                              remedy="give one array for each input, in this order")  # fmt: skip
-        arrays: list[Array] = []
-        for value, given in zip(expected, inputs, strict=True):
-            array = np.asarray(given)
-            if array.dtype.kind not in "fiub" or array.shape != value.shape:
-                raise InputError(f"expected numbers of shape {value.shape}, found {array.dtype} of {array.shape}",
-                                 where=f"input %{value.name}", remedy="reshape or convert the array")  # fmt: skip
-            arrays.append(array.astype(dtype))
-        return arrays
+
+    def _arrays(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
+        self._check_count(inputs)
+        pairs = zip(self.graph.inputs, inputs, strict=True)
+        return [_numbers(value.name, np.asarray(given), value.shape).astype(dtype) for value, given in pairs]
 
     # ---- compilation
 
@@ -232,6 +299,14 @@ class NNIR:
         _check_config(config)
         return compare(self.graph, config, inputs, expected=expected, observed=observed, turns=turns, what_if=what_if,
                        factor=factor, optimize=optimize)  # fmt: skip
+
+
+def _numbers(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """Raises InputError for what is no array of numbers of that shape."""
+    if array.dtype.kind not in "fiub" or array.shape != shape:
+        raise InputError(f"expected numbers of shape {shape}, found {array.dtype} of {array.shape}",
+                         where=f"input %{name}", remedy="reshape or convert the array")  # fmt: skip
+    return array
 
 
 def _check_config(config: object) -> None:

@@ -201,6 +201,19 @@ CASES = (
     ),
     Case("stream", "self.time_norm(x)", "self.norm(x)", equal=False),
     Case("stream", "x.flatten(1)", "x.flatten(2)", equal=False),
+    Case(
+        "stream",
+        "self.conv(F.pad(x.mT, (1, 1), mode='replicate'))",
+        "self.conv(F.pad(x.mT, (1, 1), value=0.5))",
+        equal=False,
+    ),
+    Case("stream", "torch.cat([x, x[:, :1]], 1)", "F.pad(x, (0, 0, 0, 1))", equal=False),
+    Case(
+        "stream",
+        "F.max_pool1d(x.mT, 3, 1, padding=1)[..., -1]",
+        "F.max_pool1d(F.pad(x.mT, (2, 0)), 3, 1)[..., -1]",
+        equal=False,
+    ),
     Case("stream", "x - x[:, -1:]", "x[:, 1:] - x[:, :-1]", equal=False),
     # the machine
     Case("fit", "self.large(x)", "self.small(x)", equal=False),

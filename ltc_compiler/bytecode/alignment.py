@@ -116,7 +116,7 @@ def _after_the_end(runner: Runner, stream: Streaming, arrays: Sequence[F32]) -> 
     """The outputs of each step after the end. Inputs that stream are 0 there, for nothing that counts reads them."""
     streams = len(arrays[0])
     last = [
-        array[:, -1:] if axis is None else np.zeros((streams, 1, *array.shape[2:]), np.float32)
+        array[:, -1:] if axis is None else np.zeros((streams, 1, *array.shape[2:]), array.dtype)
         for array, axis in zip(arrays, stream.inputs, strict=True)
     ]
     for number in range(1, stream.flush + 1):
@@ -156,7 +156,7 @@ def streaming_of(meta: Mapping[str, Any], model: Model, model_index: int) -> Str
     none = [0] * len(model.outputs)
     latencies = _column(model, entry, "latencies", none, lambda n: _is_count(n) and n >= 0)
     tails = _column(model, entry, "tails", none, _is_count)
-    scalars = {state.name for state in model.states if not state.shape}
+    scalars = [state.name for state in model.states if not state.shape]
     for key, needed in (("counter", any(latencies)), ("marker", False)):
         name = entry.get(key, "")
         if (needed or name != "") and name not in scalars:

@@ -50,13 +50,14 @@ def expectations(graph: Graph, expected: Any, steps: int) -> list[tuple[slice, A
 
     expected: what the model returns: an array, or a nest of tuples, lists and dicts with one for each output. An array
     of the output's own shape is that of the last step. An output that is late by some steps is compared from its first
-    valid step on. Raises InputError.
+    valid step on, as far as the steps go: what comes behind the end is not. Raises InputError.
     """
     given = _leaves(expected)
     if len(given) != len(graph.outputs):
         raise InputError(f"{len(given)} outputs are expected, the graph has {len(graph.outputs)}",
                          where="expected", remedy="give one array for each output")  # fmt: skip
     late = graph.output_latencies or (0,) * len(given)
+    tails = graph.output_tails or (0,) * len(given)
     found = []
     for i, (value, name, item) in enumerate(zip(graph.outputs, graph.output_names, given, strict=True)):
         array = as_array(name, item)
@@ -64,10 +65,11 @@ def expectations(graph: Graph, expected: Any, steps: int) -> list[tuple[slice, A
             found.append((slice(steps - 1, steps), array[None].astype(np.float64)))
             continue
         array = time_first(name, array, value.shape, _axis(graph.output_streaming_dims, i))
-        if len(array) not in (steps, steps - late[i]) or steps <= late[i]:
+        if len(array) not in (steps, steps - late[i], steps - late[i] + tails[i]) or steps <= late[i]:
             raise InputError(f"{name} is expected for {len(array)} steps, {steps} are run, and it is {late[i]} late",
                              where="expected", remedy="give as many steps as the inputs have")  # fmt: skip
-        found.append((slice(late[i], steps), array[: steps - late[i]].astype(np.float64)))
+        count = min(len(array), steps - late[i])
+        found.append((slice(late[i], late[i] + count), array[:count].astype(np.float64)))
     return found
 
 

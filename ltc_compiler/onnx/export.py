@@ -2,7 +2,8 @@
 
 A scan becomes an ONNX Scan; one over nothing runs along a constant of as many zeros as it has steps. A synapse op is
 written out. A state becomes an input with its initial value as the default, and an output with its next value.
-Everything is fp32: precisions are this compiler's business. Elapsed times and states are marked in the metadata.
+Everything is fp32: precisions are this compiler's business. Elapsed times, states, and the steps by which an output is
+late, are marked in the metadata.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..errors import ModelFileError
 from ..files import write_file
 from ..ir.graph import Array, Graph, Node, Role, Value
 from ..ir.ops import scan_parts
-from .load import ROLE, STATE, STATE_KIND, require_onnx
+from .load import LATE, ROLE, STATE, STATE_KIND, require_onnx
 
 OPSET, IR_VERSION = 20, 10
 
@@ -255,6 +256,9 @@ def model_of(graph: Graph) -> Any:
         inputs.append(_note(info, STATE_KIND, state.kind.value))
         w.initializers.append(numpy_helper.from_array(state.initial.astype(np.float32), name))
     outputs = [_info(n, v.shape) for n, v in zip(names, values, strict=True)]
+    for info, steps in zip(outputs, graph.output_latencies or (), strict=False):
+        if steps:
+            _note(info, LATE, str(steps))
     proto = helper.make_graph(w.nodes, graph.name or "main", inputs, outputs, w.initializers)
     opsets = [helper.make_opsetid("", OPSET)]
     return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ltc-compiler")

@@ -15,7 +15,7 @@ from ..ir.graph import Array
 
 OLDEST_OPSET = 7  # the first one with NumPy's broadcasting
 # What an exported input says of itself: its role; the output that follows it; whose state it is.
-ROLE, STATE, STATE_KIND = "ltc.role", "ltc.state", "ltc.state_kind"
+ROLE, STATE, STATE_KIND, LATE = "ltc.role", "ltc.state", "ltc.state_kind", "ltc.late"
 
 
 def require_onnx() -> Any:

@@ -125,13 +125,21 @@ class Streamer:
                     self.env[old] = Begin(new, states) if states else kind(new)
                 continue
             self._check_begin(node, kinds)
-            if any(isinstance(k, Current) for k in kinds):
-                raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
-                              "use the value of each step instead of the last one")  # fmt: skip
+            self._check_last(node, kinds)
             begin = len(self.graph.nodes)
             made = self.rules[OPS[node.op].streaming](self, node, kinds)
             self.graph.inherit_cores(node, begin)
             self.env.update(zip(node.results, made, strict=True))
+
+    def _check_last(self, node: Node, kinds: Sequence[Kind]) -> None:
+        """Nothing that streams is joined with what its last step gives."""
+        if not any(isinstance(k, Current) for k in kinds):
+            return
+        if any(isinstance(k, Stream) and node.op == "concat" and k.axis == node.attrs["axis"] for k in kinds):
+            remedy = "pad with a constant: padding_mode='zeros', or F.pad(x, (left, right), value=0.0)"
+            raise refusal(node, "repeats the last step of a sequence at its end, or before it", remedy)
+        raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
+                      "use the value of each step instead of the last one")  # fmt: skip
 
     def _check_begin(self, node: Node, kinds: Sequence[Kind]) -> None:
         """Of what streams, a loop alone takes a state of the whole graph: to start from it."""
