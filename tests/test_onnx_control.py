@@ -386,3 +386,87 @@ def test_the_error_function_inside_of_gelu_is_taken(tmp_path: Path) -> None:
     ):
         nnir = check(start + end, tmp_path)
         assert "gelu" in [n.op for n in nnir.graph.nodes]
+
+
+SEQUENCES = {
+    "collected by a loop": (
+        "float[6,3] y",
+        """
+  count = Constant <value_int = 6> ()
+  empty = SequenceEmpty <dtype = 1> ()
+  h, all = Loop <
+    body = step (int64 i, bool on, float[3] c, seq(float) s) => (bool still, float[3] c_out, seq(float) s_out) {
+      still = Identity (on)
+      row = Gather (x, i)
+      m = Mul (c, row)
+      c_out = Tanh (m)
+      s_out = SequenceInsert (s, c_out)
+  }> (count, , h0, empty)
+  y = ConcatFromSequence <axis = 0, new_axis = 1> (all)
+""",
+    ),
+    "split and taken": (
+        "float[3] y, int64 n",
+        """
+  last = Constant <value_int = -1> ()
+  two = Constant <value_int = 2> ()
+  rows = SplitToSequence <axis = 0, keepdims = 0> (x)
+  fewer = SequenceErase (rows, two)
+  n = SequenceLength (fewer)
+  a = SequenceAt (fewer, last)
+  b = SequenceAt (fewer, two)
+  y = Sub (a, b)
+""",
+    ),
+    "of several sizes": (
+        "float[8,3] y",
+        """
+  sizes = Constant <value = int64[3] {1, 5, 2}> ()
+  one = Constant <value_int = 1> ()
+  zero0 = Constant <value_int = 0> ()
+  parts = SplitToSequence <axis = 0> (x, sizes)
+  first = SequenceAt (parts, zero0)
+  rest = SequenceErase (parts, zero0)
+  again = SequenceInsert (rest, first, one)
+  y = ConcatFromSequence <axis = 0> (again)
+""",
+    ),
+    "made of two": (
+        "float[2,3] y",
+        """
+  three = Constant <value_int = 3> ()
+  both = SequenceConstruct (h0, k)
+  y = ConcatFromSequence <axis = 0, new_axis = 1> (both)
+""",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_a_sequence_of_tensors_is_known(kind: str, tmp_path: Path) -> None:
+    outputs, lines = SEQUENCES[kind]
+    check(f"main (float[3] h0, float[3] k, float[8,3] x) => ({outputs}) {{ {ZERO} {lines} }}", tmp_path)
+
+
+def test_a_sequence_as_an_output_is_refused(tmp_path: Path) -> None:
+    text = "main (float[3] x) => (seq(float) y) { y = SequenceConstruct (x, x) }"
+    save(parser.parse_model(HEAD + text), tmp_path / "model.onnx")
+    with pytest.raises(UnsupportedError, match=r"a sequence of tensors(.|\n)*one output for each"):
+        NNIR.from_onnx(tmp_path / "model.onnx")
+
+
+def test_quotients_of_whole_numbers_are_refused(tmp_path: Path) -> None:
+    """Positions are plain numbers here: what ONNX would cut off, in a body too, is no quotient."""
+    head = "main (float[3,4] x) => (float[3] y) { two = Constant <value_int = 2> () "
+    head += "n = ArgMax <axis = 1, keepdims = 0> (x)"
+    for lines in (
+        "m = Add (n, two) h = Div (m, two) y = Cast <to = 1> (h)",
+        "count = Constant <value_int = 2> () z = Constant <value = float[3] {0, 0, 0}> () y = Loop <body = step "
+        "(int64 i, bool on, float[3] c) => (bool still, float[3] d) { still = Identity (on) h = Div (n, two) "
+        "f = Cast <to = 1> (h) d = Add (c, f) }> (count, , z)",
+    ):
+        save(parser.parse_model(HEAD + head + lines + "}"), tmp_path / "model.onnx")
+        with pytest.raises(UnsupportedError, match=r"a quotient of whole numbers(.|\n)*Cast to float first"):
+            NNIR.from_onnx(tmp_path / "model.onnx")
+    good = head + "f = Cast <to = 1> (n) half = Constant <value_float = 0.5> () t = Cast <to = 7> (n)"
+    check(good + "g = Cast <to = 1> (t) q = Div (g, half) y = Add (q, f) }", tmp_path)

@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from ..ir.graph import Graph
-from . import layout, pointwise, positions, products, recurrent  # noqa: F401 - they fill the converter table
+from . import (  # noqa: F401 - they fill the converter table
+    choices,
+    layout,
+    pointwise,
+    positions,
+    products,
+    recurrent,
+    resample,
+    sequences,
+)
 from .inputs import Constants, InputShapes, add_inputs, add_states, read_constants
 from .load import load_model
 

@@ -6,7 +6,7 @@ follows from constants: shapes, axes and indices are then plain numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,23 @@ from ..ir.compose import Composer, Refused
 from ..ir.graph import Array, Value
 
 Tensor = Value | Array
+
+
+@dataclass(frozen=True)
+class TensorList:
+    """A sequence of tensors, which is known while its tensors may be computed."""
+
+    items: tuple[Tensor, ...]
+
+
 # What a converter returns: one result, or as many as the node has at most (None for one that it does not have).
-Results = Tensor | Sequence[Tensor | Refused | None]
+Results = Tensor | Sequence[Tensor | TensorList | Refused | None]
 
 
 @dataclass
 class Call:
-    """A node: `opset` is the version of its operator set, `masks` the values that are booleans in ONNX."""
+    """A node. opset: the version of its operator set; masks, wholes: the values that are booleans and whole numbers in
+    ONNX."""
 
     op: str
     c: Composer
@@ -31,6 +41,7 @@ class Call:
     opset: int
     results: int = 1
     masks: set[Value] = field(default_factory=set)
+    wholes: set[Value] = field(default_factory=set)
 
     def has(self, index: int) -> bool:
         """Whether an optional input is given."""
@@ -41,6 +52,18 @@ class Call:
         if found is None:
             raise Refused(f"input {name or index} is missing")
         return found
+
+    def sequence(self, index: int) -> tuple[Tensor, ...]:
+        """The tensors of an input that is a sequence."""
+        found: Any = self.inputs[index] if index < len(self.inputs) else None
+        if not isinstance(found, TensorList):
+            raise Refused(f"input {index} is no sequence of tensors")
+        return found.items
+
+    def whole(self, value: Value) -> Value:
+        """Remember that a value is a whole number."""
+        self.wholes.add(value)
+        return value
 
     def value(self, index: int, name: str = "") -> Value:
         """An input as an NNIR value; a constant becomes a node."""
@@ -101,6 +124,21 @@ def numbers(array: Array) -> Array:
     return array.astype(np.float64)
 
 
+def is_whole(tensor: Any, wholes: Container[Value]) -> bool:
+    """Whether a tensor is of a whole type in ONNX, by its own type or among the values that are known to be."""
+    return tensor.dtype.kind in "iu" if isinstance(tensor, np.ndarray) else tensor in wholes
+
+
 def as_value(c: Composer, tensor: Tensor) -> Value:
     """A tensor as an NNIR value; a constant becomes a node, the same one for all its readers in a graph."""
+    if isinstance(tensor, TensorList):
+        raise Refused("a sequence of tensors", "ConcatFromSequence, or one output for each")
     return tensor if isinstance(tensor, Value) else c.once(tensor, numbers)
+
+
+def stacked(c: Composer, rows: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """Tensors of one shape side by side on a new axis; constants stay one."""
+    arrays = [r for r in rows if isinstance(r, np.ndarray)]
+    if len(arrays) == len(rows):
+        return np.stack(arrays, axis)
+    return c.concat([c.unsqueeze(as_value(c, r), axis) for r in rows], axis)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..ir.compose import Composer, Refused
 from ..ir.graph import Graph, Type, Value
-from .call import Call, Results, Tensor, as_value
+from .call import Call, Results, Tensor, as_value, is_whole
 from .loops import loop
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
     if call.opset < 9:
         raise Refused("Scan of opset 8", "opset 9 or later")
     body = call.attr("body")
+    if any(is_whole(t, importer.wholes) for t in call.inputs):
+        raise Refused("it scans or carries whole numbers", "Cast to float before the Scan")
     scanned = int(call.attr("num_scan_inputs"))
     values = [call.value(i) for i in range(len(call.inputs))]
     carries = len(values) - scanned

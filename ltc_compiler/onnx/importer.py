@@ -25,6 +25,7 @@ from .load import read_tensor
 from .loops import COUNTED, Iteration, counted
 from .registry import CONVERTERS, REFUSED, STRUCTURED
 from .standard import function_of
+from .wholes import whole_results
 
 # Elements of constants that one import may keep and compute, beside what the size of the file pays for. A weight of one
 # byte is held as stored, as converted and as the graph holds it; a weight that many steps share is read again by each.
@@ -46,6 +47,7 @@ class Scope:
         self.opsets = opsets
         self.depth = depth
         self.boundary = False
+        self.wholes: set[Value] = set()  # of all scopes of a model
         self.tensors: dict[str, Tensor | Refused | None] = {}
         self.attributes: dict[str, AttributeProto] = {}  # of the function that is being called
         self.captured: dict[Value, Value] = {}  # inputs of a body by what they are outside, in order
@@ -53,6 +55,7 @@ class Scope:
     def child(self, c: Composer, boundary: bool = False) -> Scope:
         inner = Scope(c, self, self.opsets, self.depth + 1)
         inner.boundary = boundary
+        inner.wholes = self.wholes
         inner.attributes = self.attributes
         return inner
 
@@ -68,6 +71,7 @@ class Scope:
         if self.boundary and isinstance(found, Value):
             outer, found = found, self.c.graph.add_input(found.type, name)
             self.captured[found], self.tensors[name] = outer, found
+            self.wholes.update([found] if outer in self.wholes else ())
             self.c.static.update([found] if self.parent.c.is_static(outer) else ())
         return found
 
@@ -93,6 +97,7 @@ class Importer:
         self.file = file
         self.entries: list[Unsupported] = []
         self.masks: set[Value] = set()
+        self.wholes: set[Value] = set()
         self.visited = 0
         size = model.ByteSize()
         self.budget = Budget(HELD + HELD_PER_BYTE * size, TOUCHED + TOUCHED_PER_BYTE * size)
@@ -104,6 +109,7 @@ class Importer:
         opsets = {o.domain: o.version for o in self.model.opset_import}
         scope = Scope(Composer(graph, budget=self.budget), None, opsets)
         scope.tensors.update(inputs)
+        scope.wholes = self.wholes
         proto = self.model.graph
         self.subgraph(proto, scope, [], overridden=set(inputs))
         for output in proto.output:
@@ -208,10 +214,12 @@ class Importer:
             resolved = helper.make_node(node.op_type, list(node.input), list(node.output), domain="")
             resolved.attribute.extend(_resolved(a, scope) for a in node.attribute if _present(a, scope))
             return fold(resolved, [t for t in inputs if not isinstance(t, Value)], self.budget)
-        call = Call(node.op_type, scope.c, inputs, attributes, opset, len(node.output), self.masks)
+        call = Call(
+            node.op_type, scope.c, inputs, attributes, opset, len(node.output), self.masks, self.wholes
+        )
         if node.op_type in STRUCTURED:
             return control.CONVERT[node.op_type](self, scope, call)
-        return CONVERTERS[node.op_type].convert(call)
+        return whole_results(call, CONVERTERS[node.op_type].convert)
 
     def _converted(self, node: Any, constant: bool) -> bool:
         """Whether something here converts the operator. Refuses those of other domains."""
@@ -235,6 +243,7 @@ class Importer:
             raise Refused(f"functions lie more than {DEPTH_LIMIT} deep in each other", "inline them")
         opsets = {o.domain: o.version for o in function.opset_import}
         inner = Scope(scope.c, None, opsets, scope.depth + 1)
+        inner.wholes = scope.wholes
         inner.tensors = dict.fromkeys(function.input)
         inner.tensors.update(zip(function.input, inputs, strict=False))
         inner.attributes = {a.name: a for a in function.attribute_proto}

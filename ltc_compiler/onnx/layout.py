@@ -114,6 +114,31 @@ def gather(call: Call) -> Results:
     return call.c.reshape(rows, (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]))
 
 
+@converts("DepthToSpace", "SpaceToDepth")
+def depth_to_space(call: Call) -> Results:
+    """Blocks of an image against its channels; mode CRD has the channel outside of the block."""
+    x, size = call.x, int(call.attr("blocksize"))
+    batch, channels, height, width = x.shape
+    if call.op == "SpaceToDepth":
+        parts = call.c.reshape(x, (batch, channels, height // size, size, width // size, size))
+        moved = call.c.permute(parts, (0, 3, 5, 1, 2, 4))
+        return call.c.reshape(moved, (batch, channels * size * size, height // size, width // size))
+    rest = channels // (size * size)
+    if call.attr("mode", "DCR") == "CRD":
+        parts = call.c.reshape(x, (batch, rest, size, size, height, width))
+        moved = call.c.permute(parts, (0, 1, 4, 2, 5, 3))
+    else:
+        parts = call.c.reshape(x, (batch, size, size, rest, height, width))
+        moved = call.c.permute(parts, (0, 3, 4, 1, 5, 2))
+    return call.c.reshape(moved, (batch, rest, height * size, width * size))
+
+
+@converts("EyeLike")
+def eye_like(call: Call) -> Results:
+    rows, columns = call.tensor(0).shape
+    return np.eye(rows, columns, int(call.attr("k", 0)), dtype=np.float32)
+
+
 @converts("Expand")
 def expand(call: Call) -> Results:
     shape = np.broadcast_shapes(call.x.shape, call.ints("shape", 1) or ())

@@ -15,7 +15,7 @@ from ..errors import GraphError
 from ..ir.compose import Composer, Refused
 from ..ir.graph import Graph, Type, Value
 from ..ir.ops import ShapeError
-from .call import Call, Results, Tensor, as_value
+from .call import Call, Results, Tensor, as_value, is_whole, stacked
 
 if TYPE_CHECKING:
     from .importer import Importer, Scope
@@ -157,7 +157,7 @@ def _scan(importer: Importer, scope: Scope, call: Call, steps: int, before: int)
     body, starts = Body(importer, scope, call, steps), list(call.inputs[2:])
     if any(not isinstance(s, (Value, np.ndarray)) for s in starts):
         raise Refused("it carries a sequence")
-    if any(isinstance(s, np.ndarray) and s.dtype.kind in "iu" for s in starts):
+    if any(is_whole(s, importer.wholes) for s in starts):
         raise Refused("it carries a whole number")
     proto, c = call.attr("body"), body.scope.c
     names = [i.name for i in proto.input[2:]]
@@ -200,11 +200,3 @@ def _written_out(importer: Importer, scope: Scope, call: Call, steps: int | None
             row.append(result)
         done += 1
     return [*carries, *(stacked(call.c, row) for row in rows)]
-
-
-def stacked(c: Composer, rows: Sequence[Tensor], axis: int = 0) -> Tensor:
-    """Tensors of one shape side by side on a new axis; constants stay one."""
-    arrays = [r for r in rows if isinstance(r, np.ndarray)]
-    if len(arrays) == len(rows):
-        return np.stack(arrays, axis)
-    return c.concat([c.unsqueeze(as_value(c, r), axis) for r in rows], axis)

@@ -207,11 +207,13 @@ def cast(call: Call) -> Results:
         to = TensorProto.BOOL if boolean else TensorProto.FLOAT
     else:
         to = call.attr("to")
+    if to in (TensorProto.INT32, TensorProto.INT64) and (call.x in call.wholes or call.x in call.masks):
+        return call.x if call.x in call.wholes else call.whole(call.c.add("mul", call.x, 1.0))
     if to == TensorProto.BOOL:
         return mask(call, call.x if call.x in call.masks else call.c.add("ne", call.x, 0.0))
     if to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16):
         raise Refused(f"conversion to {TensorProto.DataType.Name(to)}", "leave the value a float")
-    return call.x
+    return call.c.add("mul", call.x, 1.0) if call.x in call.wholes else call.x
 
 
 @converts("Identity", "Dropout", limits="Dropout in training mode")

@@ -79,6 +79,17 @@ def gather_nd(call: Call) -> Results:
     return picked(call, [x], np.stack(found).reshape(*heads, *found[0].shape))
 
 
+@converts("ReverseSequence", limits="computed lengths")
+def reverse_sequence(call: Call) -> Results:
+    """The first elements of the time axis, as many as each row of the batch says, in reverse."""
+    x, lengths = call.x, call.array(1, "sequence_lens").astype(np.int64)
+    batch, time = int(call.attr("batch_axis", 1)), int(call.attr("time_axis", 0))
+    grid = list(np.indices(x.shape))
+    ends = lengths[grid[batch]]
+    grid[time] = np.where(grid[time] < ends, ends - 1 - grid[time], grid[time])
+    return picked(call, [x], _numbered(x.shape)[tuple(grid)])
+
+
 @converts("ScatterElements", limits=COMPUTED)
 def scatter_elements(call: Call) -> Results:
     return _scattered(call, _along(call, call.axis(0)))

@@ -211,6 +211,31 @@ def _axes(call: Call) -> Sequence[int]:
     return () if call.attr("noop_with_empty_axes", 0) else range(len(call.x.shape))
 
 
+@converts("ReduceProd")
+def product(call: Call) -> Results:
+    """Half of an axis times the other half, until one element is left."""
+    c, x, keep = call.c, call.x, bool(call.attr("keepdims", 1))
+    axes = sorted({a % len(x.shape) for a in _axes(call)})
+    for axis in axes:
+        while (size := x.shape[axis]) > 1:
+            half = size // 2
+            y = c.add("mul", c.slice(x, axis, 0, half), c.slice(x, axis, half, 2 * half))
+            x = c.concat([y, c.slice(x, axis, size - 1, size)], axis) if size % 2 else y
+    return x if keep else c.reshape(x, [d for i, d in enumerate(x.shape) if i not in axes])
+
+
+@converts("LpNormalization")
+def lp_normalization(call: Call) -> Results:
+    """x over its 1- or 2-norm along an axis; 0 where the norm is 0."""
+    c, x, axis, p = call.c, call.x, call.axis(-1), int(call.attr("p", 2))
+    if p not in (1, 2):
+        raise Refused(f"a norm of order {p}", "1 or 2")
+    sums = c.reduce("sum", c.add("abs", x) if p == 1 else c.add("mul", x, x), [axis], True)
+    norm = sums if p == 1 else c.add("sqrt", sums)
+    nothing = c.add("eq", norm, 0.0)
+    return c.add("select", nothing, 0.0, c.add("div", x, c.add("select", nothing, 1.0, norm)))
+
+
 @converts(
     "ReduceSum",
     "ReduceMean",

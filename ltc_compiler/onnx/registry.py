@@ -32,12 +32,9 @@ _INTEGERS = (
     "quantised to whole numbers; the machine computes in bf16, fp8 and fp32",
     "export it before quantisation",
 )
-_RATE = ("it changes the rate of the sequence", "resample outside of the model")
 REFUSED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"), _INTEGERS),
     **dict.fromkeys(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"), _INTEGERS),
-    **dict.fromkeys(("Resize", "Upsample"), _RATE),
-    "OneHot": ("its indices are whole numbers that are computed", "make the one-hot vector an input"),
     "Erf": (
         "the machine has no unit for the error function alone",
         "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken",
@@ -46,8 +43,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "Ceil": ("the machine does not round to whole numbers", "compute it outside of the model"),
     "Round": ("the machine does not round to whole numbers", "compute it outside of the model"),
     "Mod": ("the machine does not round to whole numbers", "compute it outside of the model"),
-    "ArgMax": ("positions are whole numbers, which the machine does not compute with", "return the values"),
-    "ArgMin": ("positions are whole numbers, which the machine does not compute with", "return the values"),
     "TopK": ("sorting depends on the data", "ReduceMax for the largest"),
     "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),

@@ -1,0 +1,89 @@
+"""Converters of ONNX operators on sequences of tensors: the sequence is known, whatever its tensors depend on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..ir.compose import Refused
+from .call import Call, Results, Tensor, TensorList, as_value, stacked
+from .registry import converts
+
+
+@converts("SequenceEmpty", "SequenceConstruct")
+def construct(call: Call) -> Results:
+    return [TensorList(tuple(call.tensor(i) for i in range(len(call.inputs))))]
+
+
+def _at(call: Call, index: int, size: int) -> int:
+    """A constant position, counted from the front."""
+    position = int(call.array(index, "the position").reshape(()))
+    if not -size <= position < size:
+        raise Refused(f"position {position} of a sequence of {size}")
+    return position % size
+
+
+@converts("SequenceInsert", limits="a computed position")
+def insert(call: Call) -> Results:
+    items, new = call.sequence(0), call.tensor(1)
+    at = (
+        _at(call, 2, len(items) + 1)
+        if call.has(2) and int(call.array(2, "the position")) != len(items)
+        else len(items)
+    )
+    return [TensorList((*items[:at], new, *items[at:]))]
+
+
+@converts("SequenceErase", limits="a computed position")
+def erase(call: Call) -> Results:
+    items = call.sequence(0)
+    at = _at(call, 1, len(items)) if call.has(1) else len(items) - 1
+    return [TensorList((*items[:at], *items[at + 1 :]))]
+
+
+@converts("SequenceAt", limits="a computed position")
+def item(call: Call) -> Results:
+    items = call.sequence(0)
+    return items[_at(call, 1, len(items))]
+
+
+@converts("SequenceLength")
+def length(call: Call) -> Results:
+    return np.asarray(len(call.sequence(0)), np.int64)
+
+
+@converts("ConcatFromSequence")
+def concat(call: Call) -> Results:
+    items, axis = call.sequence(0), int(call.attr("axis", 0))
+    if not items:
+        raise Refused("the concatenation of an empty sequence")
+    if call.attr("new_axis", 0):
+        return stacked(call.c, items, axis)
+    arrays = [i for i in items if isinstance(i, np.ndarray)]
+    if len(arrays) == len(items):
+        return np.concatenate(arrays, axis)
+    return call.c.concat([as_value(call.c, i) for i in items], axis)
+
+
+@converts("SplitToSequence", limits="computed sizes")
+def split(call: Call) -> Results:
+    x = call.tensor(0)
+    axis = call.axis(0, len(x.shape))
+    size = x.shape[axis]
+    given = np.asarray(call.setting("split", 1, 1))
+    sizes = (
+        given.tolist()
+        if given.ndim
+        else [min(int(given), size - k) for k in range(0, size, max(int(given), 1))]
+    )
+    if sum(sizes) != size or min(sizes) < 1:
+        raise Refused(f"parts of {sizes} do not make up the {size} elements of axis {axis}")
+    drop = not call.has(1) and not call.attr("keepdims", 1)
+    items: list[Tensor] = []
+    for end, n in zip(np.cumsum(sizes), sizes, strict=True):
+        if isinstance(x, np.ndarray):
+            taken = np.take(x, range(int(end) - n, int(end)), axis)
+            items.append(taken.squeeze(axis) if drop else taken)
+        else:
+            part = call.c.slice(x, axis, int(end) - n, int(end))
+            items.append(call.c.reshape(part, x.shape[:axis] + x.shape[axis + 1 :]) if drop else part)
+    return [TensorList(tuple(items))]
