@@ -470,6 +470,35 @@ class Smoothed(Base):
         return self.linear(torch.stack(rows, 1))
 
 
+class FromTheLastOutput(KeptGru):
+    """The state in another layout, and read off the outputs."""
+
+    def make(self) -> None:
+        self.gru = nn.GRU(D, 5, batch_first=True)
+        self.register_buffer("h", torch.zeros(B, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.gru(x, self.h[None])
+        self.h = y[:, -1]
+        return y
+
+
+class LayersInOneTensor(Base):
+    def make(self) -> None:
+        self.cells = nn.ModuleList([nn.GRUCell(D, D) for _ in range(2)])
+        self.h = torch.zeros(2, B, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = []
+        for t in range(x.shape[1]):
+            u = x[:, t]
+            for i, cell in enumerate(self.cells):
+                self.h[i] = cell(u, self.h[i])
+                u = self.h[i]
+            rows.append(u.clone())
+        return torch.stack(rows, 1)
+
+
 class Bookkeeping(Base):
     """What is kept and never read is no state: a log of the last result, a cached mask, a count of calls."""
 
@@ -616,7 +645,9 @@ class Logged(Base):
         return self.h
 
 
-SEQUENCES = (Kept, KeptLtc, KeptLstm, KeptGru, LoopOverTime, Smoothed)
+SEQUENCES = (
+    Kept, KeptLtc, KeptLstm, KeptGru, LoopOverTime, Smoothed, FromTheLastOutput, LayersInOneTensor,
+)  # fmt: skip
 NAMES: dict[type[Base], str] = {
     BufferReplaced: "h",
     BufferCopied: "h",
@@ -659,6 +690,8 @@ NAMES: dict[type[Base], str] = {
     KeptGru: "h",
     LoopOverTime: "h",
     Smoothed: "mean",
+    FromTheLastOutput: "h",
+    LayersInOneTensor: "h",
     Bookkeeping: "h",
     NoElementsFirst: "mem",
     OwnAttributes: "_memories.v",

@@ -152,6 +152,8 @@ STREAMED = (
     models.KeptGru,
     models.LoopOverTime,
     models.Smoothed,
+    models.FromTheLastOutput,
+    models.LayersInOneTensor,
 )
 
 

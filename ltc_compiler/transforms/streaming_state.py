@@ -9,7 +9,7 @@ must come back, and all else in the state must stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -52,9 +52,12 @@ def _not_carried(streamer: Streamer, whole: Graph) -> set[State]:
     if any(isinstance(streamer.env[v], Stream) for v in followings):
         return {s for s in states if s.next is not None and isinstance(streamer.env[s.next], Stream)}
     firsts, finals = [v for v, _ in streamer.carried], [v for _, v in streamer.carried]
-    ended = {v: drawn.standard_normal(v.shape) for v in finals}
+    last = {v: v.node.body.outputs[v.index] for v in finals if v.node is not None}
+    values = {v: drawn.standard_normal(v.shape) for v in last.values()}  # one for carries that are the same
+    ended = {v: values[last[v]] for v in finals}
+    rows = [pair for v in finals for pair in _stacked(v, ended[v], drawn)]
     before = {s.value: drawn.standard_normal(s.value.shape) for s in states}
-    after = _computed(whole, before | ended, followings)
+    after = _computed(whole, before | ended | dict(rows), followings)
     if after is None:
         return set(states)
     written = dict(zip((s.value for s in states), after, strict=True))
@@ -72,6 +75,18 @@ def _not_carried(streamer: Streamer, whole: Graph) -> set[State]:
         if apart.all() or not np.array_equal(written[state.value][apart], before[state.value][apart]):
             lost.add(state)
     return lost
+
+
+def _stacked(final: Value, ended: Array, drawn: np.random.Generator) -> Iterator[tuple[Value, Array]]:
+    """Stacked results of a loop that hold a carry after every iteration: the last row is what the loop ends with."""
+    node = final.node
+    assert node is not None
+    carries, outputs = node.attrs["carries"], node.body.outputs
+    for i, axis in enumerate(node.attrs["out_axes"], carries):
+        if outputs[i] is outputs[final.index]:
+            rows = drawn.standard_normal(node.results[i].shape)
+            np.moveaxis(rows, axis, 0)[-1] = ended
+            yield node.results[i], rows
 
 
 def _computed(whole: Graph, known: Mapping[Value, Array], wanted: Sequence[Value]) -> list[Array] | None:
