@@ -40,6 +40,7 @@ from .calls import (
 )
 from .custom import is_opened, open_up
 from .exact import Exact
+from .filled import join_parts
 from .inplace import Writes, is_write, storage_key
 from .operands import Places
 from .sources import refuse, user_source
@@ -60,9 +61,7 @@ class Session:
         self.exact = Exact()
         self.has_states = False  # tensors that calls of the model change are read as its state
         self.random = False  # the recording holds random numbers, so that it cannot be replayed
-        self.finished: dict[
-            int, Tensor
-        ] = {}  # tensors of finished bodies, kept alive so that ids stay unique
+        self.finished: dict[int, Tensor] = {}  # of finished bodies, kept alive so that ids stay unique
         self._made = 0
 
     @property
@@ -322,7 +321,8 @@ class Recorder(TorchFunctionMode):
             raise self._refuse_value(name)
         if name in LIKE and not self.depends(args[0]):
             tensors = []  # of the other tensor only shape and type matter
-        if not random and not any(map(self.depends, tensors)):
+        counts = self.with_constants and is_write(name, args, kwargs) and args[0].dtype.is_floating_point
+        if not random and not counts and not any(map(self.depends, tensors)):
             return self._call_on_constants(func, name, args, kwargs, tensors)
         if name in VALUE_READS or isinstance(kwargs.get("out"), Tensor):
             raise self._refuse_value(name)
@@ -350,9 +350,11 @@ class Recorder(TorchFunctionMode):
         if not self.with_constants or not tensors or not name or name in VALUE_READS:
             return out
         results = pytree.tree_leaves(out)
-        floats = all(isinstance(t, Tensor) and t.is_floating_point() for t in results)
+        values = all(
+            isinstance(t, Tensor) and (t.is_floating_point() or t.dtype == torch.bool) for t in results
+        )
         if (
-            floats
+            values
             and results
             and not is_write(name, args, kwargs)
             and not any(t is r for t in tensors for r in results)
@@ -383,6 +385,7 @@ class Recorder(TorchFunctionMode):
     def finish(self, outputs: Any) -> None:
         """Set the graph's outputs (any nest of tensors) and drop what they do not need."""
         self.graph.output(pytree.tree_map(lambda t: self.node(t) if isinstance(t, Tensor) else t, outputs))
+        join_parts(self.graph)
         if not self.with_constants:
             self.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
 

@@ -58,6 +58,10 @@ class Loop:
     def node(self, turn: int, place: int) -> fx.Node:
         return self.sequence[self.start + turn * self.period + place]
 
+    def sample(self, place: int) -> fx.Node:
+        """A place's operation in a later turn: in the first, a state may lack axes that broadcasting gives it."""
+        return self.node(1, place)
+
     def place(self, node: fx.Node) -> tuple[int, int] | None:
         """The turn and the place of a node of the loop."""
         at = self._positions.get(node)
@@ -170,7 +174,7 @@ def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:
     for group in sorted(groups.values(), key=len, reverse=True):
         for anchors in _runs(group):
             sequence = _sunk(order, parts | {n for n, _ in group})
-            for loop in _periods(sequence, anchors, same):
+            for loop in _periods(sequence, anchors):
                 if _connect(loop, same) and len(loop.scanned) < loop.period:  # more than reads
                     yield loop
 
@@ -212,9 +216,7 @@ def _sunk(order: Sequence[fx.Node], moving: set[fx.Node]) -> list[fx.Node]:
     return found
 
 
-def _periods(
-    sequence: list[fx.Node], anchors: list[fx.Node], same: Callable[[fx.Node], Any]
-) -> Iterator[Loop]:
+def _periods(sequence: list[fx.Node], anchors: list[fx.Node]) -> Iterator[Loop]:
     """The stretches around evenly spaced anchors; without the first turn, where that differs from the others."""
     position = {n: i for i, n in enumerate(sequence)}
     places = [position[a] for a in anchors]
@@ -227,14 +229,15 @@ def _periods(
         while (
             back < period - 1
             and at[0] > back
-            and _alike(sequence[at[0] - back - 1], sequence[at[1] - back - 1], same)
+            and _alike(sequence[at[0] - back - 1], sequence[at[1] - back - 1], broadcast=True)
         ):
             back += 1
         for earlier in dict.fromkeys((back, 0)):
             start = at[0] - earlier
             end = start + turns * period
             if end <= len(sequence) and all(
-                _alike(sequence[i], sequence[i + period], same) for i in range(start, end - period)
+                _alike(sequence[i], sequence[i + period], broadcast=i < start + period)
+                for i in range(start, end - period)
             ):
                 yield Loop(sequence, start, period, turns)
 
@@ -244,16 +247,21 @@ def _line(node: fx.Node) -> Any:
     return source.module, source.file, source.line
 
 
-def _alike(a: fx.Node, b: fx.Node, same: Callable[[fx.Node], Any]) -> bool:
-    """The same operation at the same line; which nodes it reads, and at which index, is seen later."""
-    if (a.op, a.target, a.meta["shape"], a.meta["dtype"]) != (
-        b.op,
-        b.target,
-        b.meta["shape"],
-        b.meta["dtype"],
-    ):
-        return False
-    return _line(a) == _line(b) and _skeleton(a) == _skeleton(b)
+def _alike(a: fx.Node, b: fx.Node, broadcast: bool) -> bool:
+    """The same operation at the same line; which nodes it reads, and at which index, is seen later.
+
+    broadcast: the first may have a shape that the second one's is broadcast from, as where a first state has no batch.
+    """
+    same = (a.op, a.target, a.meta["dtype"]) == (b.op, b.target, b.meta["dtype"]) and _line(a) == _line(b)
+    before, after = a.meta["shape"], b.meta["shape"]
+    fits = before == after or (broadcast and isinstance(before, tuple) and _is_broadcast(before, after))
+    return same and fits and _skeleton(a) == _skeleton(b)
+
+
+def _is_broadcast(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether a tensor of the first shape can be broadcast to the second."""
+    pairs = zip(before[::-1], after[::-1], strict=False)
+    return len(before) <= len(after) and all(n in (1, m) for n, m in pairs)
 
 
 def _skeleton(node: fx.Node) -> Any:

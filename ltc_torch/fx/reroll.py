@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from .filled import join_writes
 from .repeats import find
 from .rolled import as_scan
+from .settle import settle
 
 _LIMIT = 64  # loops of one model
 
@@ -26,13 +26,15 @@ def rolled(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.G
 
     examples: inputs, as the placeholders take them.
     """
-    join_writes(module.graph)
+    settle(module, reads_alone=True)
     best = None
     for _ in range(_LIMIT):
         new = next((m for m in _candidates(module) if _agree(module, m, examples)), None)
         if new is None:
-            return best
+            break
         best = module = new
+    if best is not None:
+        settle(best)
     return best
 
 
@@ -43,7 +45,10 @@ def _candidates(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
 
 def _agree(old: fx.GraphModule, new: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> bool:
     for inputs in examples:
-        a, b = (pytree.tree_leaves(m(*(t.clone() for t in inputs))) for m in (old, new))
+        try:
+            a, b = (pytree.tree_leaves(m(*(t.clone() for t in inputs))) for m in (old, new))
+        except RuntimeError:  # shapes that do not fit: the hypothesis was wrong
+            return False
         pairs = zip(a, b, strict=True)
         if len(a) != len(b) or not all(_same_bits(x, y) for x, y in pairs if isinstance(x, Tensor)):
             return False

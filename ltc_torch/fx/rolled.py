@@ -165,7 +165,7 @@ class _Rewrite:
             stack = self._new(torch.narrow, (stack, axis, turn, len(run)), stack, tuple(shape))
         if run[0] > run[-1]:
             stack = self._new(torch.flip, (stack, (axis,)), stack, tuple(shape))
-        width = self.loop.node(0, place).meta["shape"][axis] if how == "cat" else 1
+        width = self.loop.sample(place).meta["shape"][axis] if how == "cat" else 1
         if width > 1:  # every turn gives several elements: lay them end to end
             shape[axis : axis + 2] = [shape[axis] * shape[axis + 1]]
             stack = self._new(torch.reshape, (stack, tuple(shape)), stack, tuple(shape))
@@ -252,7 +252,7 @@ class _Body:
         """The initial value of a carry, in the shape that a turn gives it."""
         outer = self.rewrite
         initial = outer.env[carried.initial[len(carried.initial) - ago]]
-        made = self.loop.node(0, carried.place)
+        made = self.loop.sample(carried.place)
         if initial.meta["shape"] == made.meta["shape"]:
             return initial
         return outer._new(torch.broadcast_to, (initial, made.meta["shape"]), made, made.meta["shape"])
@@ -281,7 +281,7 @@ class _Body:
         return xs, axes
 
     def _operation(self, place: int) -> fx.Node:
-        first = self.loop.node(0, place)
+        first = self.loop.sample(place)
         if place in self.loop.scanned:
             read, stride = self.loop.scanned[place]
             return self._read(read, self.inputs[read.tensor, read.axis, read.at, stride], first)
