@@ -68,7 +68,7 @@ def _part_read(node: fx.Node) -> tuple[Any, Region]:
     key: Any = node.args[1]
     items = [i for i in (key if isinstance(key, tuple) else (key,)) if i is not None]
     sizes = base.meta["shape"]
-    if isinstance(sizes, list) or any(not isinstance(i, (int, slice, type(...))) for i in items):
+    if isinstance(sizes, list) or any(type(i) not in (int, slice, type(...)) for i in items):
         return None, ()
     at = next((k for k, i in enumerate(items) if i is Ellipsis), len(items))
     rest = items[at + 1 :]

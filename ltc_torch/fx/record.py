@@ -319,7 +319,7 @@ class Recorder(TorchFunctionMode):
         self.session.random |= random
         if has_value_index(name, args, self.depends):
             raise self._refuse_value(name)
-        if name in LIKE and not self.depends(args[0]):
+        if name in LIKE and not self.depends(args[0]) and any(map(self.depends, tensors)):
             tensors = []  # of the other tensor only shape and type matter
         counts = self.with_constants and is_write(name, args, kwargs) and args[0].dtype.is_floating_point
         if not random and not counts and not any(map(self.depends, tensors)):

@@ -162,6 +162,20 @@ def may_have_loops(graph: fx.Graph) -> bool:
 
 def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:
     """The loops that a graph may hold. `same` names a get_attr node by what it holds."""
+    for sequence, anchors in _candidates(graph):
+        for loop in _periods(sequence, anchors):
+            if _connect(loop, same) and len(loop.scanned) < loop.period:  # more than reads
+                yield loop
+
+
+def longest_run(graph: fx.Graph) -> tuple[list[fx.Node], list[fx.Node]] | None:
+    """The operations in order, and those among them that read one tensor index by index, most often."""
+    return next(_candidates(graph), None)
+
+
+def _candidates(graph: fx.Graph) -> Iterator[tuple[list[fx.Node], list[fx.Node]]]:
+    """Runs of reads, the longest first, each with the order of operations in which such reads stand where they are
+    needed."""
     order = [n for n in graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
     groups: dict[Any, list[tuple[fx.Node, Read]]] = {}
     for node in order:
@@ -173,10 +187,7 @@ def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:
     }
     for group in sorted(groups.values(), key=len, reverse=True):
         for anchors in _runs(group):
-            sequence = _sunk(order, parts | {n for n, _ in group})
-            for loop in _periods(sequence, anchors):
-                if _connect(loop, same) and len(loop.scanned) < loop.period:  # more than reads
-                    yield loop
+            yield _sunk(order, parts | {n for n, _ in group}), anchors
 
 
 def _shape_read(node: fx.Node) -> Any:
