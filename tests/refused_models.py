@@ -166,6 +166,8 @@ CASES = (
         "F.scaled_dot_product_attention(x, x, x)",
         equal=False,
     ),
+    Case("convert", "torch.tanh(x * 1j).imag", "torch.tanh(x)", equal=False),
+    Case("convert", "x * 1j", "torch.view_as_real(x * 1j)", equal=False),
     Case("record", "x * hidden(x)", "x * (x > 0)"),
     Case("record", "nn.Parameter(x) * 2", "x * 2"),
     # step by step

@@ -34,7 +34,7 @@ METADATA = words(
 EMPTY = frozenset(("empty_like", "new_empty"))  # uninitialised memory: zeros in a recording
 
 # Properties that are values; all others (shape, dtype, device, ...) are metadata.
-PROPERTIES = frozenset(("T", "mT", "H", "mH", "real", "data"))
+PROPERTIES = frozenset(("T", "mT", "H", "mH", "real", "imag", "data"))
 
 # The result is, or its shape depends on, the elements' values.
 VALUE_READS = words(

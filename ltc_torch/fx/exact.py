@@ -17,6 +17,24 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
+def is_inexact(tensor: Tensor) -> bool:
+    """Whether a tensor holds real or complex numbers in floating point."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def widest(tensor: Tensor) -> Tensor:
+    """A tensor's value in fp64 or complex fp64; integers and booleans as they are."""
+    if tensor.is_complex():
+        return tensor.detach().to(torch.complex128)
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+
+
+def in_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A tensor's value as an array of fp64 or complex fp64. No part of it is lost."""
+    array = widest(tensor).resolve_conj().resolve_neg().numpy()
+    return array if tensor.is_complex() else array.astype(np.float64)
+
+
 class Exact:
     """The fp64 twins of tensors that were computed from other tensors."""
 
@@ -28,10 +46,11 @@ class Exact:
         found = self._twins.get(id(tensor))
         if found is not None and found[1] == tensor._version:
             return found[2]
-        return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+        return widest(tensor)
 
-    def array(self, tensor: Tensor) -> NDArray[np.float64]:
-        return self.twin(tensor).numpy().astype(np.float64)
+    def array(self, tensor: Tensor) -> NDArray[Any]:
+        """The value in fp64, or complex fp64."""
+        return in_numpy(self.twin(tensor))
 
     def keep(self, tensor: Tensor, wide: Tensor) -> None:
         """Take note of a tensor's fp64 value."""
@@ -41,9 +60,9 @@ class Exact:
         """Run a function on constants, and on their twins."""
         out = func(*args, **kwargs)
         leaves = pytree.tree_leaves((args, kwargs))
-        floats = any(isinstance(a, Tensor) and a.is_floating_point() for a in leaves)
+        floats = any(isinstance(a, Tensor) and is_inexact(a) for a in leaves)
         results = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
-        if not floats or not any(t.is_floating_point() for t in results):
+        if not floats or not any(map(is_inexact, results)):
             return out
         if any(t is a for t in results for a in leaves if isinstance(a, Tensor)):
             return out  # an in-place function, or one that returned its argument
@@ -52,14 +71,16 @@ class Exact:
         except (RuntimeError, TypeError, ValueError):
             return out  # a function that mixes in a tensor of a fixed precision: the widened result stands
         for t, w in zip(results, (t for t in pytree.tree_leaves(wide) if isinstance(t, Tensor)), strict=True):
-            if t.is_floating_point() and w.shape == t.shape:
-                self.keep(t, w.detach().double())
+            if is_inexact(t) and w.shape == t.shape and w.is_complex() == t.is_complex():
+                self.keep(t, widest(w))
         return out
 
     def _widen(self, tree: Any) -> Any:
         def one(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
                 return self.twin(leaf)
+            if isinstance(leaf, torch.dtype) and leaf.is_complex:
+                return torch.complex128
             return torch.float64 if isinstance(leaf, torch.dtype) and leaf.is_floating_point else leaf
 
         return pytree.tree_map(one, tree)

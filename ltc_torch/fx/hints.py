@@ -52,7 +52,6 @@ HINTS: dict[str, tuple[str, str]] = {
         "the functional form is not known",
         "nn.MultiheadAttention as a module of the model",
     ),
-    "complex": ("there are no complex numbers", "real and imaginary parts as two tensors"),
     "lstm": ("the functional form is not known", "nn.LSTM as a module of the model"),
 }
 

@@ -245,6 +245,10 @@ class Writes:
             raise refuse(name, session.module, reason, "return the value as an output or a state of the step")
 
     def _place(self, tensor: Tensor, base: Tensor) -> Place:
+        if tensor.is_complex() != base.is_complex():
+            reason = "an in-place write into the real or imaginary part of a complex tensor"
+            remedy = "build the parts by themselves, and torch.complex(re, im) from them"
+            raise refuse("in-place write", self._recorder.session.module, reason, remedy)
         where = place_of(tensor, base)
         if where is None:
             reason = "an in-place write through a part that torch no longer knows as one (detach)"

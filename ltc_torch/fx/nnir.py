@@ -17,11 +17,13 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
 from ltc_compiler.ir import ops
-from ltc_compiler.ir.graph import Graph, Precision, Role, Source, StateKind, Type, Value
+from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
 
+from . import complex as complexes
 from . import converters  # noqa: F401 - fills the registry
 from .calls import call_name, is_random
+from .complex import Pair, flat
 from .conversions import NUMBERS, convert_type
 from .emit import Emitter
 from .hints import hint
@@ -74,6 +76,7 @@ class _Converter:
 
     def __init__(self, module: fx.GraphModule, outer: _Converter | None) -> None:
         self.module = module
+        self.is_body = outer is not None
         self.problems: list[Unsupported] = outer.problems if outer else []
         self.emitter = Emitter(Graph())
         self.emitter.context = outer.emitter.context if outer else None
@@ -90,9 +93,10 @@ class _Converter:
             raise GraphError(what, where="to_nnir", remedy="give one for each input tensor")
         for i, node in enumerate(placeholders):
             kind = Type(tuple(node.meta["shape"]), precisions[i] if precisions else Precision.FP32)
-            self.values[node] = graph.add_input(kind, str(node.target))
+            made = [graph.add_input(kind, part) for part in _parts(node)]
+            self.values[node] = made[0] if len(made) == 1 else Pair(*made)
             if i < len(static) and static[i]:
-                self.emitter.static.add(self.values[node])
+                self.emitter.static.update(made)
         for node in self.module.graph.nodes:
             if node.op == "output":
                 self._outputs(node)
@@ -107,9 +111,14 @@ class _Converter:
             value = self.values[leaf]
             if isinstance(value, Refused):
                 self._report(leaf, value)
-            elif isinstance(value, Value):
+            elif isinstance(value, Pair) and not self.is_body:
+                self._report(
+                    leaf, Refused("forward returns complex numbers", "torch.view_as_real(z), or z.real")
+                )
+            elif isinstance(value, (Value, Pair)):
                 name = "_".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
-                self.emitter.graph.add_output(value, name if not name.isdigit() else f"y{name}")
+                for part in flat([value]):
+                    self.emitter.graph.add_output(part, name if not name.isdigit() else f"y{name}")
 
     def _guarded(self, node: fx.Node) -> Any:
         """A node's value; _FAILED after reporting what is wrong with it."""
@@ -136,7 +145,7 @@ class _Converter:
 
     def _checked(self, node: fx.Node, value: Any) -> Any:
         """The converter's shape is the recorded one."""
-        if isinstance(value, Value) and value.shape != tuple(node.meta.get("shape", value.shape)):
+        if isinstance(value, (Value, Pair)) and value.shape != tuple(node.meta.get("shape", value.shape)):
             raise Refused(f"converted to the shape {value.shape}, recorded with {tuple(node.meta['shape'])}")
         return value
 
@@ -151,6 +160,8 @@ class _Converter:
                 return self._state(node)
             if node.meta["exact"].size == 0:
                 raise Refused("a tensor without elements", "leave it out")
+            if np.iscomplexobj(node.meta["exact"]):
+                return complexes.pair_of(emitter, node.meta["exact"])
             made = emitter.value(node.meta["exact"])
             if node.meta["dtype"] == torch.bool:
                 emitter.masks.add(made)
@@ -172,11 +183,16 @@ class _Converter:
         emitter.operand_dtype = next((n.meta.get("dtype") for n in node.all_input_nodes), None)
         if name == "run_scan":
             return self._scan(*args)
+        if node.target is operator.getitem and isinstance(args[0], (list, tuple)):
+            return args[0][args[1]]  # one of several results
         if node.target is keep_states:
             return self._keep(node)
         if is_random(name, node.args, node.kwargs):
             raise Refused("draws random numbers", "pass them as an input, or leave them out in eval mode")
         convert = FUNCTIONS.get(name)
+        is_complex = complexes.is_involved((args, kwargs)) or getattr(emitter.dtype, "is_complex", False)
+        if is_complex and (convert is not None or name in complexes.KNOWN):
+            return complexes.convert(emitter, name, args, kwargs)
         if convert is None:
             raise Refused(*hint(name))
         if convert is not convert_type:
@@ -186,21 +202,31 @@ class _Converter:
             emitter.masks.add(value)
         return value
 
-    def _state(self, node: fx.Node) -> Value:
-        """A state of the graph for a tensor that the model keeps from call to call."""
+    def _state(self, node: fx.Node) -> Value | Pair:
+        """A state of the graph for a tensor that the model keeps from call to call: two for a complex one."""
         name, initial, kind = node.meta["state"], node.meta["exact"], node.meta["dtype"]
+        if kind.is_complex:
+            parts = {"re": initial.real, "im": initial.imag}
+            return Pair(*(self._new_state(f"{name}_{part}", value) for part, value in parts.items()))
         if not kind.is_floating_point and np.abs(initial).max(initial=0) > 2**24:
             raise Refused(f"the state {name} holds whole numbers above 2^24", "keep it in floating point")
-        state = self.emitter.graph.add_state(initial, name, StateKind.MODULE)
+        state = self._new_state(name, initial)
         if kind == torch.bool:
-            self.emitter.masks.add(state.value)
-        return state.value
+            self.emitter.masks.add(state)
+        return state
+
+    def _new_state(self, name: str, initial: Array) -> Value:
+        return self.emitter.graph.add_state(initial, name, StateKind.MODULE).value
 
     def _keep(self, node: fx.Node) -> None:
         buffers, values = node.args
         states = {s.value: s for s in self.emitter.graph.states}
         for buffer, value in zip(buffers, values, strict=True):  # type: ignore[arg-type]
-            states[self.values[buffer]].next = self.emitter.value(self.values[value])
+            old, new = self.values[buffer], self.values[value]
+            if isinstance(old, Pair):
+                new = complexes.as_pair(self.emitter, new)
+            for state, following in zip(flat([old]), flat([new]), strict=True):
+                states[state].next = self.emitter.value(following)
 
     def _scan(
         self,
@@ -212,20 +238,55 @@ class _Converter:
         in_axes: Sequence[int],
         out_axes: Sequence[int],
     ) -> Any:
-        operands = [*carries, *xs, *captures]
         inner = _Converter(body, self)
+        placeholders = [n for n in body.graph.nodes if n.op == "placeholder"]
+        groups = self._as_recorded((*carries, *xs, *captures), placeholders)
+        counts = [len(carries), len(xs)]
+        operands = flat(groups)
         known = len(self.problems)
-        fixed = [False] * len(carries) + [self.emitter.is_static(v) for v in (*xs, *captures)]
+        fixed = [False] * len(carries) + [
+            all(map(self.emitter.is_static, flat([v]))) for v in (*xs, *captures)
+        ]
         graph = inner.convert("body", static=fixed)
         if len(self.problems) > known:
             return _FAILED
         for value in _traced_back(graph, inner.emitter.elapsed):
             self.emitter.elapsed.append(operands[graph.inputs.index(value)])
         _prune(graph)
-        attrs = {"carries": len(carries), "scanned": len(xs), "trip_count": length}
-        return self.emitter.add_many(
-            "scan", operands, body=graph, in_axes=tuple(in_axes), out_axes=tuple(out_axes), **attrs
+        split = [groups[: counts[0]], groups[counts[0] : sum(counts)]]
+        carried, scanned = (len(flat(part)) for part in split)
+        attrs = {"carries": carried, "scanned": scanned, "trip_count": length}
+        kinds = _kinds(body)
+        axes = [a for a, v in zip(in_axes, split[1], strict=True) for _ in flat([v])]
+        rows = [a for a, k in zip(out_axes, kinds[counts[0] :], strict=True) for _ in range(1 + k)]
+        if [isinstance(v, Pair) for v in split[0]] != kinds[: counts[0]]:
+            raise Refused(
+                "a state of a loop that becomes complex", "a complex initial value: dtype=torch.cfloat"
+            )
+        results = self.emitter.add_many(
+            "scan", operands, body=graph, in_axes=tuple(axes), out_axes=tuple(rows), **attrs
         )
+        parts = iter(results)
+        return tuple(Pair(next(parts), next(parts)) if k else next(parts) for k in kinds)
+
+    def _as_recorded(self, values: Sequence[Any], placeholders: Sequence[fx.Node]) -> list[Value | Pair]:
+        """Operands of a scan: complex where its body takes complex numbers, though a real one is given."""
+        return [
+            complexes.as_pair(self.emitter, v) if node.meta["dtype"].is_complex else v
+            for v, node in zip(values, placeholders, strict=True)
+        ]
+
+
+def _kinds(body: fx.GraphModule) -> list[bool]:
+    """Which outputs of a body are complex."""
+    (output,) = (n for n in body.graph.nodes if n.op == "output")
+    return [n.meta["dtype"].is_complex for n in output.args[0]]
+
+
+def _parts(node: fx.Node) -> list[str]:
+    """The names of the inputs that a placeholder becomes."""
+    name = str(node.target)
+    return [f"{name}_re", f"{name}_im"] if node.meta["dtype"].is_complex else [name]
 
 
 def _first_line(error: Exception) -> str:

@@ -153,6 +153,11 @@ def _check(model: nn.Module, inputs: Any) -> None:
                 raise InputError(
                     f"an input is on the device {leaf.device}, expected cpu", where=where, remedy="x.cpu()"
                 )
+            if leaf.is_complex():
+                what = f"an input is {leaf.dtype}: a port of a program holds real numbers"
+                raise InputError(
+                    what, where=where, remedy="give torch.view_as_real(x), and in forward view_as_complex"
+                )
             if not leaf.is_floating_point():
                 raise InputError(
                     f"an input is {leaf.dtype}, expected a floating dtype", where=where, remedy="x.float()"

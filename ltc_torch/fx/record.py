@@ -39,7 +39,7 @@ from .calls import (
     without_empty,
 )
 from .custom import is_opened, open_up
-from .exact import Exact
+from .exact import Exact, is_inexact
 from .filled import join_parts
 from .inplace import Writes, is_write, storage_key
 from .operands import Places
@@ -350,9 +350,7 @@ class Recorder(TorchFunctionMode):
         if not self.with_constants or not tensors or not name or name in VALUE_READS:
             return out
         results = pytree.tree_leaves(out)
-        values = all(
-            isinstance(t, Tensor) and (t.is_floating_point() or t.dtype == torch.bool) for t in results
-        )
+        values = all(isinstance(t, Tensor) and (is_inexact(t) or t.dtype == torch.bool) for t in results)
         if (
             values
             and results

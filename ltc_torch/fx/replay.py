@@ -94,8 +94,9 @@ def _difference(wanted: Any, given: Any) -> str | None:
 
 
 def _near(a: Tensor, b: Any) -> bool:
-    if not isinstance(b, Tensor) or a.shape != b.shape:
+    if not isinstance(b, Tensor) or a.shape != b.shape or a.is_complex() != b.is_complex():
         return False
+    a, b = (torch.view_as_real(t) if t.is_complex() else t for t in (a.resolve_conj(), b.resolve_conj()))
     a, b = a.double(), b.double()
     scale = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
     return torch.allclose(b, a, _TOLERANCE, _TOLERANCE * scale, equal_nan=True)

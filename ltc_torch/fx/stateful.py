@@ -14,6 +14,7 @@ from torch import Tensor, fx
 
 from ltc_compiler.ir.graph import Value
 
+from .exact import in_numpy
 from .held import Path, spelled
 from .registry import converts
 
@@ -56,7 +57,7 @@ def stateful(module: fx.GraphModule, states: Mapping[Path, Tensor]) -> fx.GraphM
             buffer = graph.get_attr(f"_state_{i}")
         with graph.inserting_after(buffer):
             place = graph.call_function(read_state, (buffer,))
-        exact = initial.detach().double().numpy()
+        exact = in_numpy(initial)
         place.meta = dict(old.meta)
         buffer.meta = dict(old.meta) | {"state": spelled(path), "exact": exact}
         old.replace_all_uses_with(place)
