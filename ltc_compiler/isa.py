@@ -347,6 +347,10 @@ ACTIVATION_MEANINGS = (
     ("gelu_tanh", "the tanh form of gelu"),
     ("reciprocal", "1 / a"),
     ("rsqrt", "1 / sqrt(a)"),
+    ("sin", "sine of a, in radians"),
+    ("cos", "cosine of a, in radians"),
+    ("erf", "error function of a"),
+    ("atan", "arc tangent of a, in radians"),
 )
 
 # The latency class of an fp32 activation that is no sequence of many operations.
@@ -405,6 +409,15 @@ def _table() -> tuple[Instruction, ...]:
         ("abs", "Unary", "vector", "compare", "dst = |a|"),
         ("relu", "Unary", "vector", "compare", "dst = max(a, +0)"),
         ("sqrt", "Unary", "vector", "sqrt", "dst = square root of a, correctly rounded"),
+        ("floor", "Unary", "vector", "add", "dst = the largest whole number that is not above a"),
+        ("round", "Unary", "vector", "add", "dst = the nearest whole number, of two the even one"),
+        (
+            "fmod",
+            "Binary",
+            "vector",
+            "activation_fp32",
+            "dst = a - n * b, with n = a / b cut to a whole number; exact, and NaN where |a| / |b| is 2^40 or more",
+        ),
         (
             "ltc_update",
             "Update",

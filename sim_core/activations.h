@@ -11,17 +11,18 @@
 #include "numerics.h"
 
 #include <cstdint>
+#include <iterator>
 
 // In the order of enum Activation. Little-endian in the file, as every supported machine is.
-extern "C" [[gnu::visibility("hidden")]] const std::uint16_t ltc_activation_tables[11][65536];
+extern "C" [[gnu::visibility("hidden")]] const std::uint16_t ltc_activation_tables[15][65536];
 
 namespace ltc {
 
 // The rows of the table file, in its order.
 enum class Activation : std::uint8_t {
-    sigmoid, tanh, exp, exp2, log, softplus, silu, gelu, gelu_tanh, reciprocal, rsqrt
+    sigmoid, tanh, exp, exp2, log, softplus, silu, gelu, gelu_tanh, reciprocal, rsqrt, sin, cos, erf, atan
 };
-inline constexpr std::size_t activation_count = 11;
+inline constexpr std::size_t activation_count = 15;
 
 // --- bf16 (9) ---
 
@@ -53,6 +54,17 @@ inline constexpr float log_terms[] = {-0x1.38c910p-4f, 0x1.055e62p-3f, -0x1.0d82
 inline constexpr float gelu_terms[] = {0x1.d8dd40p-16f, 0x1.2848e6p-16f, -0x1.32f5dcp-12f, 0x1.769baep-12f,
                                        0x1.175fc8p-9f,  -0x1.8faef0p-7f, 0x1.258c7ep-5f,   -0x1.336fdap-4f,
                                        0x1.f6ff12p-4f,  -0x1.4e102cp-3f, 0x1.6e9828p-4f};
+inline constexpr float sin_terms[] = {0x1.c658f4p-19f, -0x1.a15c8ap-13f, 0x1.111240p-7f, -0x1.555556p-3f};
+inline constexpr float cos_terms[] = {0x1.9b8ef8p-16f, -0x1.6c1244p-10f, 0x1.555554p-5f};
+inline constexpr float atan_terms[] = {-0x1.039436p-4f, 0x1.b6a27cp-4f, -0x1.240f3ep-3f, 0x1.9996b4p-3f, -0x1.555554p-2f};
+inline constexpr float erf_terms[] = {0x1.4e459cp-14f, -0x1.a5ba96p-11f, 0x1.54426ep-8f, -0x1.b80080p-6f,
+                                      0x1.ce2d60p-4f,  -0x1.812740p-2f,  0x1.06eba8p-3f};
+inline constexpr float log_erfc_terms[] = {0x1.9d892cp-13f, -0x1.908358p-9f, 0x1.6cfdc8p-6f, -0x1.aa2374p-4f,
+                                           -0x1.462ca8p-1f, -0x1.20b434p+0f, -0x1.7433e8p-13f};
+inline constexpr float half_pi = 0x1.921fb6p+0f, half_pi_low = -0x1.777a5cp-25f;
+// The bits of 2 / pi behind 32 zeros, which stand for its whole part.
+inline constexpr std::uint32_t two_over_pi[] = {0x00000000u, 0xA2F9836Eu, 0x4E441529u, 0xFC2757D1u,
+                                                0xF534DDC0u, 0xDB629599u, 0x3C439041u, 0xFE5163ABu};
 inline constexpr float tanh_split = 0x1.47ae14p-1f, root_half = 0x1.6a09e6p-1f;
 inline constexpr float gelu_linear = 0x1.988454p+0f, gelu_linear_low = -0x1.857936p-25f;  // sqrt(8 / pi)
 inline constexpr float gelu_cubic = 0x1.2444f2p-4f, gelu_cubic_low = 0x1.49b16ap-29f;     // times 0.044715
@@ -74,11 +86,6 @@ template <class F>
 LTC_INLINE F at_least(F x, float floor) {
     return choose<F>(x < floor, splat<F>(floor), x);
 }
-template <class F>
-LTC_INLINE F with_sign(F magnitude, F x) {
-    return from_bits<F>(bits(magnitude) | (bits(x) & sign_bit));
-}
-
 template <class F>
 struct WithError {
     F value, error;
@@ -214,6 +221,93 @@ LTC_INLINE F gelu(F x) {
     return choose<F>(x < 0.0f, neg(tail), x - tail);
 }
 
+// The high word of m * w, for m below 2^24.
+template <class F>
+LTC_INLINE U<F> high_word(U<F> m, U<F> w) {
+    const U<F> m0 = m & 0xFFFFu, m1 = m >> 16, w0 = w & 0xFFFFu, w1 = w >> 16;
+    const U<F> left = m0 * w1, right = m1 * w0;
+    const U<F> carry = ((m0 * w0) >> 16) + (left & 0xFFFFu) + (right & 0xFFFFu);
+    return m1 * w1 + (left >> 16) + (right >> 16) + (carry >> 16);
+}
+
+// Word first + i of 2 / pi and the one behind it, shifted left: a window of its bits; i is at most 4.
+template <class F>
+LTC_INLINE U<F> window(U<F> i, U<F> shift, std::size_t first) {
+    U<F> high = all<F>(two_over_pi[first]), low = all<F>(two_over_pi[first + 1]);
+    for (std::uint32_t k = 1; k <= 4; ++k) {
+        const auto here = i == all<F>(k);
+        high = here ? all<F>(two_over_pi[first + k]) : high;
+        if (first + k + 1 < std::size(two_over_pi)) low = here ? all<F>(two_over_pi[first + k + 1]) : low;
+    }
+    return (high << shift) | ((low >> 1) >> (31u - shift));
+}
+
+// k as a float, exact for |k| < 2^22.
+template <class F>
+LTC_INLINE F whole(U<F> k) {
+    return from_bits<F>(k + bits(rounder)) - rounder;
+}
+
+// |x| = quadrant * pi / 2 + r + low, with |r| up to a little over pi / 4 and quadrant mod 4.
+template <class F>
+struct Angle {
+    F r, low;
+    U<F> quadrant;
+};
+
+// After Payne and Hanek: of 2 / pi, only the bits that meet the mantissa of x below 4 and above 2^-94 are multiplied.
+template <class F>
+LTC_INLINE Angle<F> turn(F x) {
+    const U<F> u = bits(x) & magnitude_bits, m = (u & 0x007FFFFFu) | smallest_normal, place = (u >> 23) - 120u;
+    const U<F> i = place >> 5, shift = place & 31u, middle = window<F>(i, shift, 1);
+    const U<F> product_low = m * middle, low = product_low + high_word<F>(m, window<F>(i, shift, 2));
+    const U<F> carry = low < product_low ? all<F>(1u) : U<F>{};
+    const U<F> high = m * window<F>(i, shift, 0) + high_word<F>(m, middle) + carry;  // quarter turns, in units of 2^-30
+    const U<F> fraction = (high << 2) | (low >> 30), rest = low << 2;                // less the nearest: signed
+    const F first = whole<F>((U<F>)((I<F>)fraction >> 16)) * 0x1p-16f, second = whole<F>(fraction & 0xFFFFu) * 0x1p-32f;
+    const F tail = whole<F>(rest >> 16) * 0x1p-48f + whole<F>(rest & 0xFFFFu) * 0x1p-64f;
+    const F sum = first + second, below = (second - (sum - first)) + tail;
+    const F turns = sum + below, turns_low = below - (turns - sum);
+    const WithError<F> r = product(turns, splat<F>(half_pi));
+    const F r_low = r.error + (turns * half_pi_low + turns_low * half_pi), a = absolute(x);
+    const auto small = a < 0.75f;
+    return {choose<F>(small, a, r.value), choose<F>(small, F{}, r_low), small ? U<F>{} : (high + 0x20000000u) >> 30};
+}
+
+// The sine of x + quarters * pi / 2; the sign of a zero is that of x for 0 quarters.
+template <class F>
+LTC_INLINE F sine(F x, std::uint32_t quarters) {
+    const Angle<F> t = turn(x);
+    const F z = t.r * t.r, half = 0.5f * z, one = 1.0f - half;
+    const F odd = t.r + ((t.r * z) * polynomial(sin_terms, z) + t.low);
+    const F even = one + (((1.0f - one) - half) + ((z * z) * polynomial(cos_terms, z) - t.r * t.low));
+    const U<F> q = t.quadrant + quarters, sign = (q & 2u) << 30;
+    const F y = choose<F>((q & 1u) != U<F>{}, even, odd);
+    const F turned = from_bits<F>(bits(y) ^ (quarters == 0 ? sign ^ (bits(x) & sign_bit) : sign));
+    return choose<F>((bits(x) & magnitude_bits) < infinity_bits, turned, from_bits<F>(all<F>(nan_bits)));
+}
+
+// Odd polynomial, or 1 - e^log(erfc |x|).
+template <class F>
+LTC_INLINE F erf(F x) {
+    const F a = write_fp32(absolute(x)), z = a * a;
+    const F near = a + a * polynomial(erf_terms, z);
+    const F far = 1.0f - exp(polynomial(log_erfc_terms, at_most(a, 4.0f)));
+    return with_sign(choose<F>(a < 0x1.d70a3ep-1f, near, far), x);
+}
+
+// Of t = |x|, (|x| - 1) / (|x| + 1) or -1 / |x|, so that |t| <= tan(pi / 8), plus 0, pi / 4 or pi / 2.
+template <class F>
+LTC_INLINE F atan(F x) {
+    const F a = absolute(x);
+    const auto beyond = a > 0x1.3504f4p+1f, above = a > 0x1.a8279ap-2f;
+    const F top = choose<F>(beyond, splat<F>(-1.0f), choose<F>(above, a - 1.0f, a));
+    const F t = top / choose<F>(beyond, a, choose<F>(above, a + 1.0f, splat<F>(1.0f))), z = t * t;
+    const F base = choose<F>(beyond, splat<F>(half_pi), choose<F>(above, splat<F>(0.5f * half_pi), F{}));
+    const F low = choose<F>(beyond, splat<F>(half_pi_low), choose<F>(above, splat<F>(0.5f * half_pi_low), F{}));
+    return with_sign(base + (t + ((t * z) * polynomial(atan_terms, z) + low)), x);
+}
+
 template <class F>
 LTC_INLINE F reciprocal(F x) {
     return 1.0f / write_fp32(x);
@@ -239,7 +333,11 @@ LTC_INLINE F activation_fp32(F x) {
     else if constexpr (which == gelu) return write_fp32(fp32::gelu(x));
     else if constexpr (which == gelu_tanh) return write_fp32(fp32::gelu_tanh(x));
     else if constexpr (which == reciprocal) return write_fp32(fp32::reciprocal(x));
-    else return write_fp32(fp32::rsqrt(x));
+    else if constexpr (which == rsqrt) return write_fp32(fp32::rsqrt(x));
+    else if constexpr (which == sin) return write_fp32(fp32::sine(x, 0));
+    else if constexpr (which == cos) return write_fp32(fp32::sine(x, 1));
+    else if constexpr (which == erf) return write_fp32(fp32::erf(x));
+    else return write_fp32(fp32::atan(x));
 }
 
 // --- the synapse (11) ---

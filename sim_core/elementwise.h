@@ -40,6 +40,9 @@ LTC_ELEMENTWISE(neg, Unary, ltc::neg)
 LTC_ELEMENTWISE(abs, Unary, ltc::absolute)
 LTC_ELEMENTWISE(relu, Unary, ltc::relu)
 LTC_ELEMENTWISE(sqrt, Unary, ltc::sqrt)
+LTC_ELEMENTWISE(floor, Unary, ltc::floor)
+LTC_ELEMENTWISE(round, Unary, ltc::round_even)
+LTC_ELEMENTWISE(fmod, Binary, ltc::fmod)
 
 template <Activation which>
 struct Activated : Unary {
@@ -59,6 +62,10 @@ LTC_ACTIVATION(gelu)
 LTC_ACTIVATION(gelu_tanh)
 LTC_ACTIVATION(reciprocal)
 LTC_ACTIVATION(rsqrt)
+LTC_ACTIVATION(sin)
+LTC_ACTIVATION(cos)
+LTC_ACTIVATION(erf)
+LTC_ACTIVATION(atan)
 
 template <Opcode op, bool bf16, int W>
 LTC_INLINE Floats<W> result(const float* const* src, std::uint32_t l) {

@@ -142,6 +142,44 @@ LTC_INLINE F sqrt(F x) {
     }
 }
 
+template <class F>
+LTC_INLINE F with_sign(F magnitude, F x) {
+    return from_bits<F>(bits(magnitude) | (bits(x) & sign_bit));
+}
+
+// --- whole numbers (15) ---
+
+// The nearest whole number, of two the even one, with the sign of x: from 2^23 on all numbers are whole.
+template <class F>
+LTC_INLINE F round_even(F x) {
+    const F a = absolute(x);
+    return choose<F>(a < 0x1p+23f, with_sign((a + 0x1p+23f) - 0x1p+23f, x), x);
+}
+template <class F>
+LTC_INLINE F floor(F x) {
+    const F nearest = round_even(x);
+    return nearest - choose<F>(nearest > x, splat<F>(1.0f), splat<F>(0.0f));
+}
+
+// r less the multiple of b > 0 that r / b, cut to a whole number n, tells. Exact: n * b is p and its rounding error, summed
+// from halves of 12 bits in an order in which no sum rounds.
+template <class F>
+LTC_INLINE F less_multiple(F r, F b) {
+    const F n = with_sign(floor(absolute(r / b)), r), p = n * b;
+    const F n1 = from_bits<F>(bits(n) & 0xFFFFF000u), b1 = from_bits<F>(bits(b) & 0xFFFFF000u);
+    const F n2 = n - n1, b2 = b - b1;
+    return (r - p) - ((((n1 * b1 - p) + n1 * b2) + n2 * b1) + n2 * b2);
+}
+// In two steps, of which the second has a quotient below 2^17; what rounding took too much is given back at last.
+template <class F>
+LTC_INLINE F fmod(F x, F y) {
+    const F a = absolute(x), b = absolute(y), infinity = from_bits<F>(all<F>(infinity_bits));
+    const F r = less_multiple(less_multiple(a, b), b);
+    const F inside = choose<F>(r < 0.0f, r + b, r);
+    const F below = choose<F>((a < infinity) & (b == infinity), a, inside);
+    return with_sign(choose<F>(a / b < 0x1p+40f, below, from_bits<F>(all<F>(nan_bits))), x);
+}
+
 // NaN if either is NaN, else a > b ? a : b, so that of two zeros the second is taken; minimum alike.
 template <class F>
 LTC_INLINE F maximum(F a, F b) {

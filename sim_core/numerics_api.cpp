@@ -50,15 +50,16 @@ void table(const float* x, float* y, std::size_t n) {
 #define LTC_BF16(name) {#name, table<Activation::name>}
 
 constexpr Named<Unary> unary[] = {LTC_UNARY(write_fp32), LTC_UNARY(to_bf16), LTC_UNARY(neg),
-                                  LTC_UNARY(absolute),   LTC_UNARY(relu),    LTC_UNARY(sqrt)};
+                                  LTC_UNARY(absolute),   LTC_UNARY(relu),    LTC_UNARY(sqrt),
+                                  LTC_UNARY(floor),      LTC_UNARY(round_even)};
 constexpr Named<Binary> binary[] = {
     LTC_BINARY(add),     LTC_BINARY(sub), LTC_BINARY(mul), LTC_BINARY(div), LTC_BINARY(maximum),
     LTC_BINARY(minimum), LTC_BINARY(lt),  LTC_BINARY(le),  LTC_BINARY(gt),  LTC_BINARY(ge),
-    LTC_BINARY(eq),      LTC_BINARY(ne)};
+    LTC_BINARY(eq),      LTC_BINARY(ne),  LTC_BINARY(fmod)};
 
 #define LTC_ACTIVATIONS(ROW)                                                                              \
     ROW(sigmoid), ROW(tanh), ROW(exp), ROW(exp2), ROW(log), ROW(softplus), ROW(silu), ROW(gelu),          \
-        ROW(gelu_tanh), ROW(reciprocal), ROW(rsqrt)
+        ROW(gelu_tanh), ROW(reciprocal), ROW(rsqrt), ROW(sin), ROW(cos), ROW(erf), ROW(atan)
 constexpr Named<Unary> in_fp32[] = {LTC_ACTIVATIONS(LTC_FP32)};
 constexpr Named<Unary> in_bf16[] = {LTC_ACTIVATIONS(LTC_BF16)};
 static_assert(std::size(in_fp32) == activation_count && std::size(in_bf16) == activation_count);

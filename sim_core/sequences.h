@@ -66,7 +66,7 @@ LTC_INLINE V tanh_bf16(V x) {
     const V inside[1] = {fp32::at_most(absolute(x), 5.0f)};
     const Powers<V, 1> e = powers(inside, 2.0f * fp32::log2_e);
     const V scale = from_bits<V>(e.k[0] + 0x3F800000u), y = fused(scale, e.series[0] * e.f[0], scale - 1.0f);
-    return fp32::with_sign(nearest_bf16(y / (y + 2.0f)), x);
+    return with_sign(nearest_bf16(y / (y + 2.0f)), x);
 }
 
 // An activation instruction on architectural values.

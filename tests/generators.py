@@ -14,8 +14,6 @@ from graph_builder import MOVES, SIZES, Builder
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Type, Value
 from ltc_compiler.ir.ops import BINARY, UNARY, add, add_many
 
-CONSTANTS_ALONE = frozenset({"sin", "cos"})  # the machine has no such instruction
-
 
 def random_graph(
     rng: np.random.Generator,
@@ -95,7 +93,7 @@ def _tame(b: Builder, x: Value) -> Value:
 
 
 def _unary(b: Builder) -> None:
-    op = str(b.rng.choice([u for u in UNARY if b.allowed(u) and u not in CONSTANTS_ALONE] or ["relu"]))
+    op = str(b.rng.choice([u for u in UNARY if b.allowed(u)] or ["relu"]))
     x = b.pick()
     if x is None or not b.allowed(op):
         return
@@ -112,9 +110,9 @@ def _binary(b: Builder) -> None:
     if x is None or not b.allowed(op):
         return
     y = _partner(b, x)
-    if op == "div":
+    if op in ("div", "fmod"):
         y = add(b.graph, "add", add(b.graph, "abs", y), b.graph.constant(0.5))
-    operands = (y, x) if op != "div" and b.chance(0.3) else (x, y)
+    operands = (y, x) if op not in ("div", "fmod") and b.chance(0.3) else (x, y)
     b.keep(add(b.graph, op, *operands, source=b.place()))
 
 

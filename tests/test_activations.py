@@ -49,9 +49,14 @@ MATHEMATICS: dict[str, Callable[[Any], Any]] = {
     "gelu_tanh": lambda x: x / (1 + mpmath.exp(-mpmath.sqrt(8 / mpmath.pi) * cubic(x))),
     "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / mpmath.sqrt(x),
+    "sin": mpmath.sin,
+    "cos": mpmath.cos,
+    "erf": mpmath.erf,
+    "atan": mpmath.atan,
 }  # fmt: skip
 ULPS = {"sigmoid": 2.41, "tanh": 1.31, "exp": 1.0, "exp2": 1.08, "log": 0.87, "softplus": 2.8, "silu": 3.4,
-        "gelu": 6.04, "gelu_tanh": 3.41, "reciprocal": 0.5, "rsqrt": 1.5}  # fmt: skip
+        "gelu": 6.04, "gelu_tanh": 3.41, "reciprocal": 0.5, "rsqrt": 1.5, "sin": 1.01,
+        "cos": 1.01, "erf": 1.05, "atan": 1.9}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", numerics.ACTIVATIONS)
@@ -86,6 +91,10 @@ LIMITS = {  # at -infinity, -0, +0, +infinity
     "gelu_tanh": (-0.0, -0.0, 0.0, np.inf),
     "reciprocal": (-0.0, -np.inf, np.inf, 0.0),
     "rsqrt": (np.nan, -np.inf, np.inf, 0.0),
+    "sin": (np.nan, -0.0, 0.0, np.nan),
+    "cos": (np.nan, 1.0, 1.0, np.nan),
+    "erf": (-1.0, -0.0, 0.0, 1.0),
+    "atan": (-math.pi / 2, -0.0, 0.0, math.pi / 2),
 }
 
 

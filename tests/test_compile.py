@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltc_compiler.config import Config
-from ltc_compiler.errors import AllocationError, UnsupportedError
+from ltc_compiler.errors import AllocationError
 from ltc_compiler.ir.graph import Graph, Role, Type
 from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.ir.run import evaluate
@@ -146,13 +146,6 @@ def test_shared_weights_are_stored_once() -> None:
         y = add(graph, "tanh", add(graph, "linear", y, graph.constant(weight), graph.constant(bias)))
     graph.add_output(y)
     assert len(compile_graph(graph, Config.tiny_c1b8()).image.cores[0].weights) == 1
-
-
-def test_an_op_without_a_unit_names_the_users_line() -> None:
-    graph = Graph()
-    graph.add_output(add(graph, "sin", graph.add_input(Type((3,)))))
-    with pytest.raises(UnsupportedError, match="no unit for it"):
-        compile_graph(graph, Config.tiny_c1b8())
 
 
 def loop_graph(swap: bool) -> Graph:

@@ -51,7 +51,7 @@ X, Y = data(3, 4, 6), data(3, 4, 6) * 0.7 + 0.1
 W = data(6, 6)
 
 PLAIN = """neg negative abs absolute relu sigmoid tanh exp exp2 square sign sgn expm1 positive sinh cosh asinh arcsinh
-    deg2rad rad2deg"""
+    deg2rad rad2deg sin cos tan erf erfc atan arctan floor ceil trunc fix frac round sinc"""
 POSITIVE = "sqrt log reciprocal rsqrt log1p log2 log10"
 ACTIVATIONS = """silu mish elu celu selu leaky_relu hardtanh relu6 hardsigmoid hardswish softsign tanhshrink softplus
     gelu logsigmoid"""
@@ -69,6 +69,7 @@ def _named() -> dict[str, Case]:
 V, C4 = W[0], W[:, :4]
 KERNEL, GROUPED, POINT, PAIR = data(5, 4, 3), data(4, 2, 2), data(2, 4, 1), data(4, 4, 2)
 IMAGE, PATCH, GROUPS, EACH = data(5, 1, 2, 3), data(2, 3, 3, 2), data(6, 1, 2, 2), data(2, 1, 2, 3)
+BACK, FLAT = data(4, 5, 3), data(1, 3, 2, 3)
 CUBE = data(3, 1, 2, 2, 3)
 BILINEAR, EYE = data(2, 6, 6), torch.eye(4).double()
 SLOPES = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
@@ -125,6 +126,10 @@ ONE: dict[str, Case] = {
     "prod": lambda x: (x.prod(), x.prod(1), x.prod(-1, keepdim=True)),
     "missing": lambda x: (torch.log(x).nansum(1), torch.nanmean(torch.log(x), 1, keepdim=True), torch.log(x).nansum()),
     "inverse hyperbolic": lambda x: (torch.acosh(1 + x.abs()), torch.arccosh(1 + x * x), torch.atanh(x / 4), torch.arctanh(x.tanh())),
+    "arcs": lambda x: (torch.asin(x / 4), torch.arcsin(x.tanh()), torch.acos(x / 4), torch.arccos(-x.tanh())),
+    "decimals": lambda x: (x.round(decimals=1), torch.round(9 * x, decimals=2), torch.round(90 * x, decimals=-1)),
+    "operators of whole numbers": lambda x: (x % 0.7, 3.1 % x, x // 0.7, 3.1 // x, (9 * x).remainder(-2), x.fmod(0.3)),
+    "special functions": lambda x: special.erf(x) + special.erfc(x) + special.sinc(x),
     "finite": lambda x: [f(1 / x.relu()).double() for f in (torch.isinf, torch.isfinite, torch.isposinf, torch.isneginf)],
     "sign bit": lambda x: torch.signbit(x).double(),
     "diagonals": lambda x: (x.diagonal(), torch.diagonal(x, -1, 1, 2), x[0].diag(), x[0].diag(2), x[0, 0].diag(-1), x[0].trace(), x.diagonal(offset=1, dim1=-1, dim2=0)),
@@ -148,6 +153,10 @@ ONE: dict[str, Case] = {
     "conv1d valid": lambda x: F.conv1d(x, PAIR, padding="valid"),
     "conv2d": lambda x: (F.conv2d(x[:, None], IMAGE, V[:5]), F.conv2d(x, PATCH, None, (2, 1), (1, 2), (1, 2)), F.conv2d(x[None], PATCH, padding="same")),
     "conv2d groups": lambda x: (F.conv2d(x.unflatten(1, (2, 2)), GROUPS, V[:6], 1, 1, 1, 2), F.conv2d(x.unflatten(1, (2, 2)), EACH, V[:2], 1, (0, 1), 1, 2)),
+    "conv_transpose1d": lambda x: (F.conv_transpose1d(x, BACK), F.conv_transpose1d(x, BACK, V[:5], 2, 1, 1), F.conv_transpose1d(x[0], BACK, None, 3, dilation=2)),
+    "conv_transpose of groups": lambda x: (F.conv_transpose1d(x, BACK[:, :2], None, 2, 3, 1, 2), F.conv_transpose1d(x, BACK[:, :1], V[:4], 1, 1, groups=4, dilation=3), F.conv_transpose1d(x, BACK[:, :1], V[:4], 3, 1, 2, groups=4, dilation=2)),
+    "conv_transpose2d": lambda x: (F.conv_transpose2d(x[:, None], FLAT, V[:3], (1, 2), (1, 0), (0, 1)), F.conv_transpose2d(x[:, None], FLAT, None, 2, 1, 0, 1, (1, 2)), F.conv_transpose2d(x.unflatten(1, (2, 2)), FLAT.expand(2, 3, 2, 3), None, (3, 1), groups=2)),
+    "conv_transpose3d": lambda x: F.conv_transpose3d(x[None, None], CUBE[:1], V[:1], (1, 2, 2), (1, 0, 1), (0, 1, 0)),
     "conv3d": lambda x: F.conv3d(x[None, None], CUBE, V[:3], (1, 2, 1), (1, 0, 1)),
     "pooling of images": lambda x: (F.max_pool2d(x, 2), F.avg_pool2d(x[None], (2, 3), 1), F.max_pool2d(x, 3, (1, 2), 1), F.avg_pool2d(x, 2, 2, 1), F.avg_pool3d(x[None], 2), F.max_pool3d(x[None], 2, 1)),
     "adaptive pooling of images": lambda x: (F.adaptive_avg_pool2d(x, (1, 1)), F.adaptive_avg_pool2d(x, (None, 4)), F.adaptive_max_pool2d(x, 3), F.adaptive_avg_pool3d(x[None], 1), F.adaptive_max_pool3d(x[None], 2)),
@@ -196,6 +205,8 @@ TWO: dict[str, Case] = {
     "signs": lambda x, y: torch.copysign(x, y) + torch.heaviside(x.relu(), y),
     "logarithms": lambda x, y: special.xlogy(x.relu(), y.abs()) + special.xlog1py(x, y.abs()) + torch.xlogy(x, y.abs()),
     "close": lambda x, y: (torch.isclose(x, y, 0.5).double(), torch.isclose(x, y, atol=0.3, equal_nan=True).double()),
+    "angles": lambda x, y: torch.atan2(x, y) + torch.arctan2(y, x),
+    "whole parts": lambda x, y: (x % y, torch.remainder(9 * x, y), torch.fmod(9 * x, y), 9 * x // y, torch.floor_divide(x, y), torch.div(x, y, rounding_mode="trunc"), torch.div(9 * x, y, rounding_mode="floor")),
     "losses": lambda x, y: [getattr(F, n + "_loss")(x, y, reduction=r) for n in ("mse", "l1", "smooth_l1", "huber") for r in ("mean", "sum", "none")],
     "corners": lambda x, y: (F.huber_loss(x, y, delta=0.3), F.smooth_l1_loss(x, y, beta=0.2), F.smooth_l1_loss(x, y, beta=0)),
     "cross entropies": lambda x, y: F.binary_cross_entropy(x.sigmoid(), y.sigmoid(), W[:4]) + F.binary_cross_entropy_with_logits(x, y, pos_weight=W[:4].abs()),
@@ -213,10 +224,10 @@ TWO: dict[str, Case] = {
 # Names that torch passes on under another one, calls that return their argument itself, and what other tests cover.
 UNREACHED = {
     "__abs__", "__add__", "__radd__", "__sub__", "__mul__", "__rmul__", "__div__", "__truediv__", "__neg__", "__rtruediv__",
-    "__rand__", "__ror__", "__pow__", "__matmul__", "__rmatmul__", "__gt__", "__ge__", "__lt__", "__le__", "__ne__",
+    "__rand__", "__ror__", "__pow__", "__mod__", "__matmul__", "__rmatmul__", "__gt__", "__ge__", "__lt__", "__le__", "__ne__",
     "__getitem__", "bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "expit", "logsigmoid",
     "contiguous", "cpu", "dropout", "float", "to", "type", "type_as", "alias", "as_tensor", "requires_grad_",
-    "sin", "cos", "elapsed_time", "half", "bfloat16", "int", "long", "read_region", "write_region",
+    "elapsed_time", "half", "bfloat16", "int", "long", "read_region", "write_region", "read_state",
 }  # fmt: skip
 
 

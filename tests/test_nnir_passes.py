@@ -49,7 +49,6 @@ def test_the_pipeline_keeps_the_meaning(seed: int, optimize: bool) -> None:
     g = random_graph(rng)
     new = run_pipeline(g, optimize=optimize)
     verify(new, folded=True)
-    assert {n.op for n in new.walk()}.isdisjoint({"sin", "cos"}), "left for the machine, which has none"
     x = random_inputs(rng, g)
     assert_same(evaluate(new, x), evaluate(g, x))
 

@@ -25,8 +25,8 @@ from ltc_compiler.errors import LtcError
 
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
 
-UNARY = ("write_fp32", "to_bf16", "neg", "absolute", "relu", "sqrt")
-BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne")
+UNARY = ("write_fp32", "to_bf16", "neg", "absolute", "relu", "sqrt", "floor", "round_even")
+BINARY = ("add", "sub", "mul", "div", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne", "fmod")
 
 floats = st.integers(0, 2**32 - 1).map(lambda u: np.array(u, np.uint32).view(np.float32))
 arrays = hnp.arrays(np.uint32, st.integers(1, 300), elements=st.integers(0, 2**32 - 1)).map(
@@ -209,6 +209,32 @@ def test_comparisons_with_nan_and_select() -> None:
     assert float(numerics.ne(np.nan, np.nan)) == 1
     assert float(numerics.select(np.nan, 2, 3)) == 2
     assert float(numerics.select(-0.0, 2, 3)) == 3
+
+
+# --- whole numbers ---
+
+
+def test_remainders_are_exact() -> None:
+    """Against the remainder of fractions, for quotients of every size, near whole numbers, and small numbers."""
+    rng = np.random.default_rng(17)
+    b = np.ldexp(rng.uniform(0.5, 1, 3000), rng.integers(-125, 85, 3000)).astype(np.float32)
+    a = (b * np.exp2(rng.uniform(-2, 39.9, 3000)) * rng.choice([-1, 1], 3000)).astype(np.float32)
+    a[:1000] = (b * rng.integers(1, 5000, 3000))[:1000].astype(np.float32)
+    a[:300] = np.nextafter(a[:300], np.float32(np.inf) * rng.choice([-1, 1], 300).astype(np.float32))
+    found = core.fmod(a, b)
+    for x, y, r in zip(a, b, found, strict=True):
+        exact = abs(Fraction(float(x))) % abs(Fraction(float(y)))
+        assert Fraction(float(abs(r))) == exact, (x, y)
+        assert np.signbit(r) == np.signbit(x)
+
+
+def test_remainders_of_special_values() -> None:
+    a = np.array([5, -5, 5, np.inf, 1, np.nan, 1, 0, -0.0, 2.0**41, 2.0**40, 3e38, -3e38], np.float32)
+    b = np.array([np.inf, -np.inf, 0, 3, np.nan, 1, -0.0, 3, 3, 1.5, 1, 2.9e38, 1e38], np.float32)
+    wanted = np.array([5, -5, *[np.nan] * 5, 0, -0.0, np.nan, np.nan, 1e37, -3e38 + 2e38], np.float32)
+    wanted[-2:] = np.fmod(a[-2:], b[-2:])
+    for half in (numerics.fmod, core.fmod):
+        same_number(half(a, b), wanted)
 
 
 # --- orders of summation ---

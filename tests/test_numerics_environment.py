@@ -169,9 +169,23 @@ def numerics_calls() -> dict[str, Callable[[], Any]]:
     tiny = (w.view(np.uint32) & 0x9FFFFFFF).view(np.float32)  # products and sums that are subnormal
     ones = np.ones((3, 5), np.float32)
     calls: dict[str, Callable[[], Any]] = {}
-    for name in ("write_fp32", "to_bf16", "neg", "absolute", "relu", "sqrt"):
+    for name in ("write_fp32", "to_bf16", "neg", "absolute", "relu", "sqrt", "floor", "round_even"):
         calls[name] = partial(getattr(core, name), x)
-    for name in ("add", "sub", "mul", "div", "maximum", "minimum", "lt", "le", "gt", "ge", "eq", "ne"):
+    for name in (
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "maximum",
+        "minimum",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "fmod",
+    ):
         calls[name] = partial(getattr(core, name), x, y)
     for name in numerics.ACTIVATIONS:
         calls[f"{name} fp32"] = partial(core.activation_fp32, name, x)

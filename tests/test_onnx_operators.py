@@ -50,7 +50,14 @@ UNARY += [
     Case("Swish", [(3, 3)], opset=24),
     Case("Swish", [(3, 3)], {"alpha": 0.5}, opset=24),
 ]
-UNARY += [Case(op, [Const([0.5, 1.5])]) for op in ("Sin", "Cos")]
+UNARY += [
+    Case(op, [(5, 7)], low=-9, high=9)
+    for op in ("Sin", "Cos", "Tan", "Erf", "Atan", "Floor", "Ceil", "Round", "Sinh", "Cosh", "Asinh")
+]
+UNARY += [
+    *(Case(op, [(5, 7)], low=-0.95, high=0.95) for op in ("Asin", "Acos", "Atanh")),
+    Case("Acosh", [(5, 7)], low=1.1, high=9),
+]
 BINARY = [
     Case(op, [a, b], low=0.2 if op == "Div" else -2)
     for op in ("Add", "Sub", "Mul", "Div", "Min", "Max")
@@ -66,6 +73,7 @@ BINARY += [
 BINARY += [
     *(Case(op, [(2, 3), (3,), (2, 1)]) for op in ("Min", "Max", "Sum", "Mean")),
     *(Case(op, [(2, 3)]) for op in ("Min", "Max", "Sum", "Mean")),
+    Case("Mod", [(3, 4), (4,)], {"fmod": 1}, low=0.2, high=9),
     Case("Where", [np.array([[True], [False]]), (2, 3), (3,)]),
     *(Case("Pow", [(3, 4), Const(p)], low=0.2, tag=f"{p}") for p in (0, 1, 2, 3, 7, -1, -2, 0.5, -0.5, 1.7)),
     Case("Pow", [(3, 4), Const(3.0)], tag="negative base"),

@@ -128,6 +128,9 @@ _CLASSES = {
     "mul": 5,
     "div": 20,
     "sqrt": 19,
+    "floor": 6,
+    "round": 6,
+    "fmod": 45 + 8,  # as the fp32 sequences of the activation unit, whatever the format of the result
 } | dict.fromkeys(("min", "max", "gt", "ge", "lt", "le", "eq", "ne", "select", "neg", "abs", "relu"), 3)
 _ELEMENTWISE = [i for i in isa.INSTRUCTIONS if i.format.pattern == "elementwise" and i.name != "state_write"]
 

@@ -21,7 +21,6 @@ from .ops import NOWHERE
 FOLD_LIMIT = (
     1 << 24
 )  # elements: larger results of constants are left to the machine, or refused where they are made
-CONSTANT_ONLY = frozenset({"sin", "cos"})
 PIECES_LIMIT = 1 << 14  # slices that one operation may be cut into
 SHARED = 1 << 10  # elements from which on equal constants of a budgeted graph are one
 
@@ -76,11 +75,6 @@ class Composer:
         self.budget = budget
         self._equal: dict[tuple[Any, ...], Value] = {}  # large constants by their content
         self._known: dict[int, tuple[Array, Value]] = {}  # constants by the array of an importer
-        self.static: set[Value] = set()  # values that follow from constants alone, and are none themselves
-
-    def is_static(self, value: Value) -> bool:
-        """Whether a value follows from constants alone: folding can compute it, scanned constants included."""
-        return value in self.static or value.constant() is not None
 
     def value(self, x: Any) -> Value:
         """A value for a value, number or array."""
@@ -131,14 +125,7 @@ class Composer:
                 with np.errstate(all="ignore"):
                     folded = ops.OPS[op].evaluate(arrays, attrs)
                 return tuple(self.value(array) for array in folded)
-        static = all(map(self.is_static, values))
-        if op in CONSTANT_ONLY and not static:
-            raise Refused(
-                f"the machine has no unit for {op}", "compute it outside of the model and pass it as an input"
-            )
-        results = ops.add_many(self.graph, op, values, attrs, self.source)
-        self.static.update(results if static else ())
-        return results
+        return ops.add_many(self.graph, op, values, attrs, self.source)
 
     # ---------------------------------------------------------------- layout
 

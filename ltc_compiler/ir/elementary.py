@@ -133,3 +133,88 @@ def first_largest(c: Composer, x: Value, axis: int, keepdims: bool, smallest: bo
 def real_power(c: Composer, x: Value, y: Value | float | Array) -> Value:
     """x^y as e^(y log x): NaN for x < 0, and where x is 0 or infinite and y is 0."""
     return c.add("exp", c.add("mul", y, _fp32(c, "log", x)))
+
+
+# ---------------------------------------------------------------- angles
+
+
+def tan(c: Composer, x: Value) -> Value:
+    return c.add("div", c.add("sin", x), c.add("cos", x))
+
+
+def atan2(c: Composer, y: Value, x: Value) -> Value:
+    """The angle of the point (x, y), from -pi to pi; the signs of zeros count."""
+    a, b = c.add("abs", y), c.add("abs", x)
+    ratio = c.add("select", c.add("eq", a, b), c.add("ne", a, 0.0), c.add("div", a, b))
+    angle = c.add("atan", ratio)
+    angle = c.add("select", negative(c, x), c.add("sub", math.pi, angle), angle)
+    unordered = c.add("add", c.add("ne", y, y), c.add("ne", x, x))
+    return copysign(c, c.add("select", unordered, math.nan, angle), y)
+
+
+def asin(c: Composer, x: Value) -> Value:
+    """atan(x / sqrt((1 - x) (1 + x))); NaN beyond 1."""
+    return c.add("atan", c.add("div", x, _rest(c, x)))
+
+
+def acos(c: Composer, x: Value) -> Value:
+    """2 atan(sqrt(1 - x) / sqrt(1 + x)); NaN beyond 1."""
+    below, above = c.add("sqrt", c.add("sub", 1.0, x)), c.add("sqrt", c.add("add", x, 1.0))
+    return c.add("mul", c.add("atan", c.add("div", below, above)), 2.0)
+
+
+def _rest(c: Composer, x: Value) -> Value:
+    return c.add("sqrt", c.add("mul", c.add("sub", 1.0, x), c.add("add", x, 1.0)))
+
+
+def sinc(c: Composer, x: Value) -> Value:
+    """sin(pi x) / (pi x), 1 at 0: of x less the nearest whole number, whose parity is the sign."""
+    whole = c.add("round", x)
+    odd = c.add("abs", c.add("sub", whole, c.add("mul", c.add("round", c.add("mul", whole, 0.5)), 2.0)))
+    sine = c.add("sin", c.add("mul", c.add("sub", x, whole), math.pi))
+    signed = c.add("select", odd, c.add("neg", sine), sine)
+    return c.add("select", x, c.add("div", signed, c.add("mul", x, math.pi)), 1.0)
+
+
+def erfc(c: Composer, x: Value) -> Value:
+    """1 - erf(x), and beyond 1/2, where that cancels, -sqrt(2) gelu(-sqrt(2) x) / x."""
+    tail = _fp32(c, "gelu", c.add("mul", x, -math.sqrt(2)))
+    far = c.add("div", c.add("mul", tail, -math.sqrt(2)), x)
+    far = c.add("select", c.add("lt", x, 20.0), far, c.add("select", c.add("eq", x, x), 0.0, x))
+    return c.add("select", c.add("gt", x, 0.5), far, c.add("sub", 1.0, c.add("erf", x)))
+
+
+# ---------------------------------------------------------------- whole numbers
+
+
+def ceil(c: Composer, x: Value) -> Value:
+    return c.add("neg", c.add("floor", c.add("neg", x)))
+
+
+def trunc(c: Composer, x: Value) -> Value:
+    """Towards 0, with the sign of x."""
+    return copysign(c, c.add("floor", c.add("abs", x)), x)
+
+
+def remainder(c: Composer, x: Value, y: Value) -> Value:
+    """x less a whole multiple of y, with the sign of y: exact where fmod is and the sum below does not round."""
+    rest = c.add("fmod", x, y)
+    return c.add("select", _other_sign(c, rest, y), c.add("add", rest, y), rest)
+
+
+def floor_divide(c: Composer, x: Value, y: Value) -> Value:
+    """The whole number below x / y, from the exact remainder: x / y rounded could be the one above."""
+    rest, plain = c.add("fmod", x, y), c.add("div", x, y)
+    quotient = c.add("div", c.add("sub", x, rest), y)
+    whole = c.add("round", c.add("sub", quotient, _other_sign(c, rest, y)))
+    near = c.add("select", whole, whole, copysign(c, whole, plain))
+    size = c.add("abs", plain)
+    known = c.add("max", c.add("lt", c.add("abs", x), math.inf), c.add("eq", y, 0.0))
+    far = c.add("mul", c.add("ge", size, 2.0**40), known)  # whole already
+    return c.add("select", far, plain, near)
+
+
+def _other_sign(c: Composer, rest: Value, y: Value) -> Value:
+    """1 where a remainder is not 0 and has not the sign of y."""
+    apart = c.add("ne", c.add("lt", rest, 0.0), c.add("lt", y, 0.0))
+    return c.add("mul", apart, c.add("ne", rest, 0.0))

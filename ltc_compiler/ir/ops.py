@@ -290,8 +290,12 @@ UNARY: dict[str, tuple[Callable[[Array], Array], str]] = {
     ),
     "reciprocal": (lambda x: 1 / x, "1 / x"),
     "rsqrt": (lambda x: 1 / np.sqrt(x), "1 / sqrt(x)"),
-    "sin": (np.sin, "sine; on constants alone, the machine has none"),
-    "cos": (np.cos, "cosine; on constants alone, the machine has none"),
+    "floor": (np.floor, "the largest whole number that is not above x"),
+    "round": (np.rint, "the nearest whole number, of two the even one"),
+    "sin": (np.sin, "sine"),
+    "cos": (np.cos, "cosine"),
+    "erf": (_erf, "error function"),
+    "atan": (np.arctan, "arc tangent"),
 }
 
 BINARY: dict[str, tuple[Callable[[Array, Array], Array], str]] = {
@@ -306,6 +310,10 @@ BINARY: dict[str, tuple[Callable[[Array, Array], Array], str]] = {
     "lt": (lambda a, b: (a < b).astype(a.dtype), "1 where a < b, else 0"),
     "le": (lambda a, b: (a <= b).astype(a.dtype), "1 where a <= b, else 0"),
     "eq": (lambda a, b: (a == b).astype(a.dtype), "1 where a == b, else 0"),
+    "fmod": (
+        np.fmod,
+        "a less the whole multiple of b towards 0; on the machine NaN for |a / b| from 2^40 on",
+    ),
     "ne": (lambda a, b: (a != b).astype(a.dtype), "1 where a != b, else 0"),
 }
 

@@ -4,9 +4,10 @@ In bf16 a unit is a table of 65,536 correctly rounded results. In fp32 it is the
 written here, each rounded once: the sequence is the definition, and the same one stands, written anew,
 in sim_core/activations.h. Operand and result are architectural: a subnormal reads and returns as zero.
 
-The fp32 sequences rest on two known reductions: e^x = 2^k e^r with r by the two-part constant of
-W. J. Cody and W. Waite (Software Manual for the Elementary Functions, 1980), and products with their
-rounding error after T. J. Dekker (A floating-point technique for extending the available precision, 1971).
+The fp32 sequences rest on known reductions: e^x = 2^k e^r with r by the two-part constant of W. J. Cody
+and W. Waite (Software Manual for the Elementary Functions, 1980), angles by M. Payne and R. Hanek (Radian
+reduction for trigonometric functions, 1983), and products with their rounding error after T. J. Dekker
+(A floating-point technique for extending the available precision, 1971).
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from .formats import F32, SIGN, U16, U32, bf16_bits, bits, from_bf16_bits, from_
 
 ACTIVATIONS: tuple[str, ...] = (
     "sigmoid", "tanh", "exp", "exp2", "log", "softplus", "silu", "gelu", "gelu_tanh", "reciprocal", "rsqrt",
+    "sin", "cos", "erf", "atan",
 )  # fmt: skip
 """The activation units, in the order of the rows of the table file."""
 
-TABLE_SHA256 = "c49b2aa63c96b07239d08363d3330674b5d8cd630de3c8094cfeef1a6e05bb1d"
+TABLE_SHA256 = "ff2c4b0068d5324724422a7d37d98026d69561b5a628aeb2ec078f7aa8cccbc0"
 
 
 # --- activation units, bf16: the published table (9) --------------------------------------------------
@@ -101,6 +103,20 @@ ROOT_HALF, THREE, GELU_CEILING = _c("0x1.6a09e6p-1", "0x1.8p+1", "0x1.ep+3")
 TANH_FORM_CEILING, SILU_CEILING = _c("0x1.6p+3", "0x1.ap+6")
 GELU_LINEAR, GELU_LINEAR_LOW = _c("0x1.988454p+0", "-0x1.857936p-25")  # sqrt(8 / pi)
 GELU_CUBIC, GELU_CUBIC_LOW = _c("0x1.2444f2p-4", "0x1.49b16ap-29")  # 0.044715 sqrt(8 / pi)
+SIN_TERMS = _c("0x1.c658f4p-19", "-0x1.a15c8ap-13", "0x1.111240p-7", "-0x1.555556p-3")
+COS_TERMS = _c("0x1.9b8ef8p-16", "-0x1.6c1244p-10", "0x1.555554p-5")
+HALF_PI, HALF_PI_LOW, SIN_SPLIT = _c("0x1.921fb6p+0", "-0x1.777a5cp-25", "0x1.8p-1")
+ATAN_TERMS = _c("-0x1.039436p-4", "0x1.b6a27cp-4", "-0x1.240f3ep-3", "0x1.9996b4p-3", "-0x1.555554p-2")
+ATAN_SPLIT, ATAN_FAR = _c("0x1.a8279ap-2", "0x1.3504f4p+1")  # tan(pi / 8) and tan(3 pi / 8)
+ERF_TERMS = _c(
+    "0x1.4e459cp-14", "-0x1.a5ba96p-11", "0x1.54426ep-8", "-0x1.b80080p-6", "0x1.ce2d60p-4", "-0x1.812740p-2",
+    "0x1.06eba8p-3",
+)  # fmt: skip
+LOG_ERFC_TERMS = _c(
+    "0x1.9d892cp-13", "-0x1.908358p-9", "0x1.6cfdc8p-6", "-0x1.aa2374p-4", "-0x1.462ca8p-1", "-0x1.20b434p+0",
+    "-0x1.7433e8p-13",
+)  # fmt: skip
+ERF_SPLIT, ERF_CEILING = _c("0x1.d70a3ep-1", "0x1p+2")
 UPPER_HALF = np.uint32(0xFFFFF000)
 
 
@@ -250,6 +266,86 @@ def _rsqrt(x: F32) -> F32:
     return ONE / root
 
 
+# Row e holds, for the biased exponent e, the words of 2 / pi that meet a mantissa: its bits from 2^1 to 2^-94 after
+# the point has moved by e - 150 places. A row below 120 is not read.
+_TWO_OVER_PI = 0xA2F9836E_4E441529_FC2757D1_F534DDC0_DB629599_3C439041_FE5163AB  # 224 bits behind the point
+_WINDOWS = np.array(
+    [
+        [(_TWO_OVER_PI << max(e - 120, 0) >> 160) >> place & 0xFFFFFFFF for place in (64, 32, 0)]
+        for e in range(256)
+    ],
+    np.uint64,
+)
+
+
+def _quarter_turns(x: F32) -> tuple[F32, F32, U32]:
+    """|x| in quarter turns, less the nearest whole number, as a sum of two; and that number mod 4.
+
+    After M. Payne and R. Hanek (1983): the product of the mantissa with the window, mod 4.
+    """
+    u = bits(x) & ~SIGN
+    mantissa = (u & np.uint32(0x007FFFFF) | np.uint32(0x00800000)).astype(np.uint64)
+    high, middle, low = np.moveaxis(_WINDOWS[u >> np.uint32(23)], -1, 0)
+    word = np.uint64(32)
+    total = ((mantissa * high) << word) + mantissa * middle + (mantissa * low >> word)
+    fraction = (total << np.uint64(2)).view(np.int64)
+    pieces = [(fraction >> 48) if place == 48 else (fraction >> place) & 0xFFFF for place in (48, 32, 16, 0)]
+    first, second, third, fourth = (
+        piece.astype(np.float32) * np.float32(2.0 ** (place - 64))
+        for piece, place in zip(pieces, (48, 32, 16, 0), strict=True)
+    )
+    s = first + second
+    below = (second - (s - first)) + (third + fourth)
+    turns = s + below
+    quadrant = ((total >> np.uint64(61)) + np.uint64(1)) >> np.uint64(1) & np.uint64(3)
+    return turns, below - (turns - s), quadrant.astype(np.uint32)
+
+
+def _sine(x: F32, quarters: int) -> F32:
+    """The sine of x + quarters * pi / 2. Up to 0.75 the angle is x itself."""
+    a = _magnitude(x)
+    turns, turns_low, quadrant = _quarter_turns(x)
+    r, error = _product(turns, HALF_PI)
+    low = error + (turns * HALF_PI_LOW + turns_low * HALF_PI)
+    small = a < SIN_SPLIT
+    r, low = np.where(small, a, r), np.where(small, np.float32(0), low)
+    q = np.where(small, np.uint32(0), quadrant) + np.uint32(quarters)
+    z = r * r
+    odd = r + ((r * z) * _polynomial(SIN_TERMS, z) + low)
+    half = HALF * z
+    one = ONE - half
+    even = one + (((ONE - one) - half) + ((z * z) * _polynomial(COS_TERMS, z) - r * low))
+    y = bits(np.where(q & np.uint32(1), even, odd)) ^ (q & np.uint32(2)) << np.uint32(30)
+    y = y if quarters else y ^ bits(x) & SIGN
+    return np.where(a < np.float32(np.inf), from_bits(y), np.float32(np.nan))
+
+
+def _sin(x: F32) -> F32:
+    return _sine(x, 0)
+
+
+def _cos(x: F32) -> F32:
+    return _sine(x, 1)
+
+
+def _erf(x: F32) -> F32:
+    """An odd polynomial below 0.92, else 1 - e^L with a polynomial L for log(erfc |x|)."""
+    a = write_fp32(_magnitude(x))
+    near = a + a * _polynomial(ERF_TERMS, a * a)
+    far = ONE - _exp(_polynomial(LOG_ERFC_TERMS, _at_most(a, ERF_CEILING)))
+    return _with_sign(np.where(a < ERF_SPLIT, near, far), x)
+
+
+def _atan(x: F32) -> F32:
+    """An odd polynomial of |x|, of (|x| - 1) / (|x| + 1), or of -1 / |x|, plus 0, pi / 4 or pi / 2."""
+    a = _magnitude(x)
+    part = np.where(a > ATAN_FAR, 2, np.where(a > ATAN_SPLIT, 1, 0))
+    t = np.choose(part, (a, a - ONE, -np.ones_like(a))) / np.choose(part, (np.ones_like(a), a + ONE, a))
+    z = t * t
+    base, low = (np.choose(part, (np.float32(0), HALF * c, c)) for c in (HALF_PI, HALF_PI_LOW))
+    return _with_sign(base + (t + ((t * z) * _polynomial(ATAN_TERMS, z) + low)), x)
+
+
 def _unit(sequence: Callable[[F32], F32]) -> Callable[[npt.ArrayLike], F32]:
     @quiet
     def apply(x: npt.ArrayLike) -> F32:
@@ -262,7 +358,23 @@ ACTIVATIONS_FP32: Mapping[str, Callable[[npt.ArrayLike], F32]] = {
     name: _unit(sequence)
     for name, sequence in zip(
         ACTIVATIONS,
-        (_sigmoid, _tanh, _exp, _exp2, _log, _softplus, _silu, _gelu, _gelu_tanh, _reciprocal, _rsqrt),
+        (
+            _sigmoid,
+            _tanh,
+            _exp,
+            _exp2,
+            _log,
+            _softplus,
+            _silu,
+            _gelu,
+            _gelu_tanh,
+            _reciprocal,
+            _rsqrt,
+            _sin,
+            _cos,
+            _erf,
+            _atan,
+        ),
         strict=True,
     )
 }

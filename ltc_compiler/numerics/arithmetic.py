@@ -1,4 +1,4 @@
-"""Operators, orders of summation, synapses and the LTC update: rules 2, 6, 7, 11 and 12 of docs/numerics.md.
+"""Operators, orders of summation, synapses and the LTC update: rules 2, 6, 7, 11, 12 and 15 of docs/numerics.md.
 
 An operator is one IEEE-754 operation and returns its raw result; so do the sums. The caller makes the
 result architectural with write_fp32 or to_bf16, as its instruction says.
@@ -16,6 +16,7 @@ from .activations import ACTIVATIONS_FP32, activation_bf16
 from .formats import F32, MAGNITUDE, NAN_BITS, SIGN, bits, from_bits, quiet, to_bf16, write_fp32
 
 ACCUMULATORS = 64
+FMOD_LIMIT = np.float32(2.0**40)
 
 # --- operators: one IEEE-754 operation each (2, 6) ----------------------------------------------------
 
@@ -45,6 +46,25 @@ def neg(x: npt.ArrayLike) -> F32:
 
 def absolute(x: npt.ArrayLike) -> F32:
     return from_bits(bits(x) & MAGNITUDE)
+
+
+@quiet
+def floor(x: npt.ArrayLike) -> F32:
+    return np.asarray(np.floor(np.asarray(x, np.float32)))
+
+
+@quiet
+def round_even(x: npt.ArrayLike) -> F32:
+    """The nearest whole number, of two the even one, with the sign of x (15)."""
+    return np.asarray(np.rint(np.asarray(x, np.float32)))
+
+
+@quiet
+def fmod(a: npt.ArrayLike, b: npt.ArrayLike) -> F32:
+    """a less the multiple of b that a / b, cut to a whole number, tells: exact; NaN for |a| / |b| from 2^40 on (15)."""
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    near = np.abs(a) / np.abs(b) < FMOD_LIMIT
+    return np.where(near, np.fmod(a, b), from_bits(NAN_BITS))
 
 
 @quiet

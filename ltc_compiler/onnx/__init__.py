@@ -14,6 +14,7 @@ import numpy as np
 from ..ir.graph import Graph
 from . import (  # noqa: F401 - they fill the converter table
     choices,
+    elementary,
     layout,
     pointwise,
     positions,

@@ -79,8 +79,7 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
     steps = sequences[0].shape[in_axes[0]]
     slices = [Type(v.shape[:a] + v.shape[a + 1 :]) for v, a in zip(sequences, in_axes, strict=True)]
     types = [*(v.type for v in values[:carries]), *slices]
-    fixed = [False] * carries + [call.c.is_static(v) for v in sequences]
-    inner, graph, outer = _body(importer, scope, call, body, types, fixed)
+    inner, graph, outer = _body(importer, scope, call, body, types)
     outputs = [inner.read_value(o.name) for o in body.output]
     out_axes = _each(call, "scan_output_axes", stacked)
     axes = [_front(a, len(v.shape) + 1) for a, v in zip(out_axes, outputs[carries:], strict=True)]
@@ -93,16 +92,15 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
 
 
 def _body(
-    importer: Importer, scope: Scope, call: Call, body: Any, types: Sequence[Type], static: Sequence[bool]
+    importer: Importer, scope: Scope, call: Call, body: Any, types: Sequence[Type]
 ) -> tuple[Scope, Graph, Callable[[], list[Value]]]:
     """Import a body: its scope, its graph, and a function that lists the outer values that it captured.
 
-    types, static: of the inputs, and whether each follows from constants alone.
+    types: of the inputs.
     """
     graph = Graph(body.name or call.op.lower())
     inner = scope.child(call.c.inside(graph), boundary=True)
     inputs = [graph.add_input(t, i.name) for t, i in zip(types, body.input, strict=True)]
-    inner.c.static.update(v for v, s in zip(inputs, static, strict=True) if s)
     importer.subgraph(body, inner, inputs)
     return inner, graph, lambda: list(inner.captured.values())
 

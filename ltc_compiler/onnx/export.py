@@ -25,6 +25,7 @@ OPSET, IR_VERSION = 20, 10
 DIRECT = {
     "neg": "Neg", "abs": "Abs", "relu": "Relu", "sqrt": "Sqrt", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp",
     "log": "Log", "softplus": "Softplus", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "gelu": "Gelu",
+    "floor": "Floor", "round": "Round", "erf": "Erf", "atan": "Atan",
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "min": "Min", "max": "Max",
 }  # fmt: skip
 COMPARISONS = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
@@ -100,6 +101,10 @@ Write = Callable[[Writer, Node, list[str]], list[str]]
 
 def _direct(w: Writer, node: Node, x: list[str]) -> list[str]:
     return w.emit(DIRECT[node.op], *x, wish=node.results[0].name)
+
+
+def _fmod(w: Writer, node: Node, names: Sequence[str]) -> list[str]:
+    return w.emit("Mod", *names, fmod=1, wish=node.results[0].name)
 
 
 def _comparison(w: Writer, node: Node, x: list[str]) -> list[str]:
@@ -210,6 +215,7 @@ WRITERS: dict[str, Write] = {
     **dict.fromkeys(["exp2", "silu", "rsqrt", "gelu_tanh", "select"], _composed),
     **dict.fromkeys(["reshape", "broadcast", "permute", "concat", "slice"], _layout),
     **dict.fromkeys(["sum", "amax"], _reduce),
+    "fmod": _fmod,
     "linear": _linear,
     "ltc_update": _ltc_update,
     "synapse": _synapse,

@@ -72,7 +72,6 @@ class Scope:
             outer, found = found, self.c.graph.add_input(found.type, name)
             self.captured[found], self.tensors[name] = outer, found
             self.wholes.update([found] if outer in self.wholes else ())
-            self.c.static.update([found] if self.parent.c.is_static(outer) else ())
         return found
 
     def read(self, name: str) -> Tensor:

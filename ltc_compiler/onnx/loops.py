@@ -65,7 +65,6 @@ class Body:
         if self._number is None:
             self._number = self.graph.add_input(Type(()), "iteration")
             self.scanned.append((self._number, np.arange(self.steps), 0))
-            self.scope.c.static.add(self._number)
         return self.scope.c.reshape(self._number, shape)
 
     def scan(

@@ -26,8 +26,13 @@ UNARY = {
     "Log": "log",
     "Softplus": "softplus",
     "Reciprocal": "reciprocal",
+    "Sin": "sin",
+    "Cos": "cos",
+    "Floor": "floor",
+    "Round": "round",
+    "Erf": "erf",
+    "Atan": "atan",
 }
-PERIODIC = {"Sin": "sin", "Cos": "cos"}
 BINARY = {"Sub": "sub", "Div": "div"}
 VARIADIC = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max", "Sum": "add"}
 LOGIC = {
@@ -46,14 +51,12 @@ def _row(op: str) -> Converter:
     def convert(call: Call) -> Results:
         operands = [call.value(i) for i in range(len(call.inputs))]
         if len(operands) == 1:
-            return call.c.add(op, operands[0]) if call.op in UNARY | PERIODIC else operands[0]
+            return call.c.add(op, operands[0]) if call.op in UNARY else operands[0]
         return reduce(lambda a, b: call.c.add(op, a, b), operands)
 
     return convert
 
 
-for _name, _op in PERIODIC.items():
-    converts(_name, limits="of computed values: the machine has no unit for it")(_row(_op))
 for _name, _op in (UNARY | BINARY | VARIADIC).items():
     converts(_name)(_row(_op))
 

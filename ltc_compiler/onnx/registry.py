@@ -35,14 +35,6 @@ _INTEGERS = (
 REFUSED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"), _INTEGERS),
     **dict.fromkeys(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"), _INTEGERS),
-    "Erf": (
-        "the machine has no unit for the error function alone",
-        "Gelu: x * (1 + erf(x / sqrt 2)) / 2 is taken",
-    ),
-    "Floor": ("the machine does not round to whole numbers", "compute it outside of the model"),
-    "Ceil": ("the machine does not round to whole numbers", "compute it outside of the model"),
-    "Round": ("the machine does not round to whole numbers", "compute it outside of the model"),
-    "Mod": ("the machine does not round to whole numbers", "compute it outside of the model"),
     "TopK": ("sorting depends on the data", "ReduceMax for the largest"),
     "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import numerics
-from ..errors import UnsupportedError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..ir.ops import BINARY, OPS, UNARY
 from .layout import View, iteration, leading
@@ -40,8 +39,6 @@ from .windows import Taps, find_windows, read_window
 
 Constants = NDArray[np.float64]
 Selector = Callable[[Lowering, Node], Sequence[Place]]
-
-FOLDED_ONLY = ("sin", "cos")  # the machine has no unit for them
 
 
 def _bf16(value: Value) -> int:
@@ -79,16 +76,6 @@ def select_relu(low: Lowering, node: Node) -> Sequence[Place]:
     if value not in low.clipped:
         return select_pointwise(low, node)
     return [low.shards[value] if value in low.shards else low.env[value]]
-
-
-def select_folded(low: Lowering, node: Node) -> list[View]:
-    """An op that exists for constant folding alone."""
-    raise UnsupportedError.single(
-        f"{node.op} of a value that depends on an input: the machine has no unit for it",
-        where=str(node.source),
-        rewrite="compute it on the host and pass it as an input, or make its argument constant",
-        node=node.op,
-    )
 
 
 def select_linear(low: Lowering, node: Node) -> Sequence[Place]:
@@ -321,12 +308,7 @@ def select_concat(low: Lowering, node: Node) -> Sequence[Place]:
 
 
 SELECTORS: dict[str, Selector] = {
-    **{
-        name: select_pointwise
-        for name in (*UNARY, *BINARY, "select", "ltc_update")
-        if name not in FOLDED_ONLY
-    },
-    **dict.fromkeys(FOLDED_ONLY, select_folded),
+    **dict.fromkeys((*UNARY, *BINARY, "select", "ltc_update"), select_pointwise),
     "relu": select_relu,
     **dict.fromkeys(("reshape", "permute", "broadcast"), select_move),
     "slice": select_slice,

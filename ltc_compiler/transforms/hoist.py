@@ -2,7 +2,7 @@
 
 What depends on captured values and constants alone is computed once, before the scan, and captured. What depends on
 constants and scanned constants alone is computed here, in fp64, for every step, and becomes a scanned constant: the
-sine of a known time, for one, which the machine could not compute.
+sine of a known time, for one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from ..ir.graph import Array, Graph, Node, Value, copy_node, rewrite
 from .fold import evaluate_node
 from .scans import Captured, Scan, Scanned
 
-MAX_TABLE = 1 << 16  # elements of a table of steps; beyond it, ops that the machine has are left in the body
-CONSTANTS_ALONE = frozenset({"sin", "cos"})  # the machine has no such instruction: these must go, at any size
+MAX_TABLE = 1 << 16  # elements of a table of steps; beyond it, ops are left in the body
 
 
 def hoist(graph: Graph) -> Graph:
@@ -116,7 +115,7 @@ def _tables(scan: Scan) -> dict[int, list[list[Array]]]:
         if node.op == "constant":
             steps[node.results[0]] = [node.attrs["value"]] * scan.trip_count
         elif all(v in steps for v in node.operands) and any(v in known for v in node.operands):
-            if size > MAX_TABLE and not _must_go(scan.body.nodes[i:], node):
+            if size > MAX_TABLE:
                 continue
             by_step = [
                 evaluate_node(node, [steps[v][t] for v in node.operands]) for t in range(scan.trip_count)
@@ -125,19 +124,6 @@ def _tables(scan: Scan) -> dict[int, list[list[Array]]]:
             known.update(node.results)
             steps.update(zip(node.results, found[i], strict=True))
     return found
-
-
-def _must_go(nodes: list[Node], first: Node) -> bool:
-    """Whether an op that the machine lacks needs `first`."""
-    if first.op in CONSTANTS_ALONE:
-        return True
-    needed = set(first.results)
-    for node in nodes[1:]:
-        if any(v in needed for v in node.operands):
-            if node.op in CONSTANTS_ALONE:
-                return True
-            needed.update(node.results)
-    return False
 
 
 def _tabulate(graph: Graph, scan: Scan, tables: dict[Node, list[list[Array]]]) -> None:

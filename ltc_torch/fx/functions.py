@@ -25,6 +25,14 @@ _UNARY: dict[str, Callable[[Composer, Value], Value]] = {
     "asinh arcsinh": elementary.asinh,
     "acosh arccosh": elementary.acosh,
     "atanh arctanh": elementary.atanh,
+    "tan": elementary.tan,
+    "asin arcsin": elementary.asin,
+    "acos arccos": elementary.acos,
+    "sinc special_sinc": elementary.sinc,
+    "erfc special_erfc": elementary.erfc,
+    "ceil": elementary.ceil,
+    "trunc fix": elementary.trunc,
+    "frac": lambda c, x: c.add("sub", x, elementary.trunc(c, x)),
     "signbit": elementary.negative,
     "isinf": lambda c, x: c.add("eq", c.add("abs", x), math.inf),
     "isfinite": lambda c, x: c.add("lt", c.add("abs", x), math.inf),
@@ -38,6 +46,11 @@ _BINARY: dict[str, Callable[[Composer, Value, Value], Value]] = {
     "logaddexp": elementary.logaddexp,
     "logaddexp2": lambda c, x, y: elementary.logaddexp(c, x, y, math.log(2)),
     "copysign": elementary.copysign,
+    "atan2 arctan2": elementary.atan2,
+    "remainder __mod__": elementary.remainder,
+    "floor_divide __floordiv__": elementary.floor_divide,
+    "__rmod__": lambda c, x, y: elementary.remainder(c, y, x),
+    "__rfloordiv__": lambda c, x, y: elementary.floor_divide(c, y, x),
     "heaviside": elementary.heaviside,
     "xlogy special_xlogy": lambda c, x, y: elementary.xlogy(c, x, y, c.add("log", y)),
     "special_xlog1py": lambda c, x, y: elementary.xlogy(c, x, y, elementary.log1p(c, y)),
@@ -62,6 +75,16 @@ for _names, _one in _UNARY.items():
     converts(*_names.split())(_unary(_one))
 for _names, _two in _BINARY.items():
     converts(*_names.split())(_binary(_two))
+
+
+@converts("round")
+def round_(c: Emitter, input: Value, *, decimals: int = 0) -> Value:
+    """To whole numbers, or to multiples of a power of ten, which are computed as torch does."""
+    if decimals == 0:
+        return c.add("round", input)
+    scale = 10.0 ** abs(decimals)
+    up, down = ("mul", "div") if decimals > 0 else ("div", "mul")
+    return c.add(down, c.add("round", c.add(up, input, scale)), scale)
 
 
 @converts("isclose")

@@ -10,7 +10,6 @@ _HOST = "compute it outside of the model and pass it as an input"
 HINTS: dict[str, tuple[str, str]] = {
     "fft*": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
     "stft": ("a Fourier transform needs the whole sequence and has no unit", _HOST),
-    "conv_transpose*": ("a transposed convolution changes the rate", "repeat_interleave, then nn.Conv1d"),
     "sort": ("the machine cannot order values", "amax or amin for an extreme; order the outputs on the host"),
     "argsort": ("the machine cannot order values", "order the outputs on the host"),
     "topk": ("the machine cannot order values", "amax for the largest; choose from the outputs on the host"),
@@ -28,18 +27,6 @@ HINTS: dict[str, tuple[str, str]] = {
     "scatter*": ("writing at indices that depend on the input", "torch.where with a mask"),
     "take_along_dim": ("an index that depends on the input", "multiply by a one-hot mask and sum"),
     "masked_select": ("the result's shape depends on values", "torch.where(mask, a, b) keeps the shape"),
-    "floor": ("the machine has no unit for rounding to integers", _HOST),
-    "ceil": ("the machine has no unit for rounding to integers", _HOST),
-    "round": ("the machine has no unit for rounding to integers", _HOST),
-    "remainder": ("the machine has no unit for remainders", _HOST),
-    "fmod": ("the machine has no unit for remainders", _HOST),
-    "erf": (
-        "the machine has no unit for erf",
-        "F.gelu is one operation; or tanh(1.1284 x + 0.1009 x**3), close to erf",
-    ),
-    "atan*": ("the machine has no unit for arc tangents", _HOST),
-    "acos": ("the machine has no unit for arc functions", _HOST),
-    "asin": ("the machine has no unit for arc functions", _HOST),
     "linalg_*": (
         "a decomposition or solve has no lowering",
         "compute it from parameters, which is done once, or on the host",

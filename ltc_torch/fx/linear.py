@@ -10,6 +10,7 @@ from typing import Any
 
 from ltc_compiler.ir.compounds import convolution, matmul
 from ltc_compiler.ir.graph import Value
+from ltc_compiler.ir.transposed import transposed_convolution
 
 from .causal import written_out
 from .emit import Emitter
@@ -84,3 +85,28 @@ def conv(
             sides += [0 if padding == "valid" else each_axis(padding, axes)[i]] * 2
     x = pad_axes(c, input, sides) if any(sides) else input
     return convolution(c, x, kernel, None if bias is None else bias.constant(), strides, dilations, groups)
+
+
+@converts("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(
+    c: Emitter,
+    input: Value,
+    weight: Value,
+    bias: Value | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    """input (batch, channels, *spatial) or (channels, *spatial); weight (channels, out / groups, *kernel)."""
+    kernel = weight.constant()
+    if kernel is None or (bias is not None and bias.constant() is None):
+        raise Refused("a transposed convolution whose weight depends on the input", "a constant weight")
+    axes = kernel.ndim - 2
+    strides, sides, more, dilations = (
+        each_axis(v, axes) for v in (stride, padding, output_padding, dilation)
+    )
+    pads = [(side, side - extra) for side, extra in zip(sides, more, strict=True)]
+    offset = None if bias is None else bias.constant()
+    return transposed_convolution(c, input, kernel, offset, strides, pads, dilations, groups)

@@ -82,9 +82,7 @@ class _Converter:
         self.emitter.context = outer.emitter.context if outer else None
         self.values: dict[fx.Node, Any] = {}
 
-    def convert(
-        self, name: str, precisions: Sequence[Precision] | None = None, static: Sequence[bool] = ()
-    ) -> Graph:
+    def convert(self, name: str, precisions: Sequence[Precision] | None = None) -> Graph:
         graph = self.emitter.graph
         graph.name = name
         placeholders = [n for n in self.module.graph.nodes if n.op == "placeholder"]
@@ -95,8 +93,6 @@ class _Converter:
             kind = Type(tuple(node.meta["shape"]), precisions[i] if precisions else Precision.FP32)
             made = [graph.add_input(kind, part) for part in _parts(node)]
             self.values[node] = made[0] if len(made) == 1 else Pair(*made)
-            if i < len(static) and static[i]:
-                self.emitter.static.update(made)
         for node in self.module.graph.nodes:
             if node.op == "output":
                 self._outputs(node)
@@ -244,10 +240,7 @@ class _Converter:
         counts = [len(carries), len(xs)]
         operands = flat(groups)
         known = len(self.problems)
-        fixed = [False] * len(carries) + [
-            all(map(self.emitter.is_static, flat([v]))) for v in (*xs, *captures)
-        ]
-        graph = inner.convert("body", static=fixed)
+        graph = inner.convert("body")
         if len(self.problems) > known:
             return _FAILED
         for value in _traced_back(graph, inner.emitter.elapsed):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ltc_compiler.ir import powers
+from ltc_compiler.ir.elementary import floor_divide, trunc
 from ltc_compiler.ir.graph import Value
 
 from .emit import Emitter
@@ -32,9 +33,13 @@ _UNARY = {
     "rsqrt": "rsqrt",
     "sin": "sin",
     "cos": "cos",
+    "erf": "erf special_erf",
+    "atan": "atan arctan",
+    "floor": "floor",
 }
 
 _BINARY = {
+    "fmod": "fmod",
     "mul": "mul multiply __mul__ __rmul__ bitwise_and __and__ __rand__",
     "min": "minimum",
     "max": "maximum bitwise_or __or__ __ror__",
@@ -85,9 +90,10 @@ def rsub(c: Emitter, input: Any, other: Any, *, alpha: float = 1) -> Value:
 
 @converts("div", "divide", "true_divide", "__truediv__", "__div__")
 def div(c: Emitter, input: Any, other: Any, *, rounding_mode: str | None = None) -> Value:
-    if rounding_mode is not None:
-        raise Refused(f"division with rounding_mode={rounding_mode!r}", "leave the quotient unrounded")
-    return c.add("div", input, other)
+    if rounding_mode == "floor":
+        return floor_divide(c, c.value(input), c.value(other))
+    quotient = c.add("div", input, other)
+    return quotient if rounding_mode is None else trunc(c, quotient)
 
 
 @converts("__rdiv__", "__rtruediv__")

@@ -74,7 +74,11 @@ double reference(Activation which, double x) {
         case gelu: return x * std::erfc(x * -0x1.6a09e667f3bcdp-1) / 2;
         case gelu_tanh: return x / (1 + std::exp(-0x1.9884533d43651p+0 * (x + 0.044715 * (x * x * x))));
         case reciprocal: return 1 / x;
-        default: return 1 / std::sqrt(x);
+        case rsqrt: return 1 / std::sqrt(x);
+        case sin: return std::sin(x);
+        case cos: return std::cos(x);
+        case erf: return std::erf(x);
+        default: return std::atan(x);
     }
 }
 
@@ -142,6 +146,15 @@ void square_roots(uint64_t begin, Finding& found) {
                            : x == 0 || std::isinf(x)
                                ? pattern(y) == pattern(x)
                                : nearest(y, 24, [x](double m) { return m < 0 ? 1 : sign(x - m * m); });
+        if (!right) found.fault(i);
+    }
+}
+
+void whole_numbers(uint64_t begin, Finding& found) {
+    for (uint64_t i = begin; i < begin + block; ++i) {
+        const float x = number(uint32_t(i)), down = ltc::floor(x), near = ltc::round_even(x);
+        const bool right = std::isnan(x) ? std::isnan(down) && std::isnan(near)
+                                         : pattern(down) == pattern(std::floor(x)) && pattern(near) == pattern(std::nearbyint(x));
         if (!right) found.fault(i);
     }
 }
@@ -264,6 +277,11 @@ const Check checks[] = {
     {"gelu_tanh", every, measure<Activation::gelu_tanh>},
     {"reciprocal", every, measure<Activation::reciprocal>},
     {"rsqrt", every, measure<Activation::rsqrt>},
+    {"sin", every, measure<Activation::sin>},
+    {"cos", every, measure<Activation::cos>},
+    {"erf", every, measure<Activation::erf>},
+    {"atan", every, measure<Activation::atan>},
+    {"whole", every, whole_numbers},
     {"sqrt", every, square_roots},
     {"div", every, quotients},
     {"bf16_add", every, pairs<'+'>},

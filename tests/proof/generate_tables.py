@@ -39,6 +39,10 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "gelu_tanh": lambda x: x / (1 + mp.exp(-mp.sqrt(8 / mp.pi) * (x + mp.mpf(44715) / 1000000 * x**3))),
     "reciprocal": lambda x: 1 / x,
     "rsqrt": lambda x: 1 / mp.sqrt(x),
+    "sin": mp.sin,
+    "cos": mp.cos,
+    "erf": mp.erf,
+    "atan": mp.atan,
 }
 
 # The limits: at -0, +0, -infinity, +infinity, as bf16 patterns.
@@ -54,6 +58,10 @@ LIMITS: dict[str, tuple[int, int, int, int]] = {
     "gelu_tanh": (0x8000, 0x0000, 0x8000, INFINITY),
     "reciprocal": (SIGN | INFINITY, INFINITY, 0x8000, 0x0000),
     "rsqrt": (SIGN | INFINITY, INFINITY, NAN, 0x0000),
+    "sin": (0x8000, 0x0000, NAN, NAN),
+    "cos": (0x3F80, 0x3F80, NAN, NAN),
+    "erf": (0x8000, 0x0000, 0xBF80, 0x3F80),
+    "atan": (0x8000, 0x0000, 0xBFC9, 0x3FC9),
 }
 
 
