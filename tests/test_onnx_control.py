@@ -405,6 +405,21 @@ SEQUENCES = {
   y = ConcatFromSequence <axis = 0, new_axis = 1> (all)
 """,
     ),
+    "begun before the loop": (
+        "float[3,3] y, float[3] z",
+        """
+  count = Constant <value_int = 2> ()
+  one = Constant <value_int = 1> ()
+  begun = SequenceConstruct (h0)
+  all = Loop <body = step (int64 i, bool on, seq(float) s) => (bool still, seq(float) s_out) {
+      still = Identity (on)
+      row = Gather (x, i)
+      s_out = SequenceInsert (s, row)
+  }> (count, , begun)
+  y = ConcatFromSequence <axis = 0, new_axis = 1> (all)
+  z = SequenceAt (all, one)
+""",
+    ),
     "split and taken": (
         "float[3] y, int64 n",
         """
@@ -445,7 +460,10 @@ SEQUENCES = {
 @pytest.mark.parametrize("kind", SEQUENCES)
 def test_a_sequence_of_tensors_is_known(kind: str, tmp_path: Path) -> None:
     outputs, lines = SEQUENCES[kind]
-    check(f"main (float[3] h0, float[3] k, float[8,3] x) => ({outputs}) {{ {ZERO} {lines} }}", tmp_path)
+    nnir = check(
+        f"main (float[3] h0, float[3] k, float[8,3] x) => ({outputs}) {{ {ZERO} {lines} }}", tmp_path
+    )
+    assert [n.op for n in nnir.graph.nodes].count("scan") == (kind == "collected by a loop")
 
 
 def test_a_sequence_as_an_output_is_refused(tmp_path: Path) -> None:

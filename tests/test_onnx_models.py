@@ -102,6 +102,73 @@ def test_an_export_of_torch_is_taken(name: str, dynamo: bool, tmp_path: Path) ->
     assert_close(found, run_ort(tmp_path / "model.onnx", given))
 
 
+class Convolutions(nn.Module):
+    """What exporters of older opsets write with attributes: pads, axes, bounds, shape arithmetic."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU6(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 8, 3),
+        ]
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.pad(x, (1, 2, 0, 1))
+        y = self.features(x)
+        y = torch.log_softmax(self.out(y.view(y.size(0), -1)), 1).unsqueeze(0)
+        return torch.cat(
+            [y, x.clamp(-0.5, 0.5).mean((1, 2)).unsqueeze(0)[..., -3:], y.cumsum(-1) * y.size(1)], 2
+        )
+
+
+class Written(nn.Module):
+    """A loop that TorchScript keeps, with a list of what it made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(11, 6)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = torch.zeros(x.size(1), 6)
+        out: list[torch.Tensor] = []
+        for t in range(x.size(0)):
+            h = torch.tanh(self.linear(torch.cat([x[t], h], 1)))
+            out.append(h)
+        return torch.stack(out), h
+
+
+OLDER: dict[str, tuple[Callable[[], Any], tuple[int, ...], tuple[int, ...]]] = {
+    "convolutions": (Convolutions, (2, 1, 9, 8), (11, 12, 14)),
+    "LSTM": (partial(Recurrent, "LSTM", num_layers=2), (2, 9, 5), (9, 12, 14)),
+    "GRU": (partial(Recurrent, "GRU", bidirectional=True), (2, 9, 5), (9, 13)),
+    "a scripted loop": (lambda: torch.jit.script(Written()), (7, 2, 5), (11, 13, 17)),
+}
+
+
+@pytest.mark.parametrize(("name", "opset"), [(n, v) for n, (_, _, opsets) in OLDER.items() for v in opsets])
+def test_an_export_of_an_older_opset_is_taken(name: str, opset: int, tmp_path: Path) -> None:
+    make, shape, _ = OLDER[name]
+    torch.manual_seed(0)
+    model, x = make().eval(), torch.randn(shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=False, opset_version=opset)
+    nnir = NNIR.from_onnx(tmp_path / "model.onnx")
+    given = {nnir.graph.inputs[0].name: x.numpy()}
+    assert_close(run_nnir(nnir, given), run_ort(tmp_path / "model.onnx", given))
+    assert "scan" in {n.op for n in nnir.graph.nodes}
+    if name == "a scripted loop":
+        step, _ = nnir.streaming_transform(0)
+        states = step.initial_states()
+        rows = [step.run(x[t].numpy(), states=states)[0] for t in range(7)]
+        np.testing.assert_allclose(np.stack(rows), run_nnir(nnir, given)[0])
+
+
 # Models of the zoo that both exporters of torch take, and the streaming that comes with them: the rest unrolls time,
 # or streams by a form of attention that ONNX does not have.
 SCRIPTED = [

@@ -20,13 +20,30 @@ Tensor = Value | Array
 
 @dataclass(frozen=True)
 class TensorList:
-    """A sequence of tensors, which is known while its tensors may be computed."""
+    """A sequence of tensors, which is known while its tensors may be computed.
 
-    items: tuple[Tensor, ...]
+    rows: the tensors along axis 0, in the place of `items`, where a scan collected them.
+    """
+
+    items: tuple[Tensor, ...] = ()
+    rows: Value | None = None
+
+    def __len__(self) -> int:
+        return len(self.items) if self.rows is None else self.rows.shape[0]
+
+    def at(self, c: Composer, position: int) -> Tensor:
+        return self.items[position] if self.rows is None else c.select(self.rows, 0, position)
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A sequence that the body of a scan carries, by what one iteration appends to it."""
+
+    appended: tuple[Tensor, ...] = ()
 
 
 # What a converter returns: one result, or as many as the node has at most (None for one that it does not have).
-Results = Tensor | Sequence[Tensor | TensorList | Refused | None]
+Results = Tensor | Sequence[Tensor | TensorList | Growing | Refused | None]
 
 
 @dataclass
@@ -55,10 +72,15 @@ class Call:
 
     def sequence(self, index: int) -> tuple[Tensor, ...]:
         """The tensors of an input that is a sequence."""
+        found = self.listed(index)
+        return tuple(found.at(self.c, k) for k in range(len(found)))
+
+    def listed(self, index: int) -> TensorList:
+        """An input that is a sequence."""
         found: Any = self.inputs[index] if index < len(self.inputs) else None
         if not isinstance(found, TensorList):
-            raise Refused(f"input {index} is no sequence of tensors")
-        return found.items
+            raise Refused(f"input {index} is no sequence of tensors, or one that a loop reads while it grows")
+        return found
 
     def whole(self, value: Value) -> Value:
         """Remember that a value is a whole number."""
@@ -131,7 +153,7 @@ def is_whole(tensor: Any, wholes: Container[Value]) -> bool:
 
 def as_value(c: Composer, tensor: Tensor) -> Value:
     """A tensor as an NNIR value; a constant becomes a node, the same one for all its readers in a graph."""
-    if isinstance(tensor, TensorList):
+    if isinstance(tensor, (TensorList, Growing)):
         raise Refused("a sequence of tensors", "ConcatFromSequence, or one output for each")
     return tensor if isinstance(tensor, Value) else c.once(tensor, numbers)
 

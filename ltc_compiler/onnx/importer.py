@@ -127,7 +127,7 @@ class Importer:
         return graph
 
     def subgraph(
-        self, proto: Any, scope: Scope, inputs: Sequence[Tensor | Refused], overridden: Container[str] = ()
+        self, proto: Any, scope: Scope, inputs: Sequence[Any], overridden: Container[str] = ()
     ) -> None:
         """Convert the nodes of a graph in a scope; `inputs` are its formal inputs, in order."""
         if scope.depth > DEPTH_LIMIT:

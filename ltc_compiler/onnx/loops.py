@@ -15,7 +15,7 @@ from ..errors import GraphError
 from ..ir.compose import Composer, Refused
 from ..ir.graph import Graph, Type, Value
 from ..ir.ops import ShapeError
-from .call import Call, Results, Tensor, as_value, is_whole, stacked
+from .call import Call, Growing, Results, Tensor, TensorList, as_value, is_whole, stacked
 
 if TYPE_CHECKING:
     from .importer import Importer, Scope
@@ -154,29 +154,39 @@ def _rolled(importer: Importer, scope: Scope, call: Call, steps: int) -> Results
 
 def _scan(importer: Importer, scope: Scope, call: Call, steps: int, before: int) -> Results:
     body, starts = Body(importer, scope, call, steps), list(call.inputs[2:])
-    if any(not isinstance(s, (Value, np.ndarray)) for s in starts):
-        raise Refused("it carries a sequence")
-    if any(is_whole(s, importer.wholes) for s in starts):
+    if any(is_whole(s, importer.wholes) for s in starts if not isinstance(s, TensorList)):
         raise Refused("it carries a whole number")
     proto, c = call.attr("body"), body.scope.c
     names = [i.name for i in proto.input[2:]]
-    states = [
-        body.graph.add_input(Type(s.shape), n) for s, n in zip(starts, names, strict=True) if s is not None
-    ]
+    states = [Growing() if isinstance(s, TensorList) else body.graph.add_input(Type(s.shape), n)
+              for s, n in zip(starts, names, strict=True) if s is not None]  # fmt: skip
     importer.subgraph(proto, body.scope, [Iteration(body), np.asarray(True), *states])
     if len(importer.entries) > before:
         raise Refused(importer.entries[before].reason)
-    condition = body.scope.read(proto.output[0].name)
+    condition, *results = (body.scope.read(o.name) for o in proto.output)
     if isinstance(condition, Value) or not bool(np.all(condition)):
         raise DATA
-    outputs = [as_value(c, body.scope.read(o.name)) for o in proto.output[1:]]
-    misfit = next(
-        ((s.shape, y.shape) for s, y in zip(states, outputs, strict=False) if s.shape != y.shape), None
-    )
-    if misfit is not None:
-        raise Refused(f"a carry of shape {misfit[0]} becomes one of {misfit[1]}")
-    carries = [(state, as_value(call.c, s)) for state, s in zip(states, starts, strict=True) if s is not None]
-    return body.scan(call.c, carries, outputs)
+    carries, outputs = [], []
+    for state, start, result in zip(states, starts, results, strict=False):
+        if isinstance(state, Value) and start is not None:
+            carries.append((state, as_value(call.c, start)))
+            outputs.append(as_value(c, result))
+            if outputs[-1].shape != state.shape:
+                raise Refused(f"a carry of shape {state.shape} becomes one of {outputs[-1].shape}")
+    collected = [_collected(start, result) for start, result in zip(starts, results, strict=False)]
+    stacks = [*(row for row in collected if row is not None), *results[len(starts) :]]
+    found = body.scan(call.c, carries, [*outputs, *(as_value(c, row) for row in stacks)])
+    finals, rows = iter(found[: len(carries)]), iter(found[len(carries) :])
+    return [*(next(finals) if row is None else TensorList(rows=next(rows)) for row in collected), *rows]
+
+
+def _collected(start: Any, result: Any) -> Tensor | None:
+    """What an iteration appends to a sequence that is empty at the start; None for a carry that is a tensor."""
+    if not isinstance(start, TensorList):
+        return None
+    if len(start) or not isinstance(result, Growing) or len(result.appended) != 1:
+        raise Refused("it does other things with a sequence than to append to an empty one")
+    return result.appended[0]
 
 
 def _written_out(importer: Importer, scope: Scope, call: Call, steps: int | None) -> Results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..ir.compose import Refused
-from .call import Call, Results, Tensor, TensorList, as_value, stacked
+from .call import Call, Growing, Results, Tensor, TensorList, as_value, stacked
 from .registry import converts
 
 
@@ -24,12 +24,12 @@ def _at(call: Call, index: int, size: int) -> int:
 
 @converts("SequenceInsert", limits="a computed position")
 def insert(call: Call) -> Results:
-    items, new = call.sequence(0), call.tensor(1)
-    at = (
-        _at(call, 2, len(items) + 1)
-        if call.has(2) and int(call.array(2, "the position")) != len(items)
-        else len(items)
-    )
+    growing, new = call.inputs[0], call.tensor(1)
+    if isinstance(growing, Growing) and not call.has(2):
+        return [Growing((*growing.appended, new))]
+    items = call.sequence(0)
+    end = not call.has(2) or int(call.array(2, "the position").reshape(())) == len(items)
+    at = len(items) if end else _at(call, 2, len(items))
     return [TensorList((*items[:at], new, *items[at:]))]
 
 
@@ -42,20 +42,23 @@ def erase(call: Call) -> Results:
 
 @converts("SequenceAt", limits="a computed position")
 def item(call: Call) -> Results:
-    items = call.sequence(0)
-    return items[_at(call, 1, len(items))]
+    items = call.listed(0)
+    return items.at(call.c, _at(call, 1, len(items)))
 
 
 @converts("SequenceLength")
 def length(call: Call) -> Results:
-    return np.asarray(len(call.sequence(0)), np.int64)
+    return np.asarray(len(call.listed(0)), np.int64)
 
 
 @converts("ConcatFromSequence")
 def concat(call: Call) -> Results:
-    items, axis = call.sequence(0), int(call.attr("axis", 0))
-    if not items:
+    listed, axis = call.listed(0), int(call.attr("axis", 0))
+    if not len(listed):
         raise Refused("the concatenation of an empty sequence")
+    if listed.rows is not None and call.attr("new_axis", 0):
+        return call.c.move(listed.rows, 0, axis)
+    items = call.sequence(0)
     if call.attr("new_axis", 0):
         return stacked(call.c, items, axis)
     arrays = [i for i in items if isinstance(i, np.ndarray)]
