@@ -15,7 +15,8 @@ from stateful_models import NAMES, SEQUENCES, B, D, T
 from torch import Tensor, nn
 
 from ltc_compiler import NNIR, Config, Program
-from ltc_compiler.errors import InputError, StreamingError, UnsupportedError
+from ltc_compiler.errors import GraphError, InputError, StreamingError, UnsupportedError
+from ltc_compiler.ir.graph import Precision
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.held import held
 from ltc_torch.fx.module_state import same_bits
@@ -128,6 +129,22 @@ def test_the_program_keeps_names_through_files_batches_and_onnx(tmp_path: Any) -
     assert [(s.name, s.kind.value) for s in back.graph.states] == [(n, "module") for n in ("m2", "mean", "n")]
 
 
+def test_the_recorded_graph_is_a_module_with_state_of_its_own() -> None:
+    model, xs = build(models.NotAtZero)
+    traced, expected = prepare_shape(model, xs[0])
+    initial = model.h.double().numpy()
+    again: Any = copy.deepcopy(traced)
+    for x in xs:
+        traced(x)
+    assert torch.equal(again(xs[0]), expected)
+    for graph in (traced, again):  # the value when it was recorded, however often the graph has run since
+        assert (to_nnir(graph).graph.states[0].initial == initial).all()
+    nnir = to_nnir(traced, [Precision.BF16])  # for the inputs alone
+    assert [v.type.precision for v in nnir.graph.inputs] == [Precision.BF16]
+    with pytest.raises(GraphError, match="2 inputs_precisions for 1 input"):
+        to_nnir(traced, [Precision.BF16] * 2)
+
+
 def test_random_state_and_inputs_stay_as_they_were() -> None:
     model, xs = build(models.Leaky)
     torch.manual_seed(5)
@@ -153,7 +170,6 @@ STREAMED = (
     models.LoopOverTime,
     models.Smoothed,
     models.FromTheLastOutput,
-    models.LayersInOneTensor,
 )
 
 

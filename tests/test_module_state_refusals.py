@@ -291,6 +291,26 @@ def test_reset_takes_what_carry_refuses(cls: type[Base]) -> None:
         assert torch.allclose(torch.from_numpy(nnir.run(x)).float(), expected, atol=1e-5)
 
 
+def test_numbers_that_no_program_carries_are_refused() -> None:
+    class Imaginary(Base):
+        def make(self) -> None:
+            self.h = torch.zeros(B, D, dtype=torch.complex64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.h = self.h * 0.5j + x  # here
+            return self.h.real
+
+    with pytest.raises(UnsupportedError, match=r"h: is complex(.|\n)*# here"):
+        prepare_shape(Imaginary().eval(), torch.rand(B, D))
+
+    class Large(CounterInATensor):
+        def make(self) -> None:
+            self.n = torch.tensor(2**24 + 1)
+
+    with pytest.raises(UnsupportedError, match=r"n: the state n holds whole numbers above 2\^24"):
+        to_nnir(prepare_shape(Large().eval(), torch.rand(B, D))[0])
+
+
 def test_state_outside_of_the_module_is_noticed() -> None:
     kept: list[Tensor] = []
 

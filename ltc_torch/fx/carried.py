@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from .assigned import assigned_at
 from .copies import tensors_of
 from .held import Path, held, spelled
 from .module_state import refusal, same_bits
@@ -33,6 +34,8 @@ def module_states(
         )
         for path in states
     }
+    for path, node in nodes.items():
+        node.meta["source"] = assigned_at(model, path)
 
     def following(outputs: Any) -> list[Tensor | fx.Node]:
         after = held(model).tensors

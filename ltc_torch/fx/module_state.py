@@ -58,19 +58,15 @@ class _Seen:
         versions = {p: 0 if t.is_inference() else t._version for p, t in found.tensors.items()}
         return cls(found, versions)
 
-    def touched(self, later: _Seen, user: Held) -> set[Path]:
-        """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`.
-
-        user: the model's own tensors, whose values show what was written past torch's counters (through `.data`).
-        """
+    def touched(self, later: _Seen) -> set[Path]:
+        """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`."""
         mine, theirs = self.held.tensors, later.held.tensors
-        found = set(mine) ^ set(theirs)
-        for path in set(mine) & set(theirs):
-            kept = mine[path] is theirs[path] and self.versions[path] == later.versions[path]
-            written = path in user.tensors and not same_bits(user.tensors[path], theirs[path])
-            if not kept or written:
-                found.add(path)
-        return found
+        same = {
+            path
+            for path in set(mine) & set(theirs)
+            if mine[path] is theirs[path] and self.versions[path] == later.versions[path]
+        }
+        return (set(mine) | set(theirs)) - same
 
     def changed(self, later: _Seen) -> dict[Path, tuple[Any, Any]]:
         """The plain values that differ between here and `later`."""
@@ -89,6 +85,11 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
+def _written(before: Mapping[Path, Tensor], after: Mapping[Path, Tensor]) -> set[Path]:
+    """The paths at which other values stand: what was written past torch's counters (through `.data`), too."""
+    return {path for path in before.keys() & after.keys() if not same_bits(before[path], after[path])}
+
+
 def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
     """Call copies of a model, and see what the calls change in it. Raises UnsupportedError for what cannot be state."""
     user, copy = held(model), copied(model)
@@ -97,7 +98,8 @@ def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
     for factor in FACTORS[:3]:
         outputs.append(called(copy, scaled(inputs, factor)))
         seen.append(_Seen.of(copy))
-    if not any(seen[0].touched(later, user) or seen[0].changed(later) for later in seen[1:]):
+    changes = (seen[0].touched(later) or seen[0].changed(later) for later in seen[1:])
+    if not any(changes) and not _written(user.tensors, seen[0].held.tensors):
         return Behaviour(copied(model), outputs=outputs)
     stages = []
     copy = copied(model)
@@ -156,15 +158,19 @@ class _Finder:
         self.same: dict[Path, Path] = {}  # paths of one tensor object, always: the first of them
 
     def found(self) -> Behaviour:
-        pairs = zip(self.seen[1:], self.seen[2:], strict=False)
-        touched = {path for before, after in pairs for path in before.touched(after, self.user)}
+        values = [self.user.tensors, *(held(stage).tensors for stage in self.stages)]
+        changes = [
+            before.touched(after) | _written(old, new)
+            for before, after, old, new in zip(self.seen, self.seen[1:], values, values[1:], strict=False)
+        ]
+        touched = changes[1] | changes[2]
         loose = self._check_shapes(touched)
         states = touched - loose
         self.same = self._objects(states)
         states -= {path for path, first in self.same.items() if path != first}
         paths = held(self.stages[0]).tensors
         calls = [_Call.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
-        self._check_first_call(touched | loose, calls[1].after)
+        self._check_first_call(changes[0] - touched - loose, calls[1].after)
         initial = {path: self._initial(path) for path in sorted(states, key=spelled)}
         entry = self._entry(0, initial)
         after = self._after(0, states)
@@ -255,9 +261,8 @@ class _Finder:
         models = (changed, *(self._entry(call, values) for call in (1, 2)))
         return not all(expected.is_same(model) for model in models)
 
-    def _check_first_call(self, states: set[Path], other: Mapping[Path, Tensor | None]) -> None:
+    def _check_first_call(self, made: set[Path], other: Mapping[Path, Tensor | None]) -> None:
         """What the first call alone makes must not depend on its input."""
-        made = self.seen[0].touched(self.seen[1], self.user) - states
         values = held(self.stages[0]).tensors
         wrong = [p for p in made if p in values and ((b := other[p]) is None or not same_bits(values[p], b))]
         if wrong:

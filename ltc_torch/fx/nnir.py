@@ -298,6 +298,8 @@ def _untyped(name: str, args: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 def _name(node: fx.Node) -> str:
     if node.op == "call_module":
         return str(node.target)
+    if "state" in node.meta:
+        return str(node.meta["state"])
     origin = node.args[0] if node.target is operator.getitem else None
     if isinstance(origin, fx.Node) and isinstance(origin.meta.get("shape"), list):
         return _name(origin)  # one of several results
