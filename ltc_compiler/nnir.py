@@ -155,28 +155,28 @@ class NNIR:
         as `run`, and for a graph that is not of one step.
         """
         check_aligned(align, end)
-        arrays = self._sequences(inputs, dtype)
-        held = self.initial_states() if states is None else states
+        arrays, stream = self._sequences(inputs, dtype), self._stream()
+        runner = self._runner(stream, self.initial_states() if states is None else states, dtype)
+        found = run_aligned(runner, stream, arrays, end) if align else runner.run(arrays)
+        moved = [np.moveaxis(a[0], 0, axis or 0) for a, axis in zip(found, stream.outputs, strict=True)]
+        return moved[0] if len(moved) == 1 else tuple(moved)
 
+    def _runner(self, stream: Streaming, states: dict[str, Array], dtype: Any) -> Runner:
         def run(given: Sequence[Array]) -> list[Array]:
             found: list[list[Array]] = [[] for _ in self.graph.outputs]
             for t in range(given[0].shape[1]):
-                made = self.run(*(array[0, t] for array in given), states=held, dtype=dtype)
+                made = self.run(*(array[0, t] for array in given), states=states, dtype=dtype)
                 for column, row in zip(found, made if len(found) > 1 else (made,), strict=True):
                     column.append(row)
             shapes = [v.shape for v in self.graph.outputs]
             return [np.array(c, dtype).reshape(1, -1, *shape) for c, shape in zip(found, shapes, strict=True)]
 
-        stream = self._stream()
-        runner = Runner(
+        return Runner(
             run,
-            counted=lambda n: held[stream.counter],
-            get=lambda n: dict(held),
-            put=lambda n, new: held.update({name: np.asarray(value) for name, value in new.items()}),
+            counted=lambda n: states[stream.counter],
+            mark=lambda number: states.update({stream.marker: np.array(number)}),
+            fork=lambda: self._runner(stream, dict(states), dtype),
         )
-        found = run_aligned(runner, stream, arrays, end) if align else run(arrays)
-        moved = [np.moveaxis(a[0], 0, axis or 0) for a, axis in zip(found, stream.outputs, strict=True)]
-        return moved[0] if len(moved) == 1 else tuple(moved)
 
     def _stream(self) -> Streaming:
         graph, none = self.graph, (0,) * len(self.graph.outputs)

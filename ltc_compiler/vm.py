@@ -172,16 +172,26 @@ class VM:
 
     def _aligned(self, model_index: int, arrays: Sequence[F32], end: bool, threads: int = 1) -> list[F32]:
         """What stands in the places of the inputs: (streams, steps, *port shape) each."""
-        model, stream = self._model(model_index), self._streaming[model_index]
-        index = [state.name for state in model.states].index(stream.counter) if stream.counter else -1
+        runner = self._runner(model_index, len(arrays[0]), threads)
+        return run_aligned(runner, self._streaming[model_index], arrays, end)
+
+    def _runner(self, model_index: int, streams: int, threads: int) -> Runner:
+        stream, names = self._streaming[model_index], [s.name for s in self._model(model_index).states]
         known = int(self._vm.metrics()["streams"])
-        runner = Runner(
+
+        def counted(n: int) -> F32 | float:  # a stream that is new begins
+            return self._vm.get_state(model_index, names.index(stream.counter), n) if n < known else 0.0
+
+        def mark(number: float) -> None:
+            for n in range(streams):
+                self.set_state({stream.marker: number}, model_index, n)
+
+        return Runner(
             run=lambda given: self._batch(model_index, given, given[0].shape[1], threads),
-            counted=lambda n: self._vm.get_state(model_index, index, n) if n < known else 0.0,
-            get=lambda n: self.get_state(model_index, n),
-            put=lambda n, states: self.set_state(states, model_index, n),
+            counted=counted,
+            mark=mark,
+            fork=lambda: self.__copy__()._runner(model_index, streams, threads),
         )
-        return run_aligned(runner, stream, arrays, end)
 
     def reset(self, model_index: int | None = None) -> None:
         """Initial state of every stream, for one model or for all.

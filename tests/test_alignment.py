@@ -112,6 +112,8 @@ def test_an_end_leaves_the_stream_as_it_was(
     machine, other = make(program), make(program)
     ended, open_end = machine.run_timesteps(x[..., :6], end=True), other.run_timesteps(x[..., :6])
     same(list(machine.state.values()), list(other.state.values()))
+    if make is Program.to_vm:
+        assert machine.steps_done() == 6, "what runs behind the end is no step of the stream"
     assert [a.shape[2] for a in ended] == [6, 6, 5, 4]
     same(joined([open_end, machine.run_timesteps(x[..., 6:], end=True)]), expected)
 

@@ -80,14 +80,14 @@ class Streaming:
 class Runner:
     """A machine that runs streams of a model, as far as alignment needs it.
 
-    run: arrays of (streams, steps, *port shape) in and out. Of stream n: the value of its step counter, a copy of its
-    states by name, and their replacement.
+    run: arrays of (streams, steps, *port shape) in and out. counted: the step counter of stream n. mark: set the end
+    marker of every stream. fork: the same on a copy of the states.
     """
 
     run: Callable[[Sequence[F32]], Sequence[F32]]
     counted: Callable[[int], Any]
-    get: Callable[[int], dict[str, F32]]
-    put: Callable[[int, Mapping[str, Any]], None]
+    mark: Callable[[float], None]
+    fork: Callable[[], Runner]
 
 
 def run_aligned(runner: Runner, stream: Streaming, arrays: Sequence[F32], end: bool) -> list[F32]:
@@ -101,27 +101,21 @@ def run_aligned(runner: Runner, stream: Streaming, arrays: Sequence[F32], end: b
     windows = stream.windows(begun, steps, end)
     parts = [[array] for array in runner.run(arrays)]
     if end and stream.flush:
-        held = [runner.get(n) for n in range(streams)]
-        try:
-            for made in _after_the_end(runner, stream, arrays):
-                for part, array in zip(parts, made, strict=True):
-                    part.append(array)
-        finally:
-            for n, states in enumerate(held):
-                runner.put(n, states)
+        for made in _after_the_end(runner.fork(), stream, arrays):
+            for part, array in zip(parts, made, strict=True):
+                part.append(array)
     return [np.concatenate(part, 1)[:, window] for part, window in zip(parts, windows, strict=True)]
 
 
 def _after_the_end(runner: Runner, stream: Streaming, arrays: Sequence[F32]) -> Iterator[Sequence[F32]]:
     """The outputs of each step after the end. Inputs that stream are 0 there, for nothing that counts reads them."""
-    streams = len(arrays[0])
     last = [
-        array[:, -1:] if axis is None else np.zeros((streams, 1, *array.shape[2:]), array.dtype)
+        array[:, -1:] if axis is None else np.zeros((len(array), 1, *array.shape[2:]), array.dtype)
         for array, axis in zip(arrays, stream.inputs, strict=True)
     ]
     for number in range(1, stream.flush + 1):
-        for n in range(streams if stream.marker else 0):
-            runner.put(n, {stream.marker: float(number)})
+        if stream.marker:
+            runner.mark(float(number))
         yield runner.run(last)
 
 

@@ -84,14 +84,23 @@ class Oracle:
         check_aligned(align, end)
         if stream.in_place or not align:
             return from_sequences(model, self._sequence(model, arrays), output_axes)
-        runner = Runner(
+        made = run_aligned(self._runner(model_index), stream, [array[None] for array in arrays], end)
+        return from_sequences(model, [array[0] for array in made], output_axes)
+
+    def _runner(self, model_index: int) -> Runner:
+        model, stream = self.image.models[model_index], self._streaming[model_index]
+
+        def fork() -> Runner:
+            other = Oracle(self.image, self._machine.bit_accurate)
+            other.set_state(self.get_state(model_index), model_index)
+            return other._runner(model_index)
+
+        return Runner(
             run=lambda given: [a[None] for a in self._sequence(model, [array[0] for array in given])],
             counted=lambda n: self.get_state(model_index)[stream.counter],
-            get=lambda n: self.get_state(model_index),
-            put=lambda n, states: self.set_state(states, model_index),
+            mark=lambda number: self.set_state({stream.marker: number}, model_index),
+            fork=fork,
         )
-        made = run_aligned(runner, stream, [array[None] for array in arrays], end)
-        return from_sequences(model, [array[0] for array in made], output_axes)
 
     def _sequence(self, model: Model, arrays: Sequence[F32]) -> list[F32]:
         """What every step of (steps, *port shape) gives."""
