@@ -16,6 +16,7 @@ from ltc_compiler.builder import ProgramBuilder
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError, StateError
 from ltc_compiler.nnir import NNIR
+from ltc_compiler.onnx.__main__ import report as command_line_report
 from ltc_compiler.program import Program
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
@@ -81,6 +82,7 @@ def test_a_program_says_what_is_late(program: Program) -> None:
         assert "output y0 (1, 2) fp32 plain, 3 steps late\n" in p.disassemble()
         assert "output y2 (1, 2) fp32 plain, 1 step late\n" in p.disassemble()
         assert "y0 is 3 steps late; y2 is 1 step late" in str(p.report()).splitlines()[0]
+        assert "output 0        (1, 2) fp32, 3 steps late\n" in command_line_report(p)
         assert p.report().to_dict()["late_steps"] == {"y0": 3, "y2": 1}
     with pytest.raises(InputError, match="no output 4"):
         program.output_latency(0, 4)
@@ -232,6 +234,27 @@ def test_the_graph_itself_does_the_same(whole: NNIR, x: np.ndarray) -> None:
         InputError, match=r"expected numbers of shape \(1, 3, 10\), found float32 of \(2, 3, 10\)"
     ):
         step.run_timesteps(np.repeat(x, 2, 0))
+
+
+def test_a_comparison_knows_what_is_late(whole: NNIR, x: np.ndarray) -> None:
+    """What is expected may end with the input, or have all that comes behind its end."""
+    step, wanted = whole.streaming_transform(2)[0], whole.run(x)
+    found = step.compare(Config.tiny_c1b8(), x, expected=wanted, what_if=0)
+    assert [row["late"] for row in found.outputs] == list(LATE)
+    assert "y0, 3 steps late: largest error" in str(found)
+    assert all(row["reference_max_error"] < 1e-6 for row in found.outputs)
+    assert all(row["expected_max_error"] < 0.05 for row in found.outputs)
+    shorter = [y[..., : T - late] for y, late in zip(wanted, LATE, strict=True)]
+    same_rows = step.compare(Config.tiny_c1b8(), x, expected=shorter, what_if=0).outputs
+    assert [r["expected_max_error"] for r in same_rows] == [r["expected_max_error"] for r in found.outputs]
+
+
+def test_an_exported_step_says_what_is_late(whole: NNIR, tmp_path: Any) -> None:
+    onnx = pytest.importorskip("onnx")
+    whole.streaming_transform(2)[0].to_onnx(tmp_path / "step.onnx")
+    outputs = onnx.load(tmp_path / "step.onnx").graph.output
+    notes = [{p.key: p.value for p in o.metadata_props}.get("ltc.late", "0") for o in outputs[:4]]
+    assert notes == [str(n) for n in LATE]
 
 
 def test_models_of_one_program_have_streams_of_their_own(whole: NNIR, x: np.ndarray, expected: Any) -> None:
