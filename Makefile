@@ -12,8 +12,9 @@ READY := $(VENV)/ready
 export PATH := $(abspath $(BIN)):$(PATH)
 SANITIZED := build/sanitize
 # The tests that execute C++; they must not need torch, which does not run under the sanitizers in reasonable time.
-SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/test_vm*.py tests/test_oracle*.py \
-	tests/test_program*.py tests/test_timing*.py tests/test_self_test.py tests/test_batch.py)
+SANITIZE_TESTS ?= $(addprefix tests/,test_core.py test_core_runs.py test_core_units.py test_core_partition.py \
+	test_numerics.py test_activations.py test_oracle.py test_differential.py test_program.py test_container.py test_timing.py \
+	test_timing_walks.py test_self_test.py test_batch.py test_limits.py test_files.py test_interrupts.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test proof lint sanitize stubs docs docs-isa clean
@@ -21,7 +22,7 @@ SANITIZE_TESTS ?= $(wildcard tests/test_core*.py tests/test_numerics*.py tests/t
 help:
 	@echo "make demo      train, compile and run both examples"
 	@echo "make test      the test suite"
-	@echo "make proof     the long checks: two hours of two cores"
+	@echo "make proof     the long checks: three hours of two cores"
 	@echo "make lint      ruff, mypy and the direction of imports"
 	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
 	@echo "make stubs     refresh the golden typed stub of the C++ core"
@@ -42,7 +43,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
 # The quick ones first. Each is a target of its own; `make -k proof` goes on behind one that fails.
-PROOFS := proof-tables proof-walk-through proof-replay proof-models proof-faults proof-exhaustive
+PROOFS := proof-tables proof-walk-through proof-replay proof-models proof-fuzz proof-faults proof-exhaustive
 .PHONY: $(PROOFS)
 proof: $(PROOFS)
 proof-tables: $(READY)
@@ -53,6 +54,8 @@ proof-replay: $(READY)
 	$(BIN)/python tests/proof/replay.py
 proof-models: $(READY)
 	$(BIN)/python -m pytest -q tests/proof
+proof-fuzz: $(READY)
+	$(BIN)/python tests/proof/fuzz.py $(if $(MINUTES),--minutes $(MINUTES))
 proof-faults: $(READY)
 	$(BIN)/python tests/proof/mutate_core.py
 proof-exhaustive: $(READY)

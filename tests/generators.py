@@ -23,17 +23,20 @@ def random_graph(
     sizes: tuple[int, ...] = SIZES,
     steps: int | None = None,
     wishes: bool = False,
+    specials: float = 0.1,
+    ports: int = 2,
 ) -> Graph:
     """A graph of some random nodes, all of ops the machine has; `ops` restricts them to a set of names.
 
     streamable: every input has the same number of steps on axis 0, and every output streams along some axis or is as
     of the last step, so that `streaming_transform(graph, 0)` accepts it. sizes: the axis sizes to choose from. wishes:
-    half of the graphs have nodes that ask for a precision, so that they are far from their fp64 meaning.
+    half of the graphs have nodes that ask for a precision, so that they are far from their fp64 meaning. specials: the
+    part of the constants that are 0, -0, 1 or 0.5 throughout. ports: inputs, at most.
     """
     graph = Graph("random")
     steps = int(rng.integers(3, 9)) if steps is None else steps
-    builder = Builder(rng, graph, streamable, ops, steps=steps, sizes=sizes)
-    for i in range(int(rng.integers(1, 3))):
+    builder = Builder(rng, graph, streamable, ops, steps=steps, sizes=sizes, specials=specials)
+    for i in range(int(rng.integers(1, ports + 1))):
         rank = int(rng.integers(1, 3))
         shape = tuple(builder.size() if j == rank - 1 else min(builder.size(), 5) for j in range(rank))
         role = Role.ELAPSED_TIME if i == 1 and rng.random() < 0.3 else Role.PLAIN
@@ -198,7 +201,9 @@ def _scan(b: Builder) -> None:
     if count > 40:
         return
     body = Graph(f"body{b.depth}")
-    inner = Builder(b.rng, body, b.streamable and not along, b.ops, b.depth + 1, b.steps, b.sizes)
+    inner = Builder(
+        b.rng, body, b.streamable and not along, b.ops, b.depth + 1, b.steps, b.sizes, specials=b.specials
+    )
     seen = x.shape[1:] if along else x.shape
     carry, slices = body.add_input(Type(seen), "h"), body.add_input(Type(seen), "x")
     inner.keep(carry, slices)

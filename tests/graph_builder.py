@@ -27,6 +27,7 @@ class Builder:
     sizes: tuple[int, ...] = SIZES
     pool: list[Value] = field(default_factory=list)
     line: int = 0
+    specials: float = 0.1  # constants that are 0, -0, 1 or 0.5 throughout, of all
     ended: bool = (
         False  # whether something depends on the end of the stream: there is no last step in it then
     )
@@ -51,7 +52,7 @@ class Builder:
     def weights(self, *shape: int) -> Value:
         scale = 1.0 / max(1, shape[-1]) ** 0.5 if shape else 1.0
         array = self.rng.uniform(-1.5, 1.5, shape) * scale
-        if self.chance(0.1):
+        if self.chance(self.specials):
             array = np.full(shape, float(self.rng.choice([0.0, -0.0, 1.0, 0.5])))
         return self.graph.constant(array, source=self.place())
 
