@@ -46,6 +46,9 @@ VALUE_READS = words(
     """
 )
 
+# They check a value on the device, and return nothing.
+ASSERTS = words("_assert_async _assert_scalar")
+
 # May return their argument itself: nothing to record then.
 IDENTITY = words(
     """

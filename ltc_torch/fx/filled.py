@@ -45,7 +45,7 @@ def _read_through(graph: fx.Graph) -> None:
     """A read of a part is the value that was written there, or a read of the tensor before writes to other parts."""
     for node in list(graph.nodes):
         base, region = _part_read(node)
-        if not _named(base, "write_region"):
+        if not _named(base, "write_region") or _of_input(base):
             continue
         while _named(base, "write_region") and _apart(base.args[1], region):
             base = base.args[0]
@@ -56,6 +56,14 @@ def _read_through(graph: fx.Graph) -> None:
             _put(graph, node, base.args[2], shape)
         else:
             node.target, node.args = read_region, (base, region, shape)
+
+
+def _of_input(write: fx.Node) -> bool:
+    """Whether writes go into an input or a state, which is one tensor, however often its parts are written."""
+    node: Any = write
+    while _named(node, "write_region"):
+        node = node.args[0]
+    return bool(node.op == "placeholder")
 
 
 def _part_read(node: fx.Node) -> tuple[Any, Region]:
@@ -109,7 +117,7 @@ def _join_writes(graph: fx.Graph, last: fx.Node) -> None:
         return
     chain = _chain(last)
     parts = _visible(chain)
-    if parts is None or len(chain) < _LEAST_WRITES:
+    if parts is None or len(chain) < _LEAST_WRITES or (len(parts) < len(chain) and _of_input(last)):
         return
     whole = tuple(slice(0, n, 1) for n in last.meta["shape"])
     made = _tiled(_Tiler(graph, chain[0]), whole, parts)

@@ -80,6 +80,7 @@ def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.Graph
     with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
         session = Session(_root(copied(model)))
         graph_module = _record(session, inputs)
+        session.reads.warn(stacklevel=3)
         if module_state == "reset":
             outputs = [called(copied(model), scaled(inputs, factor)) for factor in FACTORS[:2]]
         else:
@@ -231,6 +232,7 @@ def _record(
         recorder.placeholder(name, tensor)
     following = module_states(recorder, named, states)
     with ExitStack() as stack:
+        stack.enter_context(session.reads.refused())
         stack.enter_context(_watched(session))
         stack.enter_context(Watch())
         stack.enter_context(recorder)

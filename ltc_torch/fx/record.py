@@ -18,13 +18,12 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from ltc_compiler.errors import LtcError
-
 from .. import precision
 from .active import current as current  # most of those who ask for the recorder know this file
 from .active import paused as paused
 from .active import stack
 from .calls import (
+    ASSERTS,
     EMPTY,
     IDENTITY,
     JOINS,
@@ -41,6 +40,7 @@ from .calls import (
 from .custom import is_opened, open_up
 from .exact import Exact, is_inexact
 from .filled import join_parts
+from .guards import Reads
 from .inplace import Writes, is_write, storage_key
 from .operands import Places
 from .sources import refuse, user_source
@@ -59,6 +59,7 @@ class Session:
         self.modules = [""]
         self.rewriting: list[nn.Module] = []  # modules whose replaced forward is running
         self.exact = Exact()
+        self.reads = Reads()
         self.has_states = False  # tensors that calls of the model change are read as its state
         self.random = False  # the recording holds random numbers, so that it cannot be replayed
         self.finished: dict[int, Tensor] = {}  # of finished bodies, kept alive so that ids stay unique
@@ -318,14 +319,14 @@ class Recorder(TorchFunctionMode):
         random = is_random(name, args, kwargs)
         self.session.random |= random
         if has_value_index(name, args, self.depends):
-            raise self._refuse_value(name)
+            return self.session.reads.read(self.session, func, name, args, kwargs)
         if name in LIKE and not self.depends(args[0]) and any(map(self.depends, tensors)):
             tensors = []  # of the other tensor only shape and type matter
         counts = self.with_constants and is_write(name, args, kwargs) and args[0].dtype.is_floating_point
         if not random and not counts and not any(map(self.depends, tensors)):
             return self._call_on_constants(func, name, args, kwargs, tensors)
-        if name in VALUE_READS or isinstance(kwargs.get("out"), Tensor):
-            raise self._refuse_value(name)
+        if name in VALUE_READS or name in ASSERTS or isinstance(kwargs.get("out"), Tensor):
+            return self.session.reads.read(self.session, func, name, args, kwargs)
         if is_write(name, args, kwargs):
             return self.writes.call(func, name, args, kwargs)
         if name == "__iter__":
@@ -359,24 +360,6 @@ class Recorder(TorchFunctionMode):
         ):
             self.record(func, args, kwargs, out, constant=True)
         return out
-
-    def _refuse_value(self, name: str) -> LtcError:
-        on = "the input or on module state" if self.session.has_states else "the input"
-        if name in ("__getitem__", "__setitem__"):
-            reason, remedy = (
-                f"indexing by a tensor that depends on {on}",
-                "torch.where(mask, a, b) keeps the shape",
-            )
-        elif name in ("tensor", "as_tensor"):
-            reason, remedy = "torch.tensor copies the value of its argument", "torch.stack or torch.cat"
-        elif name not in VALUE_READS:
-            reason, remedy = "writes its result into another tensor (out=)", "assign the returned tensor"
-        else:
-            reason = (
-                f"needs the value of a tensor that depends on {on} (data-dependent control flow or shape)"
-            )
-            remedy = "torch.where(condition, a, b), or a branch on a shape or a setting"
-        return refuse(name, self.session.module, reason, remedy)
 
     # ---------------------------------------------------------------- the end
 

@@ -15,19 +15,24 @@ from ltc_compiler.errors import Unsupported, UnsupportedError
 from ltc_compiler.ir.graph import Source
 
 _LIBRARIES = ("torch", "torchdiffeq", "ncps", "ltc_torch")
-_BOUNDARY = "prepare_shape"  # frames outside of it are not part of the model
+BOUNDARY = "prepare_shape"  # frames outside of it are not part of the model
 
 
-def _folders() -> tuple[str, ...]:
-    found = []
-    for name in _LIBRARIES:
-        spec = find_spec(name)
-        if spec is not None and spec.origin is not None:
-            found.append(os.path.dirname(spec.origin) + os.sep)
-    return tuple(found)
+def _folder(library: str) -> str | None:
+    spec = find_spec(library)
+    return None if spec is None or spec.origin is None else os.path.dirname(spec.origin) + os.sep
 
 
-_LIBRARY_FOLDERS = _folders()
+_LIBRARY_FOLDERS = tuple(folder for folder in map(_folder, _LIBRARIES) if folder is not None)
+_PLUMBING = (
+    str(_folder("ltc_torch")),
+    *(f"{_folder('torch')}{file}" for file in ("_tensor.py", "overrides.py", "functional.py")),
+)
+
+
+def is_plumbing(file: str) -> bool:
+    """Whether a file only passes calls on between a model's code and the recorder."""
+    return file.startswith(_PLUMBING)
 
 
 def user_source(module: str) -> Source:
@@ -36,7 +41,7 @@ def user_source(module: str) -> Source:
     Where a library's module is the model itself there is none: then the line that asked for the recording.
     """
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_name != _BOUNDARY:
+    while frame is not None and frame.f_code.co_name != BOUNDARY:
         file = frame.f_code.co_filename
         if not file.startswith(_LIBRARY_FOLDERS) and not file.startswith("<"):
             text = linecache.getline(file, frame.f_lineno).strip()
@@ -56,7 +61,7 @@ def failing_line(traceback: TracebackType | None) -> str:
     found, inside = "", False
     while traceback is not None:
         code, line = traceback.tb_frame.f_code, traceback.tb_lineno
-        inside |= code.co_name == _BOUNDARY
+        inside |= code.co_name == BOUNDARY
         if inside and not code.co_filename.startswith((*_LIBRARY_FOLDERS, "<")):
             text = linecache.getline(code.co_filename, line).strip()
             found = str(Source("", code.co_filename, line, text))
