@@ -27,6 +27,7 @@ from .copies import called, cloned, copied, plain, same_random_state, scaled, te
 from .held import spelled
 from .module_state import FACTORS, Behaviour, behaviour, refusal
 from .record import Recorder, Session, current, paused
+from .reduced import kind_of, widened, without_autocast
 from .repeats import may_have_loops
 from .replay import check_calls, check_probes, check_states
 from .reroll import rolled
@@ -43,7 +44,9 @@ def prepare_shape(
 
     model: on the CPU. It is deep-copied and put in eval mode (with a warning if it was in training mode). Neither the
     model nor the state of random number generators changes.
-    inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them.
+    inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them. A model or inputs
+    in bf16 or fp16 are recorded in fp32, and autocast regions as if they were not there: what PyTorch returns for them
+    differs by its rounding of every operation, up to 2^-9 of its result each in bf16.
     module_state: what to do with tensors that a call leaves changed in the model, in buffers, attributes or
     containers (docs/state.md). "carry": they are state of the program, by their names, and a warning lists them;
     "reset": every call starts from what the model holds now; "refuse": an error.
@@ -61,11 +64,22 @@ def prepare_shape(
     if module_state not in ("carry", "reset", "refuse"):
         remedy = 'give "carry", "reset" or "refuse"'
         raise InputError(f"module_state is {module_state!r}", where="prepare_shape", remedy=remedy)
+    reduced = kind_of(model, inputs)
+    own, given = (model, inputs) if reduced is None else widened(model, inputs)
     try:
-        return _prepare(model, inputs, module_state)
+        with without_autocast() as asked:
+            graph_module, outputs = _prepare(own, given, module_state)
+        if reduced is not None or asked.autocast:
+            with same_random_state(), torch.no_grad():
+                outputs = called(copied(model), inputs)
+        return graph_module, outputs
     except (LtcError, MemoryError):
         raise
     except Exception as error:
+        if reduced is not None:
+            what = f"the model is in {reduced}, and does not run in fp32, in which it is recorded: {error}"
+            remedy = f"model.float() and x.float(), and no conversion to {reduced} in forward"
+            raise InputError(what, where=type(model).__name__, remedy=remedy) from error
         with torch.no_grad():
             called(copied(model), inputs)  # what the model itself raises is the user's to see
         what = f"recording fails with {type(error).__name__}: {error}"
