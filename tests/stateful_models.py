@@ -253,6 +253,24 @@ class Deque(Base):
         return torch.stack(list(self.last)).sum(0) / 3 - self.last[0]
 
 
+@dataclass(frozen=True)
+class Track:
+    place: Tensor
+    speed: Tensor
+
+
+class InFrozen(Base):
+    """An alpha-beta filter."""
+
+    def make(self) -> None:
+        self.track = Track(torch.zeros(B, D), torch.zeros(B, D))
+
+    def forward(self, x: Tensor) -> Tensor:
+        place = self.track.place + self.track.speed
+        self.track = Track(place + 0.5 * (x - place), self.track.speed + 0.1 * (x - place))
+        return self.track.place
+
+
 @dataclass
 class Memory:
     mean: Tensor = field(default_factory=lambda: torch.zeros(B, D))
@@ -676,6 +694,7 @@ NAMES: dict[type[Base], str] = {
     InList: "h[0] h[1] h[2]",
     Deque: "last[1] last[2]",
     InDataclass: "memory.mean",
+    InFrozen: "track.place track.speed",
     InObject: "normalise.parts.mean normalise.parts.var",
     InSubmodules: "encoder.0.h encoder.1.h heads.a.mem",
     UnregisteredModules: "cells[0].h cells[1].h",

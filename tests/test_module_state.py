@@ -132,7 +132,8 @@ def test_the_program_keeps_names_through_files_batches_and_onnx(tmp_path: Any) -
 def test_the_recorded_graph_is_a_module_with_state_of_its_own() -> None:
     model, xs = build(models.NotAtZero)
     traced, expected = prepare_shape(model, xs[0])
-    initial = model.h.double().numpy()
+    kept: Any = model.h
+    initial = kept.double().numpy()
     again: Any = copy.deepcopy(traced)
     for x in xs:
         traced(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from stateful_models import B, Base, BufferReplaced, D, Smoothed, T
@@ -179,6 +180,25 @@ class Views(Base):
         return self.h.sum(0)
 
 
+class InAnArray(Base):
+    def make(self) -> None:
+        self.n = np.zeros(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n += 1  # here: n
+        return x * float(self.n[0])
+
+
+class ThroughAnArray(BufferReplaced):
+    def make(self) -> None:
+        self.h = torch.zeros(B, D)
+        self.view = self.h.numpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.view[:] += 1  # here: view
+        return x + self.h
+
+
 class LeavesTheStep(Base):
     """A tensor of a scan's step is kept, and read by the next call."""
 
@@ -227,6 +247,8 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     IndexedByState: ("__setitem__", "indexing by a tensor that depends on the input or on module state"),
     IndexedByNumber: ("at", "is changed by a call, is no tensor, and the result depends on it"),
     Views: ("first", "is a view of the memory of another state"),
+    InAnArray: ("n", "is changed by a call, is no tensor, and the result depends on it"),
+    ThroughAnArray: ("view", "is a NumPy view of a tensor's memory, and a call writes into it"),
     LeavesTheStep: ("h", r"is made inside a scan's step \(or an ODE function\) and kept after it"),
     InSubmodule: (r"parts\.1\.n", "is changed by a call, is no tensor, and the result depends on it"),
 }

@@ -20,8 +20,8 @@ from .cleanup import eliminate_dead_code
 from .streamer import Begin, Stream, Streamer
 
 REMEDY = (
-    "start the loop over time from it, and keep in it what the loop ends with; or let every sequence start anew"
-    " (module_state='reset')"
+    "start the loop over time from it (one that Python writes, in an example of at least 3 steps), and keep in it what"
+    " the loop ends with; or let every sequence start anew (module_state='reset')"
 )
 
 

@@ -28,10 +28,11 @@ _FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"__main__", "collec
 
 @dataclass
 class Held:
-    """The tensors and the plain values of a model."""
+    """The tensors, plain values and NumPy arrays of a model."""
 
     tensors: dict[Path, Tensor] = field(default_factory=dict)
     plain: dict[Path, Plain] = field(default_factory=dict)
+    arrays: dict[Path, np.ndarray[Any, Any]] = field(default_factory=dict)
 
 
 def held(model: nn.Module) -> Held:
@@ -50,6 +51,8 @@ def _walk(item: Any, path: Path, seen: set[int], found: Held) -> None:
         found.tensors[path] = item
     elif item is None or isinstance(item, (bool, int, float, str, np.generic)):
         found.plain[path] = item
+    elif isinstance(item, np.ndarray):
+        found.arrays[path] = item
     elif id(item) not in seen and _is_container(item):
         seen.add(id(item))
         for key, child in _children(item):
@@ -108,7 +111,7 @@ def put(item: Any, path: Path, value: Any) -> Any:
     elif isinstance(item, (dict, list, deque)):
         item[key] = new
     else:
-        setattr(item, key, new)
+        object.__setattr__(item, key, new)  # a frozen dataclass, too
     return item
 
 

@@ -51,12 +51,13 @@ class _Seen:
 
     held: Held
     versions: dict[Path, int]
+    arrays: dict[Path, bytes]
 
     @classmethod
     def of(cls, model: nn.Module) -> _Seen:
         found = held(model)
         versions = {p: 0 if t.is_inference() else t._version for p, t in found.tensors.items()}
-        return cls(found, versions)
+        return cls(found, versions, {path: array.tobytes() for path, array in found.arrays.items()})
 
     def touched(self, later: _Seen) -> set[Path]:
         """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`."""
@@ -69,9 +70,10 @@ class _Seen:
         return (set(mine) | set(theirs)) - same
 
     def changed(self, later: _Seen) -> dict[Path, tuple[Any, Any]]:
-        """The plain values that differ between here and `later`."""
+        """The plain values and arrays that differ between here and `later`."""
         mine, theirs = self.held.plain, later.held.plain
         differing = {p for p in set(mine) | set(theirs) if repr(mine.get(p)) != repr(theirs.get(p))}
+        differing |= {path for path, value in self.arrays.items() if later.arrays.get(path) != value}
         whole = {p[:-1] if isinstance(p[-1], int) and (p in mine) != (p in theirs) else p for p in differing}
         return {path: (mine.get(path), theirs.get(path)) for path in sorted(whole, key=spelled)}
 
@@ -158,6 +160,7 @@ class _Finder:
         self.same: dict[Path, Path] = {}  # paths of one tensor object, always: the first of them
 
     def found(self) -> Behaviour:
+        self._check_arrays()
         values = [self.user.tensors, *(held(stage).tensors for stage in self.stages)]
         changes = [
             before.touched(after) | _written(old, new)
@@ -248,6 +251,18 @@ class _Finder:
             )
             raise self._refusal({path: f"{what}; {_STATE}" for path, what in problems.items()}, remedy)
         return loose
+
+    def _check_arrays(self) -> None:
+        """What a call writes into a NumPy array must not be a tensor's memory: a copy of the model has two memories."""
+        tensors = [t.untyped_storage() for t in self.user.tensors.values()]
+        wrong = []
+        for path in self.seen[0].changed(self.seen[1]).keys() & self.user.arrays.keys():
+            address = self.user.arrays[path].__array_interface__["data"][0]
+            if any(0 <= address - memory.data_ptr() < memory.nbytes() for memory in tensors):
+                wrong.append(path)
+        if wrong:
+            reason = "is a NumPy view of a tensor's memory, and a call writes into it"
+            raise self._refusal(dict.fromkeys(wrong, reason), "write into the tensor by torch operations")
 
     def _matters(self, loose: Iterable[Path], others: set[Path]) -> bool:
         """Whether a call reads the tensors at `loose`: their number, shapes or values."""
