@@ -21,7 +21,7 @@ from .ir.graph import Array, Graph
 from .ir.run import evaluate, initial_states
 from .ir.text import parse_graph, print_graph
 from .ir.verify import verify
-from .transforms.streaming import Axes, streaming_transform
+from .transforms.streaming import Axes, Tables, streaming_transform
 from .transforms.tie import tie
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class NNIR:
         check_aligned(align, end)
         arrays, stream = self._sequences(inputs, dtype), self._stream()
         runner = self._runner(stream, self.initial_states() if states is None else states, dtype)
+        stream.check([runner.counted(0)] if stream.limit else (), arrays[0].shape[1])
         found = run_aligned(runner, stream, arrays, end) if align else runner.run(arrays)
         moved = [np.moveaxis(a[0], 0, axis or 0) for a, axis in zip(found, stream.outputs, strict=True)]
         return moved[0] if len(moved) == 1 else tuple(moved)
@@ -183,6 +184,7 @@ class NNIR:
         return Streaming(
             graph.input_streaming_dims or (), graph.output_streaming_dims or (None,) * len(none),
             graph.output_latencies or none, graph.output_tails or none, graph.step_counter, graph.end_marker,
+            graph.step_limit,
         )  # fmt: skip
 
     def _sequences(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
@@ -222,14 +224,20 @@ class NNIR:
 
     # ---- compilation
 
-    def streaming_transform(self, axis: Axes) -> tuple[NNIR, int | tuple[int | None, ...] | None]:
+    def streaming_transform(
+        self, axis: Axes, tables: Tables = "refuse"
+    ) -> tuple[NNIR, int | tuple[int | None, ...] | None]:
         """The graph of one step, streamed along `axis` (or one axis, or None, for each input), and the output axis.
 
         The output axis is where the steps stood in the whole output, None for an output without them (the final carry
         of a scan: the carry as of this step); a tuple where there are several outputs. An output may come late, by
-        the number of steps in `graph.output_latencies`. Raises StreamingError for what has no step-by-step form.
+        the number of steps in `graph.output_latencies`.
+
+        tables: what becomes of constants that vary along `axis`, positions for one. Each step takes its own row; a
+        stream of more steps than the example has is refused when it runs ("refuse"), or begins the rows anew ("wrap").
+        Raises StreamingError for what has no step-by-step form.
         """
-        graph = streaming_transform(self.graph, axis)
+        graph = streaming_transform(self.graph, axis, tables)
         dims = graph.output_streaming_dims
         assert dims is not None
         return NNIR(graph), dims[0] if len(dims) == 1 else dims

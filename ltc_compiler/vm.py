@@ -60,6 +60,7 @@ class VM:
             image.config.name,
         )  # not its stores
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
+        self._limited = any(stream.limit for stream in self._streaming)
         self._vm = CoreVM(core, bit_accurate)
         self.bit_accurate = bit_accurate
 
@@ -68,6 +69,8 @@ class VM:
 
         Raises InputError, with the state as it was, for a wrong count, type, shape, device or elapsed time.
         """
+        if self._limited:
+            self._check_steps(model_index, 1, 1)
         try:
             outputs = self._vm.run(model_index, inputs)
         except (InputError, TypeError):
@@ -82,6 +85,8 @@ class VM:
         Outputs must be writable, contiguous float32 arrays of the ports' shapes that share no memory with an
         input.
         """
+        if self._limited:
+            self._check_steps(model_index, 1, 1)
         try:
             self._vm.run_into(model_index, inputs, outputs)
         except (InputError, TypeError):
@@ -122,6 +127,7 @@ class VM:
         steps, arrays = to_sequences(model, inputs, input_axes)
         check_elapsed_times(model, arrays)
         check_aligned(align, end)
+        self._check_steps(model_index, 1, steps)
         if stream.in_place or not align:
             outputs = [np.empty((steps, *port.shape), np.float32) for port in model.outputs]
             self._vm.run_timesteps(model_index, steps, arrays, outputs)
@@ -156,6 +162,7 @@ class VM:
         _, steps, arrays = to_batch(model, inputs)
         check_elapsed_times(model, arrays)
         check_aligned(align and steps is not None, end)
+        self._check_steps(model_index, len(arrays[0]), 1 if steps is None else steps)
         if steps is None or stream.in_place or not align:
             turns = 1 if steps is None else steps
             outputs = self._batch(model_index, arrays, turns, wanted)
@@ -192,6 +199,13 @@ class VM:
             mark=mark,
             fork=lambda: self.__copy__()._runner(model_index, streams, threads),
         )
+
+    def _check_steps(self, model_index: int, streams: int, steps: int) -> None:
+        """Raises InputError where a stream has no room for further steps."""
+        self._model(model_index)
+        if self._streaming[model_index].limit:
+            counted = self._runner(model_index, streams, 1).counted
+            self._streaming[model_index].check(map(counted, range(streams)), steps)
 
     def reset(self, model_index: int | None = None) -> None:
         """Initial state of every stream, for one model or for all.

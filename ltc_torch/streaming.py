@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler import NNIR
 from ltc_compiler.errors import StreamingError
+from ltc_compiler.transforms.streaming import Tables
 
 from .fx.copies import copied, same_random_state
 from .fx.nnir import to_nnir
@@ -32,12 +33,14 @@ def stream(
     *example: Any,
     axis: int | Sequence[int | None],
     context: int | None = None,
+    tables: Tables = "refuse",
     check: bool = True,
 ) -> tuple[NNIR, Axes]:
     """Record a model, convert it and make it one step: the four stages in one call.
 
     example: as prepare_shape takes it, the sequence of at least two steps. axis: of time, for all input tensors, or one
     (None: no time) for each, flattened in order. context: positions that causal attention looks back on (to_nnir).
+    tables: "refuse" or "wrap", for constants that vary along the axis (NNIR.streaming_transform).
     check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with what
     the module returns for that sequence. A module that takes no longer one is said to be unchecked, by a warning.
 
@@ -47,7 +50,7 @@ def stream(
     """
     traced, _ = prepare_shape(module, *example)
     step, axes = to_nnir(traced, context=context).streaming_transform(
-        axis if isinstance(axis, int) else tuple(axis)
+        axis if isinstance(axis, int) else tuple(axis), tables
     )
     if check:
         _Check(module, example, step).run(context)
@@ -67,6 +70,8 @@ class _Check:
         steps = self.length + min(self.length, 64) + 8
         if context is not None:
             steps = min(steps, context)  # a module without that limit sees more from there on
+        limit = self.step.graph.step_limit
+        steps = min(steps, limit or steps)
         longer = self._longer(steps)
         try:
             with same_random_state(), torch.no_grad(), warnings.catch_warnings():
@@ -79,7 +84,9 @@ class _Check:
         found = self._steps([x for x in pytree.tree_leaves(longer) if isinstance(x, Tensor)], steps)
         for i in range(len(wanted)):
             self._compare(i, wanted[i], [y[i] for y in found])
-        if steps <= self.length:
+        if limit:
+            self._unchecked(f"its tables hold {limit} steps, and a stream has no more")
+        elif steps <= self.length:
             self._unchecked(f"a context of {steps} shows no more than the example")
 
     def _longer(self, steps: int) -> tuple[Any, ...]:

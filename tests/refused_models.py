@@ -180,7 +180,6 @@ CASES = (
         equal=False,
     ),
     Case("stream", "F.linear(x.mT, W)", "F.linear(x, V)", equal=False),
-    Case("stream", "x + position", "x + position[-1]", equal=False),
     Case(
         "stream",
         "F.scaled_dot_product_attention(x, x, x)",

@@ -449,7 +449,6 @@ def weights_that_stream(g: Graph, x: Value) -> Value:
 REFUSED: list[tuple[Callable[[Graph, Value], Value], str]] = [
     (sum_over_time, "%y = sum: reduces over all 9 elements of the streamed axis"),
     (product_over_time, "%y = linear: the product sums over the streamed axis"),
-    (position_weights, "%y = add: a constant of shape .9, 8. varies along the streamed axis 0"),
     (merged_axis, "%y = reshape: .* merges or splits the streamed axis"),
     (strided, "%y = slice: a step of 2 changes the rate"),
     (fixed_step, "%y = slice: selects the fixed step 3 of 9"),
@@ -460,7 +459,6 @@ REFUSED: list[tuple[Callable[[Graph, Value], Value], str]] = [
     (start_from_the_last, "joins the last step of a sequence with the sequence itself"),
     (start_from_the_sequence, "the initial carry 0 is computed from the sequence that streams"),
     (whole_sequence_captured, "reads another stream whole"),
-    (numbered_steps, "varies along the streamed axis"),
     (window_within_a_solver, "slices the streamed axis inside a scan"),
     (weights_that_stream, "%y = linear: its weights stream"),
 ]
@@ -483,6 +481,13 @@ def test_padding_with_something_unknown() -> None:
     g.add_output(add(g, "concat", before, x, axis=0, source=HERE))
     with pytest.raises(StreamingError, match="what stands before the stream is no constant"):
         streaming_transform(g, [0, None])
+
+
+@pytest.mark.parametrize("build", [position_weights, numbered_steps])
+def test_constants_that_vary_along_the_stream_are_tables(build: Callable[[Graph, Value], Value]) -> None:
+    g, (x,) = graph((T, 8))
+    g.add_output(build(g, x))
+    law(g)
 
 
 @pytest.mark.parametrize("width", [6, 33, 70])

@@ -52,7 +52,7 @@ def signature(g: Graph) -> list[object]:
         [(s.name, value(s.value), s.initial.tobytes(), value(s.next or s.value)) for s in g.states],
         [value(v) for v in g.outputs], g.output_names,
         g.input_streaming_dims, g.output_streaming_dims, g.output_latencies,
-        g.output_tails, g.step_counter, g.end_marker,
+        g.output_tails, g.step_counter, g.end_marker, g.step_limit,
     ]  # fmt: skip
 
 
@@ -93,6 +93,7 @@ def test_everything_that_text_can_hold() -> None:
         counter.next = counter.value
     g.input_streaming_dims, g.output_streaming_dims, g.output_latencies = (0, None), (None, 1), (0, 3)
     g.output_tails, g.step_counter, g.end_marker = (-2, 3), "step", "past end"
+    g.step_limit = 17
     text = print_graph(g)
     back = parse_graph(text)
     assert signature(back) == signature(g)

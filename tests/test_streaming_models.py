@@ -289,7 +289,6 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str, str]] = {
     "norm over time": (nn.LayerNorm((T, D)), "reduces over all 7", "causal form"),
     "end to end": (lambda x: torch.cat([x, x], 1), "end to end", "no end"),
     "reflection": (lambda x: F.pad(x.mT, (2, 0), mode="reflect"), "fixed step", "-1"),
-    "positions": (lambda x: x + torch.arange(T)[:, None], "varies along the streamed axis", "as an input"),
     "attention with a bias by position": (
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.log(BAND) + torch.arange(T)[:, None]),
         "different axes",

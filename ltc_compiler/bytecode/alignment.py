@@ -8,7 +8,7 @@ aligned. A program that looks nowhere ahead has no such state.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Streaming:
     """What the streaming transform noted of a model: of each input and output, as its graph does (ir/graph.py).
 
     counter, marker: the names of the states that count the steps of a stream, and those since its end; "" for none.
+    limit: how many steps a stream may have, 0 for any number.
     """
 
     inputs: Axes
@@ -35,11 +36,24 @@ class Streaming:
     tails: tuple[int, ...]
     counter: str = ""
     marker: str = ""
+    limit: int = 0
 
     @property
     def in_place(self) -> bool:
         """Whether step t gives the index t of every output, and nothing follows the last step."""
         return not any(self.latencies) and not any(self.tails)
+
+    def check(self, counted: Iterable[Any], steps: int) -> None:
+        """Raises InputError where streams whose counters are `counted` have no room for so many further steps."""
+        for value in counted if self.limit else ():
+            begun = _steps(value)
+            if begun + steps > self.limit:
+                raise InputError(
+                    f"a stream of this program has {self.limit} steps, as many as the tables that it reads; {begun} of"
+                    f" them have run, and {steps} more are given", where="steps",
+                    remedy="begin a new stream with reset(); or record the model with a longer example; or let the"
+                    " tables begin anew: streaming_transform(axis, tables='wrap')",
+                )  # fmt: skip
 
     @property
     def flush(self) -> int:
@@ -151,11 +165,16 @@ def streaming_of(meta: Mapping[str, Any], model: Model, model_index: int) -> Str
     latencies = _column(model, entry, "latencies", none, lambda n: _is_count(n) and n >= 0)
     tails = _column(model, entry, "tails", none, _is_count)
     scalars = [state.name for state in model.states if not state.shape]
-    for key, needed in (("counter", any(latencies)), ("marker", False)):
+    limit = entry.get("limit", 0)
+    if not _is_count(limit) or limit < 0:
+        raise _refusal(model, f"has the limit {limit!r}")
+    for key, needed in (("counter", any(latencies) or limit > 0), ("marker", False)):
         name = entry.get(key, "")
         if (needed or name != "") and name not in scalars:
             raise _refusal(model, f"has the {key} {name!r}, which is no scalar state")
-    return Streaming(axes[0], axes[1], latencies, tails, entry.get("counter", ""), entry.get("marker", ""))
+    return Streaming(
+        axes[0], axes[1], latencies, tails, entry.get("counter", ""), entry.get("marker", ""), limit
+    )
 
 
 def _column(

@@ -28,7 +28,7 @@ class Image:
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
     "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
     {"inputs": [axis or null ...], "outputs": [...], "latencies": [steps ...], "tails": [...], "counter": state,
-    "marker": state}, as alignment.Streaming says; absent where nothing is to be said), "states" (one a
+    "limit": steps, "marker": state}, as alignment.Streaming says; absent where nothing is to be said), "states" (one a
     model: the kind of every state, as the graph names it: "stream", "module", "tied"),
     "state_reset" (false: `reset` is refused).
     """

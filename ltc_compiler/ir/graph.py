@@ -160,7 +160,9 @@ class Graph:
     The streaming transform sets, of every input and output, the axis that its steps stood on (None for none), how
     many steps after its index an output comes out (its latency), and how many of its elements are still to come after
     the last step (its tail; negative: so many of the last are none of the whole's). step_counter: the name of the
-    scalar state that counts the steps of a stream, up to the largest latency at least; "" where no output is late.
+    scalar state that counts the steps of a stream, up to the largest latency and the limit at least; "" where no output
+    is late and there is no limit. step_limit: how many steps a stream may have, as its tables hold values for no more;
+    0 for any number.
     prologue: a graph without inputs whose outputs states begin with; the machine's own arithmetic computes them.
     end_marker: the name of the scalar state that is 0, and n in the nth step after the end of a stream, set by whoever
     runs the graph; "" where nothing depends on the end.
@@ -177,6 +179,7 @@ class Graph:
     output_latencies: tuple[int, ...] | None = None
     output_tails: tuple[int, ...] | None = None
     step_counter: str = ""
+    step_limit: int = 0
     end_marker: str = ""
     prologue: Graph | None = None
 
@@ -263,6 +266,7 @@ def empty_copy(graph: Graph) -> Graph:
         output_latencies=graph.output_latencies,
         output_tails=graph.output_tails,
         step_counter=graph.step_counter,
+        step_limit=graph.step_limit,
         end_marker=graph.end_marker,
         prologue=graph.prologue,
     )

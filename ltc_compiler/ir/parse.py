@@ -210,6 +210,9 @@ class _Parser:
             if key == "end":
                 graph.end_marker = self.string()
                 continue
+            if key == "limit":
+                graph.step_limit = self.integer()
+                continue
             self.expect("(")
             dims: list[int | None] = []
             while self.sequence(")"):

@@ -160,4 +160,5 @@ def _streaming(graph: Graph) -> str:
     ]
     names = {"count": graph.step_counter, "end": graph.end_marker}
     given += [f"{key}={json.dumps(name)}" for key, name in names.items() if name]
+    given += [f"limit={graph.step_limit}"] if graph.step_limit else []
     return f" streaming {' '.join(given)}" if given else ""

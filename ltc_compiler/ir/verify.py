@@ -208,7 +208,8 @@ def _streaming(graph: Graph, place: str) -> None:
     if tails is not None and len(tails) != len(graph.outputs):
         raise _refuse(f"{len(graph.outputs)} outputs have the tails {tails}", place, "give one for each")
     scalars = {s.name for s in graph.states if not s.value.shape}
-    needed = {"step counter": (graph.step_counter, any(late or ())), "end marker": (graph.end_marker, False)}
+    counted = any(late or ()) or graph.step_limit != 0
+    needed = {"step counter": (graph.step_counter, counted), "end marker": (graph.end_marker, False)}
     for kind, (name, always) in needed.items():
         if (name or always) and name not in scalars:
             raise _refuse(

@@ -63,6 +63,7 @@ class Oracle:
         model = model_at(self.image.models, model_index)
         arrays = check_inputs(model, inputs)
         check_elapsed_times(model, arrays)
+        self._check_steps(model_index, 1)
         return one_or_all(self._execute(model, arrays))
 
     def run_timesteps(
@@ -82,6 +83,7 @@ class Oracle:
         arrays = to_sequences(model, inputs, resolve_axes(input_timestep_dim, stream.inputs, "input"))[1]
         check_elapsed_times(model, arrays)
         check_aligned(align, end)
+        self._check_steps(model_index, len(arrays[0]))
         if stream.in_place or not align:
             return from_sequences(model, self._sequence(model, arrays), output_axes)
         made = run_aligned(self._runner(model_index), stream, [array[None] for array in arrays], end)
@@ -101,6 +103,11 @@ class Oracle:
             mark=lambda number: self.set_state({stream.marker: number}, model_index),
             fork=fork,
         )
+
+    def _check_steps(self, model_index: int, steps: int) -> None:
+        stream = self._streaming[model_index]
+        if stream.limit:
+            stream.check([self._runner(model_index).counted(0)], steps)
 
     def _sequence(self, model: Model, arrays: Sequence[F32]) -> list[F32]:
         """What every step of (steps, *port shape) gives."""

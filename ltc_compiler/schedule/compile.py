@@ -273,6 +273,7 @@ def _streaming(graph: Graph) -> dict[str, Any]:
         "latencies": list(graph.output_latencies or ()),
         "tails": list(graph.output_tails or ()),
         "counter": graph.step_counter,
+        "limit": graph.step_limit,
         "marker": graph.end_marker,
     }
     entry |= {

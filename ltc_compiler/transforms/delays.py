@@ -31,6 +31,7 @@ class Memory:
     marker: State | None = None  # set by whoever runs the graph, in the steps after the end of a stream
     _taken: dict[str, int] = field(default_factory=dict)  # names, and the last number behind each
     _chains: dict[Value, list[list[_Stage]]] = field(default_factory=dict)
+    _tables: dict[tuple[tuple[int, ...], bytes], Value] = field(default_factory=dict)
     _count: State | None = None
     _limit: int = 0
     _after: dict[int, Value] = field(default_factory=dict)
@@ -91,6 +92,23 @@ class Memory:
         state = self.add_state(np.zeros(value.shape), f"first_{value.name or 'value'}")
         state.next = add(self.graph, "select", self.after(1, source), state.value, value, source=source)
         return state.next
+
+    def table(self, array: Array, axis: int, source: Source) -> Value:
+        """The row of this step, of as many as `axis` has: a ring that turns by a row in each step."""
+        rows = np.moveaxis(array, axis, 0)
+        key = (rows.shape, rows.tobytes())
+        if key not in self._tables:
+            graph, steps = self.graph, len(rows)
+            ring = self.add_state(rows, "table")
+            head = add(graph, "slice", ring.value, axis=0, start=0, stop=1, step=1, source=source)
+            rest = add(graph, "slice", ring.value, axis=0, start=1, stop=steps, step=1, source=source)
+            ring.next = add(graph, "concat", rest, head, axis=0, source=source)
+            self._tables[key] = add(graph, "reshape", head, shape=rows.shape[1:], source=source)
+        return self._tables[key]
+
+    @property
+    def has_tables(self) -> bool:
+        return bool(self._tables)
 
     def finish(self) -> None:
         """Let the count of steps run, up to the largest number that anything asks for; fill the delay lines."""

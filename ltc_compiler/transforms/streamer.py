@@ -225,6 +225,13 @@ class Streamer:
             columns.append([same] * -off)
         return list(zip(*columns, strict=True))
 
+    def along(self, value: Value, axis: int, node: Node) -> Stream | Value:
+        """A static value with an axis taken off; a constant that varies along it streams, as a table."""
+        array = value.constant()
+        if axis < 0 or array is None or self.memory is None or uniform(array, axis):
+            return self.without_axis(value, axis, node)
+        return Stream(self.memory.table(array, axis, node.source), axis, 0, array.shape[axis])
+
     def without_axis(self, value: Value, axis: int, node: Node) -> Value:
         """A static value with an axis taken off, along which it must not vary. A negative axis is not there at all."""
         if axis < 0:

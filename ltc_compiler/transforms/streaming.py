@@ -8,16 +8,18 @@ its history, are known before the first step and become the initial contents of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from ..errors import StreamingError
 from ..ir.graph import Graph, Node, StateKind, Type
-from ..ir.ops import OPS
+from ..ir.ops import OPS, scan_parts
 from ..ir.verify import verify
 from . import streaming_rules as rules
 from .cleanup import cleanup
 from .deadlines import deadlines
 from .delays import Memory
-from .fold import fold
+from .fold import fold, uniform
+from .hoist import hoist
 from .streamer import Begin, Rule, Static, Stream, Streamer
 from .streaming_scan import scan
 from .streaming_state import finish_states
@@ -25,6 +27,7 @@ from .unmerge import unmerge
 from .windows import pad_windows
 
 Axes = int | Sequence[int | None]
+Tables = Literal["refuse", "wrap"]
 
 _RULES: dict[str, Rule] = {
     "pointwise": rules.pointwise,
@@ -41,29 +44,51 @@ if missing := {op.streaming for op in OPS.values()} - set(_RULES) - {"constant"}
     raise ImportError(f"streaming rules of the op table that stand nowhere: {sorted(missing)}")
 
 
-def streaming_transform(graph: Graph, axes: Axes) -> Graph:
+def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse") -> Graph:
     """The step graph of `graph`, streamed along `axes`: one axis for all inputs, or one (or None) for each.
 
     The graph says of each input and output which axis it lost, of each output by how many steps it is late, and how
     many of its elements follow the last step (ir/graph.py). Raises StreamingError, with the user's place, for what has
     no step-by-step form.
+
+    tables: a constant that varies along the axis is a table with a row for every step of the example. "refuse": a
+    stream has as many steps (`step_limit` of the graph), and whoever runs it refuses more. "wrap": its rows come again.
     """
     verify(graph)
+    if tables not in get_args(Tables):
+        raise StreamingError(f"tables is {tables!r}", where=graph.name, remedy="give 'refuse' or 'wrap'")
     if graph.input_streaming_dims is not None or any(s.kind is StateKind.STREAM for s in graph.states):
         raise StreamingError("the graph is a step graph already", where=graph.name,
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
     whole = cleanup(unmerge(fold(pad_windows(graph), layout=False)))
+    if _has_known_steps(whole):  # what follows from them is computed in fp64, as for the whole sequence
+        whole = cleanup(hoist(whole))
     first = _streamed(whole, dims, steps, None)
     planned = deadlines(whole, first.env, steps)
     streamer = _streamed(whole, dims, steps, planned) if planned else first
     assert streamer.memory is not None
     finish_states(streamer, whole)
     _outputs(streamer, streamer.memory, whole)
+    if tables == "refuse" and streamer.memory.has_tables:
+        streamer.graph.step_limit = steps
+        streamer.graph.step_counter = streamer.memory.count(steps).name
     streamer.memory.finish()
     new = cleanup(fold(streamer.graph))
     verify(new)
     return new
+
+
+def _has_known_steps(graph: Graph) -> bool:
+    """Whether a loop goes over a constant that varies."""
+    for node in graph.nodes:
+        if node.op == "scan":
+            scanned = scan_parts(node.operands, node.attrs)[1]
+            for value, axis in zip(scanned, node.attrs["in_axes"], strict=True):
+                array = value.constant()
+                if array is not None and not uniform(array, axis):
+                    return True
+    return False
 
 
 def _streamed(

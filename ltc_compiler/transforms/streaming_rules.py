@@ -34,7 +34,7 @@ def pointwise(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     if node.results[0].shape[axis] != length:
         raise refusal(node, "the streamed axis is repeated", "stream a sequence of more than one step")
     operands = [
-        k if isinstance(k, Stream) else s.without_axis(k.value, k.value.type.rank - back, node) for k in kinds
+        k if isinstance(k, Stream) else s.along(k.value, k.value.type.rank - back, node) for k in kinds
     ]
     return s.apply(node, operands, axis)
 
@@ -143,7 +143,7 @@ def concat(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     if axis in {k.axis for k in streams} or len({k.axis for k in streams}) > 1:
         raise refusal(node, "operands stream on different axes", "permute them, so that the axes coincide")
     along = streams[0].axis
-    operands = [k if isinstance(k, Stream) else s.without_axis(k.value, along, node) for k in kinds]
+    operands = [k if isinstance(k, Stream) else s.along(k.value, along, node) for k in kinds]
     return s.apply(node, operands, along, axis=axis - (along < axis))
 
 

@@ -73,8 +73,8 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
             begun = memory.after(off + 1, node.source)
             inputs[-1] = add(s.graph, "select", begun, inputs[-1], kind.value, source=node.source)
     for kind, axis in zip(scanned, node.attrs["in_axes"], strict=True):
-        at = s.delay(kind, off, node) if isinstance(kind, Stream) else s.without_axis(kind.value, axis, node)
-        inputs.append(at)
+        at = kind if isinstance(kind, Stream) else s.along(kind.value, axis, node)
+        inputs.append(s.delay(at, off, node) if isinstance(at, Stream) else at)
     outputs = inline(s.graph, node.body, [*inputs, *(k.value for k in captured)])
     count = len(states)
     for state, new in zip(states, outputs[:count], strict=True):
