@@ -238,7 +238,8 @@ def _scan(b: Builder) -> None:
         "out_axes": () if output is None else ((0 if along or not b.streamable else 1),)}, b.place())  # fmt: skip
     if b.streamable and along:
         b.keep(*results[1:])
-        if b.chance(0.3) and not b.ended and len(b.graph.outputs) < 4:
+        within = x.shape[0] <= b.steps and not b.ended  # else the final state comes after the last step
+        if within and b.chance(0.3) and len(b.graph.outputs) < 4:
             b.graph.add_output(results[0])
     else:
         b.keep(*results)

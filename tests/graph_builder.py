@@ -266,15 +266,18 @@ def _constant_steps(b: Builder, count: int, x: Value) -> Value:
     return b.graph.constant(np.broadcast_to(array, (count, *x.shape[1:])).copy(), source=b.place())
 
 
+def _beside(b: Builder) -> None:
+    """Values beside values, beside constants, or beside each other for a product."""
+    (_concat, _padded, _joined)[int(b.rng.integers(3))](b)
+
+
 MOVES: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "reshape": (("reshape",), _reshape),
     "permute": (("permute",), _permute),
     "slice": (("slice",), _slice),
-    "concat": (("concat",), _concat),
-    "padded": (("concat",), _padded),
+    "concat": (("concat",), _beside),
     "broadcast": (("broadcast",), _broadcast),
     "window": (("slice",), _window),
     "turned": (("permute",), _turned),
     "cut": (("slice",), _cut),
-    "joined": (("linear",), _joined),
 }

@@ -129,7 +129,7 @@ def test_a_difference_is_late_by_one() -> None:
     g, (x,) = graph((T, 8))
     g.add_output(add(g, "sub", window(g, x, 1, T), window(g, x, 0, T - 1)))
     step = law(g, late=1)
-    assert [s.name for s in step.states] == ["delay_x0", "step"]
+    assert [s.name for s in step.states] == ["x0.delay1", "step"]
 
 
 @pytest.mark.parametrize("taps", [1, 2, 5])

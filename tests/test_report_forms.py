@@ -94,7 +94,7 @@ def test_text_says_latency_mode_and_costs() -> None:
     both = run.end_to_end_duration_per_inference_us(spaced=False)
     assert f"{run.io_duration_per_inference_us():.3f} µs more, end to end {both:.3f} µs" in text
     assert report.to_dict()["io_us_estimate"] == run.io_duration_per_inference_us()
-    assert re.search(r"bf16 +matrix +0(, 1)? +linear +model.py:7 +return self.a\(x\)", text)
+    assert re.search(r"bf16 +matrix +0(, 1)? +linear +[\w.]+ +model.py:7 +return self.a\(x\)", text)
     assert "<table" in report._repr_html_()
     assert "</script>" not in report._repr_html_()
 

@@ -20,7 +20,7 @@ from ltc_compiler.transforms.delays import Memory
 from ltc_compiler.transforms.streamer import Current, Stream, Streamer
 
 Patch = pytest.MonkeyPatch
-SEEDS = 160
+SEEDS = 320
 
 
 def holds(seed: int) -> bool:
@@ -86,7 +86,7 @@ def moved(k: Stream) -> Stream:
 
 def forgets_padding(patch: Patch) -> None:
     original = Memory.delayed
-    patch.setattr(Memory, "delayed", lambda m, v, initial: original(m, v, [None] * len(initial)))
+    patch.setattr(Memory, "delayed", lambda m, v, initial, module: original(m, v, [None] * len(initial)))
 
 
 FAULTS: dict[str, Callable[[Patch], None]] = {

@@ -69,7 +69,8 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "units": lambda r: str(r["units"]),
     "cores": lambda r: str(r["cores"]),
     "op": lambda r: str(r["op"]),
-    "place": place,
+    "module": lambda r: str(r["module"]),
+    "place": lambda r: place(r) if r["file"] else "",
     "source": lambda r: r["text"][: WIDTH - 1] + "…" if len(r["text"]) > WIDTH else str(r["text"]),
 }
 NUMBERS = {"critical", "share", "busy", "stalled", "bytes", "utilisation"}

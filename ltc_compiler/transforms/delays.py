@@ -47,9 +47,9 @@ class Memory:
         self._taken[unique] = 0
         return self.graph.add_state(np.asarray(initial, dtype=np.float64), unique)
 
-    def delayed(self, value: Value, initial: list[Value | None]) -> Value:
-        """`value` of len(initial) steps ago; initial[j - 1] is what stage j starts with, a value of the prologue, or
-        None if it does not matter.
+    def delayed(self, value: Value, initial: list[Value | None], module: str = "") -> Value:
+        """`value` of len(initial) steps ago, for an operation of `module`; initial[j - 1] is what stage j starts with,
+        a value of the prologue, or None if it does not matter.
         """
         chains = self._chains.setdefault(value, [])
         chain = next((c for c in chains if _agree(c, initial)), None)
@@ -58,7 +58,8 @@ class Memory:
             chains.append(chain)
         for j, content in enumerate(initial):
             if j == len(chain):
-                state = self.add_state(np.zeros(value.shape), f"delay_{value.name or 'value'}")
+                name = f"{module or value.name or 'value'}.delay{j + 1}"
+                state = self.add_state(np.zeros(value.shape), name)
                 state.next = chain[-1].state.value if chain else value
                 chain.append(_Stage(state, None))
             chain[j].known = content or chain[j].known
@@ -89,7 +90,7 @@ class Memory:
 
     def first(self, value: Value, source: Source) -> Value:
         """What `value` was in the first step."""
-        state = self.add_state(np.zeros(value.shape), f"first_{value.name or 'value'}")
+        state = self.add_state(np.zeros(value.shape), f"{source.module or value.name or 'value'}.first")
         state.next = add(self.graph, "select", self.after(1, source), state.value, value, source=source)
         return state.next
 

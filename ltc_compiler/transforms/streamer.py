@@ -172,7 +172,7 @@ class Streamer:
         for j in range(1, count + 1):
             index = -j - kind.off
             initial.append(kind.history[index] if 0 <= index < len(kind.history) else None)
-        return self.memory.delayed(kind.value, initial)
+        return self.memory.delayed(kind.value, initial, "" if node is None else node.source.module)
 
     def ready(self, kinds: Sequence[Kind], node: Node) -> tuple[int, int]:
         """The earliest step offset, from 0 on, at which all streams are there, and their common length."""

@@ -219,5 +219,5 @@ def _inject(s: Streamer, node: Node, x: Stream, before: Sequence[Value]) -> Valu
         padding = s.graph.constant(array, source=node.source)
     else:
         initial = [before[-j] if j <= len(before) else None for j in range(1, x.off + 1)]
-        padding = s.memory.delayed(x.value, initial)
+        padding = s.memory.delayed(x.value, initial, node.source.module)
     return add(s.graph, "select", warm, x.value, padding, source=node.source)

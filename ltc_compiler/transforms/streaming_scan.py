@@ -66,7 +66,7 @@ def _scan_along(s: Streamer, memory: Memory, node: Node, kinds: Sequence[Kind]) 
             continue
         initial = kind.value.constant()
         known = np.zeros(value.shape) if initial is None else initial
-        made = memory.add_state(known, value.name or "carry")
+        made = memory.add_state(known, ".".join(filter(None, (node.source.module, value.name or "carry"))))
         states.append(made)
         inputs.append(made.value)
         if initial is None:

@@ -69,7 +69,8 @@ def sequence(module: Any, input: Tensor, hx: Any = None, timespans: Tensor | Non
             new, out = cell(carries, slices)
             return new, [out]
 
-        final, (output,) = scan(step, states, xs, length=steps, in_axes=axes, out_axes=time_axis)
+        names = ("h", "c")
+        final, (output,) = scan(step, states, xs, length=steps, in_axes=axes, out_axes=time_axis, names=names)
     else:  # the last output is one more state
         size = readout.out_features if isinstance(readout, nn.Linear) else module.output_size
 
@@ -77,9 +78,9 @@ def sequence(module: Any, input: Tensor, hx: Any = None, timespans: Tensor | Non
             new, out = cell(carries, slices)
             return [*new, out], []
 
-        (*final, output), _ = scan(
-            last, [*states, input.new_zeros(batch, size)], xs, length=steps, in_axes=axes
-        )
+        names = (*("h", "c")[: len(states)], "output")
+        starts = [*states, input.new_zeros(batch, size)]
+        (*final, output), _ = scan(last, starts, xs, length=steps, in_axes=axes, names=names)
     if not batched:
         output, final = output.squeeze(batch_axis), [s[0] for s in final]
     return output, (tuple(final) if module.use_mixed else final[0])

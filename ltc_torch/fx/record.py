@@ -78,6 +78,15 @@ class Session:
         finally:
             self.rewriting.pop()
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """While a part of the present module runs that is no module of its own, as a layer of several is."""
+        self.modules.append(".".join(filter(None, (self.module, name))))
+        try:
+            yield
+        finally:
+            self.modules.pop()
+
     def attach(self, kind: str, item: Tensor | nn.Module) -> str:
         """Keep a constant or a body under a fresh name."""
         name = f"_{kind}_{self._made}"

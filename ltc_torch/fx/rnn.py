@@ -74,7 +74,10 @@ def layers(module: Any, input: Tensor, hx: Any = None) -> Any:
             states = [x.new_zeros(x.shape[1], size) for size in sizes]
             if given is not None:
                 states = [s[len(finals)] for s in given]
-            output, final = _layer(module, x, states, f"_l{layer}" + ("_reverse" if reverse else ""), reverse)
+            part = [f"layer{layer}"] * (module.num_layers > 1) + ["reverse"] * reverse
+            with recorder.session.part(".".join(part)):
+                suffix = f"_l{layer}" + ("_reverse" if reverse else "")
+                output, final = _layer(module, x, states, suffix, reverse)
             outputs.append(output)
             finals.append(final)
         x = torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0]
@@ -104,7 +107,8 @@ def _layer(
             new[0] = F.linear(new[0], w_hr)
         return new, [new[0]]
 
-    final, (output,) = scan(step, states, [x.flip(0) if reverse else x], length=x.shape[0])
+    xs = [x.flip(0) if reverse else x]
+    final, (output,) = scan(step, states, xs, length=x.shape[0], names=("h", "c"))
     return (output.flip(0) if reverse else output), final
 
 

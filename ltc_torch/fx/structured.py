@@ -30,12 +30,14 @@ def scan(
     length: int,
     in_axes: Sequence[int] | None = None,
     out_axes: Sequence[int] | int = 0,
+    names: Sequence[str] = (),
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run `step` `length` times.
 
     carries: initial states; a step returns as many, of the same shapes.
     xs: tensors with `length` slices on the axis in `in_axes` (0 where not given); a step gets one slice of each.
     out_axes: the axis on which a step's outputs are stacked, one for all or one for each.
+    names: of the carries, identifiers; behind the module's path they name the states of a stream.
     Returns the final carries and the stacked outputs.
     """
     axes = [0] * len(xs) if in_axes is None else [a % x.dim() for a, x in zip(in_axes, xs, strict=True)]
@@ -46,7 +48,7 @@ def scan(
             )
     recorder = current()
     if recorder is not None:
-        return _record(recorder, step, list(carries), list(xs), length, axes, out_axes)
+        return _record(recorder, step, list(carries), list(xs), length, axes, out_axes, names)
     states, rows = list(carries), []
     for k in range(length):
         new, outputs = step(states, [x.select(axis, k) for x, axis in zip(xs, axes, strict=True)])
@@ -88,6 +90,7 @@ def _record(
     length: int,
     in_axes: list[int],
     out_axes: Sequence[int] | int,
+    names: Sequence[str],
 ) -> tuple[list[Tensor], list[Tensor]]:
     session = recorder.session
     with paused():
@@ -102,6 +105,8 @@ def _record(
         body, outputs, xs, in_axes = _record_each_step(recorder, step, carries, xs, in_axes, length)
     else:
         body, outputs = recorded
+    for node, name in zip(body.graph.nodes, names, strict=False):  # its placeholders come first
+        node.target = name
     with paused():
         kept = _unused_slices_dropped(body.graph, len(carries), len(xs))
         xs, in_axes = [xs[i] for i in kept], [in_axes[i] for i in kept]

@@ -54,6 +54,19 @@ class Scan(nn.Module):
 
         axes = [input_axis] * len(leaves)
         length = leaves[0].shape[input_axis]
-        final, outputs = scan(step, carries, leaves, length=length, in_axes=axes, out_axes=output_axis)
+        names = _names(state)
+        final, outputs = scan(
+            step, carries, leaves, length=length, in_axes=axes, out_axes=output_axis, names=names
+        )
         assert y_spec is not None
         return pytree.tree_unflatten(outputs, y_spec), pytree.tree_unflatten(final, state_spec)
+
+
+def _names(state: Any) -> list[str]:
+    """What the parts of a state are called in a stream: "h", with the keys and positions that lead to them."""
+    found = []
+    for path, _ in pytree.tree_leaves_with_path(state):
+        keys = (str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+        name = "_".join(("h", *keys)) if path else "h"
+        found.append(name if name.isidentifier() else f"h_{len(found)}")
+    return found
