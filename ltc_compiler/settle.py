@@ -29,7 +29,10 @@ def settled(graph: Graph, config: Config) -> Graph:
         return graph
     stores = ("weight_blocks", "tensor_rows", "synapse_slots", "gather_entries", "instruction_slots")
     roomy = replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
-    prologue = compile_graphs([Source("prologue", graph.prologue, (0,))], roomy, optimize=False)
+    placed = rewrite(graph.prologue, lambda *_: None)
+    for node in placed.walk():
+        node.cores = ()  # of the user's machine, which this is not
+    prologue = compile_graphs([Source("prologue", placed, (0,))], roomy, optimize=False)
     exact, plain = (_run(prologue, bit_accurate) for bit_accurate in (True, False))
     new = rewrite(graph, lambda *_: None)
     new.prologue = None

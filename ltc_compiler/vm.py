@@ -67,6 +67,7 @@ class VM:
     def run(self, *inputs: Any, model_index: int = 0) -> Any:
         """One inference: arrays of the ports' shapes in; one new array out, or a tuple for several outputs.
 
+        Of a stream it is one step: an output that is late (Program.output_latencies) is that of an earlier one.
         Raises InputError, with the state as it was, for a wrong count, type, shape, device or elapsed time.
         """
         if self._limited:

@@ -49,11 +49,12 @@ def random_graph(
     if streamable:
         _last_step(builder, ends[0])
     if wishes and rng.random() < 0.5:
-        _wish(rng, graph)
+        wish(rng, graph)
     return graph
 
 
-def _wish(rng: np.random.Generator, graph: Graph) -> None:
+def wish(rng: np.random.Generator, graph: Graph) -> None:
+    """Precisions that the user asks for, at some of the nodes."""
     fp32, bf16, fp8 = Precision.FP32, Precision.BF16, Precision.FP8_E4M3
     for node in graph.walk():
         if rng.random() < 0.4:

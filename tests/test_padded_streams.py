@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from generators import wish
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnir_cases import assert_streams, graph, inputs_for
@@ -39,9 +40,9 @@ def outputs(result: Any) -> tuple[Any, ...]:
     return result if isinstance(result, tuple) else (result,)
 
 
-def assert_bits(whole: NNIR, step: NNIR, x: np.ndarray, axis: int = 0) -> None:
+def assert_bits(whole: NNIR, step: NNIR, x: np.ndarray, axis: int = 0, on: Config = WHOLE) -> None:
     """The whole sequence at once, in one call with its end, and in parts, in both arithmetics and on both machines."""
-    compiled, program = whole.to_program(WHOLE, quick_compile=True), step.to_program(STEP, quick_compile=True)
+    compiled, program = whole.to_program(on, quick_compile=True), step.to_program(STEP, quick_compile=True)
     cut = x.shape[axis] // 2
     for bit_accurate in (True, False):
         expected = outputs(compiled.to_vm(bit_accurate=bit_accurate).run(x))
@@ -74,6 +75,21 @@ def test_random_stacks_have_the_bits_of_the_whole(seed: int, once: bool) -> None
     rng = np.random.default_rng(seed)
     whole = NNIR(random_stack(rng, T, once))
     assert_bits(whole, whole.streaming_transform(0)[0], inputs_for(whole.graph, seed)[0].astype(np.float32))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32), st.booleans())
+def test_precisions_and_cores_of_the_user_change_nothing_of_that(seed: int, once: bool) -> None:
+    """A delay line that cores share is written on all of them, and a prologue knows nothing of cores."""
+    rng = np.random.default_rng(seed)
+    g = random_stack(rng, T, once)
+    wish(rng, g)
+    for node in g.walk():
+        if rng.random() < 0.3:
+            node.cores = (1,) if rng.random() < 0.5 else (0, 1)
+    whole = NNIR(g)
+    x = inputs_for(g, seed)[0].astype(np.float32)
+    assert_bits(whole, whole.streaming_transform(0)[0], x, on=STEP)
 
 
 class Gated(nn.Module):

@@ -101,6 +101,7 @@ def write_states(low: Lowering, graph: Graph) -> None:
                 f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
             )
     places = state_places(graph)
+    _copy_what_follows(low, graph)
     holders = [(s, _cores(low, s)) for s in graph.states]
     for core in sorted({core for _, cores in holders for core in cores}):
         writes = []
@@ -110,6 +111,22 @@ def write_states(low: Lowering, graph: Graph) -> None:
                     writes.append(_write(low, state, core))
         _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
     _hold_untouched(low, graph)
+
+
+def _copy_what_follows(low: Lowering, graph: Graph) -> None:
+    """A state that replaces another, as in a delay line, is on every core that the other is on: and so is what replaces
+    that one in turn.
+    """
+    count = -1
+    while count != len(low.resident.copies):
+        count = len(low.resident.copies)
+        for state in graph.states:
+            following = None if state.next is None else low.env.get(state.next)
+            if following is None or following.ref.buffer.kind is not Kind.STATE:
+                continue
+            for core in _cores(low, state):
+                if core != following.ref.buffer.core:
+                    low.resident.view(low, following, core)
 
 
 def _hold_untouched(low: Lowering, graph: Graph) -> None:
