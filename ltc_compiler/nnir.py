@@ -14,7 +14,7 @@ import numpy as np
 
 from .bytecode.alignment import Runner, Streaming, check_aligned, run_aligned
 from .config import Config
-from .errors import AllocationError, ConfigError, GraphError, InputError
+from .errors import AllocationError, ConfigError, GraphError, InputError, StreamingError
 from .files import write_file
 from .ir.draw import draw
 from .ir.graph import Array, Graph
@@ -237,7 +237,13 @@ class NNIR:
         stream of more steps than the example has is refused when it runs ("refuse"), or begins the rows anew ("wrap").
         Raises StreamingError for what has no step-by-step form.
         """
-        graph = streaming_transform(self.graph, axis, tables)
+        try:
+            graph = streaming_transform(self.graph, axis, tables)
+        except StreamingError as error:
+            of_loop = _of_its_loop(error, self.graph)
+            if of_loop is None:
+                raise
+            raise of_loop from error
         dims = graph.output_streaming_dims
         assert dims is not None
         return NNIR(graph), dims[0] if len(dims) == 1 else dims
@@ -322,3 +328,12 @@ def _check_config(config: object) -> None:
     if not isinstance(config, Config):
         raise ConfigError(f"config is {config!r}, not a Config", where="config",
                           remedy="give Config.v80_c6b32(), Config.preset(name) or Config.load(path)")  # fmt: skip
+
+
+def _of_its_loop(error: StreamingError, graph: Graph) -> StreamingError | None:
+    """The reason behind an error where the iterations of a loop stand one by one; None where it is not of that kind."""
+    one_by_one = ("selects the fixed step", "joins the last step")
+    if graph.written_out is None or not any(text in error.what for text in one_by_one):
+        return None
+    what, where, remedy = graph.written_out
+    return StreamingError(what, where=where, remedy=remedy)

@@ -62,7 +62,7 @@ NAMES: dict[str, Any] = {
 MODULES: dict[str, nn.Module] = {
     "conv": nn.Conv1d(D, 3, 3), "strided": nn.Conv1d(D, 3, 3, stride=2),
     "gru": nn.GRU(D, 3, batch_first=True), "both": nn.GRU(D, 3, bidirectional=True, batch_first=True),
-    "ltc": ncps.torch.LTC(D, 3), "norm": nn.LayerNorm(D), "time_norm": nn.LayerNorm((T, D)),
+    "ltc": ncps.torch.LTC(D, 3), "cell": nn.GRUCell(D, 3), "norm": nn.LayerNorm(D), "time_norm": nn.LayerNorm((T, D)),
     "batch_norm": nn.BatchNorm1d(D, track_running_stats=False), "kept": nn.BatchNorm1d(D),
     "kept_gru": KeptGru(),
     "large": nn.Linear(D, 70000), "small": nn.Linear(D, 700),
@@ -196,6 +196,12 @@ CASES = (
         "stream",
         "torch.stack([x[:, : t + 1].sum(1) for t in range(T)], 1)",
         "Scan(step)(x, x.new_zeros(B, D), 1, 1)[0]",
+    ),
+    Case(
+        "stream",
+        "torch.stack([(t + 1) * self.cell(x[:, t]) for t in range(T)], 1)",
+        "torch.stack([2 * self.cell(x[:, t]) for t in range(T)], 1)",
+        equal=False,
     ),
     Case("stream", "self.time_norm(x)", "self.norm(x)", equal=False),
     Case("stream", "x.flatten(1)", "x.flatten(2)", equal=False),

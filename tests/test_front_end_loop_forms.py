@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltc_compiler import Config
+from ltc_compiler.errors import StreamingError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 
@@ -286,3 +287,52 @@ def test_a_part_is_read_before_the_tensor_is_full() -> None:
     nnir = to_nnir(prepare_shape(model, x)[0])
     for a, b in zip(nnir.run(x.numpy()), model(x), strict=True):
         np.testing.assert_allclose(a, b.numpy(), atol=1e-6)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def counting(m: Any, x: Tensor) -> Any:
+    h, out = torch.zeros(B, H), []
+    for t in range(x.shape[1]):
+        h = m.gru(x[:, t] * (t + 1), h)
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+def other_in_one_iteration(m: Any, x: Tensor) -> Any:
+    h, out = torch.zeros(B, H), []
+    for t in range(x.shape[1]):
+        h = m.gru(x[:, t], h)
+        if t == 1:
+            h = torch.relu(h)
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+def backwards(m: Any, x: Tensor) -> Any:
+    h = torch.zeros(B, H)
+    out: list[Tensor] = []
+    for t in reversed(range(x.shape[1])):
+        h = m.gru(x[:, t], h)
+        out.insert(0, h)
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (counting, r"mul \(line \d+: h = m.gru.*\) has 1 in iteration 0 and \d in iteration \d"),
+        (
+            other_in_one_iteration,
+            r"iteration 2 has no relu \(line \d+: h = torch.relu\(h\)\), iteration 1 has",
+        ),
+        (backwards, "a loop goes backwards in time"),
+    ],
+)
+def test_a_loop_that_stays_written_out_says_why(function: Callable[..., Any], message: str) -> None:
+    nnir = to_nnir(prepare_shape(Parts(function).eval(), torch.randn(B, T, D))[0])
+    with pytest.raises(StreamingError, match=message) as caught:
+        nnir.streaming_transform(1)
+    assert "test_front_end_loop_forms.py" in caught.value.where
+    assert caught.value.remedy

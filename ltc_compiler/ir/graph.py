@@ -166,6 +166,8 @@ class Graph:
     prologue: a graph without inputs whose outputs states begin with; the machine's own arithmetic computes them.
     end_marker: the name of the scalar state that is 0, and n in the nth step after the end of a stream, set by whoever
     runs the graph; "" where nothing depends on the end.
+
+    written_out: what kept a loop over time from being a scan, its line and a remedy, for StreamingError to say.
     """
 
     name: str = "main"
@@ -182,6 +184,7 @@ class Graph:
     step_limit: int = 0
     end_marker: str = ""
     prologue: Graph | None = None
+    written_out: tuple[str, str, str] | None = None
 
     def add_input(self, kind: Type, name: str = "", role: Role = Role.PLAIN) -> Value:
         """A new input, after those that are there."""
@@ -269,6 +272,7 @@ def empty_copy(graph: Graph) -> Graph:
         step_limit=graph.step_limit,
         end_marker=graph.end_marker,
         prologue=graph.prologue,
+        written_out=graph.written_out,
     )
 
 

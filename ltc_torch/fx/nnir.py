@@ -65,6 +65,7 @@ def to_nnir(
     for value in _traced_back(graph, converter.emitter.elapsed):
         value.role = Role.ELAPSED_TIME
     _prune(graph)
+    graph.written_out = graph_module.meta.get("written_out")
     return NNIR(graph)
 
 

@@ -30,9 +30,10 @@ from .record import Recorder, Session, current, paused
 from .reduced import kind_of, widened, without_autocast
 from .repeats import may_have_loops
 from .replay import check_calls, check_probes, check_states
-from .reroll import rolled
+from .reroll import Names, rolled
 from .sources import failing_line
 from .stateful import stateful
+from .unlike import unlike
 from .unwrap import check_made, unwrapped
 from .watch import Watch
 
@@ -229,7 +230,9 @@ def _rolled(
         [*tensors_of(cloned(inputs)), *states.values()],
         [*tensors_of(scaled(inputs, FACTORS[1])), *later.values()],
     ]
-    return rolled(again, examples) or graph_module
+    made = rolled(again, examples) or graph_module
+    made.meta["written_out"] = unlike(again.graph, Names(again))
+    return made
 
 
 def _record(

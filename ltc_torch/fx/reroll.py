@@ -39,7 +39,7 @@ def rolled(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.G
 
 
 def _candidates(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    for loop in find(module.graph, _Names(module)):
+    for loop in find(module.graph, Names(module)):
         yield as_scan(module, loop)
 
 
@@ -59,7 +59,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-class _Names:
+class Names:
     """Names nodes by what they hold: constants of equal elements, and equal bodies, are the same in all turns."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -83,7 +83,7 @@ class _Names:
 
 def _printed(body: fx.GraphModule) -> Any:
     """A body's operations, its constants by their elements."""
-    names, number = _Names(body), {n: i for i, n in enumerate(body.graph.nodes) if n.op != "get_attr"}
+    names, number = Names(body), {n: i for i, n in enumerate(body.graph.nodes) if n.op != "get_attr"}
     constants = [n for n in body.graph.nodes if n.op == "get_attr"]
     known = {n: names(n) for n in constants}
 
