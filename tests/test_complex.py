@@ -71,6 +71,8 @@ FUNCTIONS: dict[str, Callable[[Tensor], Any]] = {
     "choices": lambda x: torch.view_as_real(torch.where(x > 0, x * Z, x * V) + (x * Z).where(x > 1, 2.0) + (x * Z).masked_fill(x < 0, 0)),
     "sums over axes": lambda x: torch.view_as_real((x * Z).sum(1) + (x * V).mean((1,)) + (x * V).cumsum(1)[:, 2] + (x * Z).diff(dim=1)[:, 0]),
     "convolution": lambda x: F.conv1d((x * Z).real.mT, KERNEL),
+    "phases": lambda x: torch.view_as_real(torch.polar(x.abs(), x) + torch.exp(x * Z) + Z**x + torch.exp(1j * x)),
+    "angles": lambda x: (x * Z).angle() + torch.angle(x * V + 1),
     "nothing imaginary": lambda x: ((x.to(torch.cfloat) * 2).real + x.to(torch.cfloat).imag),
 }  # fmt: skip
 

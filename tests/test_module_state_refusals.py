@@ -314,17 +314,6 @@ def test_reset_takes_what_carry_refuses(cls: type[Base]) -> None:
 
 
 def test_numbers_that_no_program_carries_are_refused() -> None:
-    class Imaginary(Base):
-        def make(self) -> None:
-            self.h = torch.zeros(B, D, dtype=torch.complex64)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.h = self.h * 0.5j + x  # here
-            return self.h.real
-
-    with pytest.raises(UnsupportedError, match=r"h: is complex(.|\n)*# here"):
-        prepare_shape(Imaginary().eval(), torch.rand(B, D))
-
     class Large(CounterInATensor):
         def make(self) -> None:
             self.n = torch.tensor(2**24 + 1)

@@ -73,6 +73,13 @@ def _paired(name: str) -> Function:
     return lambda x: function(x, x.flip(0))
 
 
+def _computed_powers(x: Tensor) -> Tensor:
+    """Bases of every kind, to exponents of every kind but infinite ones."""
+    exponents = torch.where((x.abs() < 1000) & (x == x), x, 3.0)
+    exponents = exponents[torch.tensor([3, 5, 6, 7, 8, 9, 11, 12, 0])]
+    return torch.where(x == -INF, 2.0, x)[:, None] ** exponents
+
+
 def _of_rows(function: Function) -> Function:
     return lambda x: function(x[ROWS])
 
@@ -84,6 +91,10 @@ FUNCTIONS: dict[str, Function] = {
     **{f"power {p}": _power(p) for p in POWERS},
     **{f"{b} to the power": _exponential(b) for b in (2, 0.5, 3.0)},
     **{f"rows, {name}": _of_rows(f) for name, f in ROW_WISE.items()},
+    "computed powers": _computed_powers,
+    "powers of a negative base": lambda x: (
+        torch.tensor(-1.5) ** torch.floor(x.clamp(-9, 9)) + torch.tensor(0.0) ** x
+    ),
     "powers": lambda x: x[:, None] ** torch.arange(5.0),
     "twenty powers": lambda x: x[:, None] ** torch.arange(-10.0, 10.0),
     "softplus 2 0.5": lambda x: F.softplus(x, 2, 0.5),

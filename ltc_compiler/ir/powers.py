@@ -1,7 +1,8 @@
 """Powers, for every importer: what is constant decides the form.
 
 A whole exponent up to 64 is a chain of multiplications, a half a root; any other constant exponent e^(y log |x|) with
-the sign that the power has. So a negative base has the powers that exist, and the power 0 is 1 for every base.
+the sign that the power has. So a negative base has the powers that exist, and the power 0 is 1 for every base. A
+computed exponent is looked at on the machine: whether it is whole, odd or 0.
 """
 
 from __future__ import annotations
@@ -17,18 +18,27 @@ FORMS_LIMIT = 16  # different exponents of one tensor that get a form each
 
 
 def power(c: Composer, base: Value, exponent: Value) -> Value:
-    """base ^ exponent, broadcast. Raises Refused for a constant base that is not positive, and infinite exponents."""
+    """base ^ exponent, broadcast. Raises Refused for a constant exponent that is not finite."""
     shape = np.broadcast_shapes(base.shape, exponent.shape)
     exponents, bases = exponent.constant(), base.constant()
     if exponents is not None and bases is None:
         return c.broadcast(_constant_exponents(c, base, exponents), shape)
-    if bases is None:
-        return real_power(c, base, exponent)
-    if (bases <= 0).any():
-        raise Refused(f"a power of {bases.min():g}", "a positive base")
+    if bases is None or (bases <= 0).any():
+        return c.broadcast(_computed(c, base, exponent), shape)
     if (bases == 2).all():
         return c.broadcast(c.add("exp2", exponent), shape)
     return c.broadcast(c.add("exp", c.add("mul", exponent, np.log(bases))), shape)
+
+
+def _computed(c: Composer, x: Value, p: Value) -> Value:
+    """e^(p log |x|), negative for a negative x and an odd p, NaN for a negative x and a p that is not whole; 1 where
+    p is 0 or x is 1."""
+    half = c.add("mul", p, 0.5)
+    whole = c.add("eq", p, c.add("floor", p))
+    odd = c.add("mul", whole, c.add("ne", half, c.add("floor", half)))
+    y = real_power(c, c.add("select", whole, c.add("abs", x), x), p)
+    y = c.add("select", c.add("mul", negative(c, x), odd), c.add("neg", y), y)
+    return c.add("select", c.add("max", c.add("eq", p, 0.0), c.add("eq", x, 1.0)), 1.0, y)
 
 
 def _constant_exponents(c: Composer, x: Value, exponents: Array) -> Value:

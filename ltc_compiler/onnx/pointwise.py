@@ -99,7 +99,7 @@ def mean(call: Call) -> Results:
     return call.c.add("mul", total, 1 / len(call.inputs))
 
 
-@converts("Pow", limits="a computed exponent of a computed base: e^(y log x), NaN for x < 0")
+@converts("Pow", limits="a constant exponent that is not finite")
 def pow_(call: Call) -> Results:
     return power(call.c, call.value(0), call.value(1))
 

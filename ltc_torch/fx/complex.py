@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ltc_compiler.ir import elementary
 from ltc_compiler.ir.graph import Array, Value
 
 from .calls import words
@@ -235,7 +236,6 @@ def _exp(c: Emitter, input: Any) -> Pair:
 
 
 def _polar(c: Emitter, abs: Any, angle: Value) -> Pair:
-    """Of a computed angle there must be a sine and a cosine."""
     return Pair(c.add("mul", abs, c.add("cos", angle)), c.add("mul", abs, c.add("sin", angle)))
 
 
@@ -244,10 +244,7 @@ def _abs(c: Emitter, input: Pair) -> Value:
 
 
 def _angle(c: Emitter, input: Pair) -> Value:
-    if "atan2" not in FUNCTIONS:
-        raise Refused("the angle of complex numbers", "keep the angle as a tensor of its own")
-    c.target = "atan2"
-    return c.value(FUNCTIONS["atan2"](c, input.im, input.re))
+    return elementary.atan2(c, input.im, input.re)
 
 
 def _conjugate(c: Emitter, input: Any) -> Pair:

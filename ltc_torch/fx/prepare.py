@@ -124,10 +124,6 @@ def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) ->
         states = {path: value for path, value in states.items() if path not in unread}
     if not states or module is None:
         return None
-    imaginary = [path for path, value in states.items() if value.is_complex()]
-    if imaginary:
-        reason = "is complex, and a program carries real numbers from call to call"
-        raise refusal(found.model, dict.fromkeys(imaginary, reason), "keep torch.view_as_real of it")
     listed = ", ".join(f"{spelled(path)} {tuple(value.shape)}" for path, value in states.items())
     if policy == "refuse":
         reason = "a call leaves it changed, and the next call reads it"
