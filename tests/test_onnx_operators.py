@@ -206,6 +206,18 @@ WINDOWS = [
     Case("AveragePool", [(1, 2, 3, 4, 4)], {"kernel_shape": [2, 2, 2]}),
     *(Case(op, [s]) for op in ("GlobalAveragePool", "GlobalMaxPool") for s in ((2, 3, 7), (2, 3, 4, 5))),
 ]
+TRANSPOSED: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
+    ((1, 3, 6), (3, 2, 3), {}),
+    ((2, 3, 6), (3, 2, 4), {"strides": [2], "pads": [1, 1]}),
+    ((1, 3, 6), (3, 2, 3), {"strides": [3], "pads": [1, 0], "output_padding": [1]}),
+    ((1, 4, 5), (4, 2, 3), {"group": 2, "strides": [2], "dilations": [2]}),
+    *(((1, 2, 5), (2, 3, 4), {"auto_pad": p, "strides": [2]}) for p in ("SAME_UPPER", "SAME_LOWER", "VALID")),
+    ((1, 2, 5), (2, 3, 3), {"output_shape": [10], "strides": [2]}),
+    ((1, 2, 5), (2, 3, 4), {"output_shape": [9], "strides": [2], "auto_pad": "SAME_UPPER"}),
+    ((1, 2, 4, 5), (2, 3, 3, 2), {"strides": [2, 1], "pads": [1, 0, 1, 1]}),
+]
+WINDOWS += [Case("ConvTranspose", [x, weights(*w), weights(w[1] * a.get("group", 1))], a, tag=f"{w}")
+            for x, w, a in TRANSPOSED]  # fmt: skip
 REDUCTIONS = [
     case
     for op in CONVERTERS

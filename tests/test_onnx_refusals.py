@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from dataclasses import replace
@@ -317,6 +318,35 @@ for path in {paths!r}:
 sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held > 1 << 20)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+WIDE = {
+    "split": "q = SplitToSequence (wide) y = SequenceAt (q, zero)",
+    "slice": "minus = Constant <value = int64[1] {-1}> () low = Constant <value = int64[1] {-2000000000}> () "
+             "axis = Constant <value = int64[1] {0}> () y = Slice (wide, minus, low, axis, minus)",
+    "gather": "y = GatherElements (wide, index)",
+    "largest": "n = ArgMax (wide) y = Cast <to = 1> (n)",
+    "scatter": "y = ScatterElements (wide, index, x)",
+    "split by number": "y, z = Split <num_outputs = 1073741824> (wide)",
+    "reverse": "one = Constant <value = int64[1] {1}> () two = Unsqueeze (wide, one) y = ReverseSequence (two, one)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_a_wide_value_is_refused_before_its_positions_are_listed(kind: str, tmp_path: Path) -> None:
+    """Of 2^29 elements, which are no memory yet; a list of their positions would be 4 GiB."""
+    path = write(f"""
+main (float[1] x) => (float[n] y) {{
+  size = Constant <value = int64[1] {{{1 << 29}}}> ()
+  zero = Constant <value = int64 {{0}}> () index = Constant <value = int64[1] {{0}}> ()
+  wide = Expand (x, size)
+  {WIDE[kind]}
+}}
+""", tmp_path)  # fmt: skip
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnsupportedError, match=r"runs|larger than|sizes"):
+        NNIR.from_onnx(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 18
 
 
 def test_a_weight_that_many_nodes_share_is_held_once(tmp_path: Path) -> None:

@@ -35,15 +35,16 @@ class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collect
 
 
 class Budget:
-    """What the constants of one import may cost, in elements: `held` in memory, `touched` in time."""
+    """What one import may cost: elements of constants, `held` in memory and `touched` in time, and `nodes` written."""
 
-    def __init__(self, held: int, touched: int) -> None:
+    def __init__(self, held: int, touched: int, nodes: int) -> None:
         self.held = held
         self.touched = touched
+        self.nodes = nodes
 
     @property
     def exhausted(self) -> bool:
-        return min(self.held, self.touched) < 0
+        return min(self.held, self.touched, self.nodes) < 0
 
     def hold(self, elements: int) -> None:
         """Pay for elements that stay; raises Refused where there is nothing left."""
@@ -54,6 +55,14 @@ class Budget:
         """Pay for elements that are computed or copied; raises Refused where there is nothing left."""
         self.touched -= elements
         self._check()
+
+    def write(self) -> None:
+        """Pay for one node; raises Refused where there is nothing left."""
+        self.nodes -= 1
+        if self.nodes < 0:
+            raise Refused(
+                "the operations of the model become too many", "smaller windows, or a shorter sequence"
+            )
 
     def _check(self) -> None:
         if self.exhausted:
@@ -114,6 +123,8 @@ class Composer:
         return self.add_many(op, operands, **attrs)[0]
 
     def add_many(self, op: str, operands: Sequence[Any], **attrs: Any) -> tuple[Value, ...]:
+        if self.budget is not None:
+            self.budget.write()
         values = [self.value(x) for x in operands]
         arrays = [a for a in (v.constant() for v in values) if a is not None]
         if op != "scan" and values and len(arrays) == len(values):
@@ -199,6 +210,7 @@ class Composer:
         return self.concat(parts, axis)
 
     def flip(self, x: Value, axis: int) -> Value:
+        check_runs(x.shape[axis])
         return self.gather(x, axis, np.arange(x.shape[axis])[::-1])
 
     def concat(self, parts: Sequence[Any], axis: int) -> Value:
@@ -255,6 +267,18 @@ class Composer:
             in_axes=tuple(in_axes),
             out_axes=tuple(out_axes),
         )
+
+
+def check_runs(count: int) -> None:
+    """Refuse an index that falls into too many runs, before it is made."""
+    if count > PIECES_LIMIT:
+        raise Refused(f"an index falls into more than {PIECES_LIMIT} runs", "a shorter index")
+
+
+def check_size(*shape: int) -> None:
+    """Refuse a constant that is too large, before it is made."""
+    if math.prod(shape) > FOLD_LIMIT:
+        raise Refused(f"a constant of shape {shape} is larger than {FOLD_LIMIT} elements", "smaller tensors")
 
 
 def _final_carry(x: Value, axis: int) -> Value | None:

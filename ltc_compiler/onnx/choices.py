@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused
+from ..ir.compose import Composer, Refused, check_size
 from ..ir.elementary import first_largest
 from ..ir.graph import Value
 from .call import Call, Results
@@ -17,6 +17,7 @@ from .registry import converts
 @converts("ArgMax", "ArgMin")
 def extreme(call: Call) -> Results:
     axis = call.axis(0)
+    check_size(call.x.shape[axis])
     keep, last = bool(call.attr("keepdims", 1)), bool(call.attr("select_last_index", 0))
     x = call.c.flip(call.x, axis) if last else call.x
     y = first_largest(call.c, x, axis, keep, smallest=call.op == "ArgMin")
@@ -27,6 +28,7 @@ def extreme(call: Call) -> Results:
 def hardmax(call: Call) -> Results:
     """From opset 13 on over one axis; before, over all axes from `axis` on."""
     x, axis = call.x, call.axis(-1 if call.opset >= 13 else 1)
+    check_size(*x.shape)
     if call.opset < 13:
         flat = call.c.reshape(x, (*x.shape[:axis], int(np.prod(x.shape[axis:]))))
         return call.c.reshape(

@@ -31,6 +31,7 @@ from .wholes import whole_results
 # byte is held as stored, as converted and as the graph holds it; a weight that many steps share is read again by each.
 HELD, HELD_PER_BYTE = 2 * FOLD_LIMIT, 8
 TOUCHED, TOUCHED_PER_BYTE = 1 << 29, 256
+WRITTEN = 1 << 19  # operations that one import may write
 NODES_LIMIT = 100_000  # nodes that one import may visit, calls of functions included
 DEPTH_LIMIT = 40  # functions and bodies within each other
 SHOWN_INPUTS = 6  # of a node, by name, in errors
@@ -99,7 +100,7 @@ class Importer:
         self.wholes: set[Value] = set()
         self.visited = 0
         size = model.ByteSize()
-        self.budget = Budget(HELD + HELD_PER_BYTE * size, TOUCHED + TOUCHED_PER_BYTE * size)
+        self.budget = Budget(HELD + HELD_PER_BYTE * size, TOUCHED + TOUCHED_PER_BYTE * size, WRITTEN)
         self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor], states: dict[str, State]) -> Graph:

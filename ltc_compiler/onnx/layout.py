@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..ir.compose import FOLD_LIMIT, Refused
+from ..ir.compose import FOLD_LIMIT, Refused, check_runs, check_size
 from ..ir.compounds import pad as pad_axis
 from ..ir.graph import Value
 from .call import Call, Results
@@ -85,6 +85,7 @@ def slice_(call: Call) -> Results:
         at = _at(axis, rank)
         first, last, stride = slice(start, end, step).indices(x.shape[at])
         if stride < 0:
+            check_runs(len(range(first, last, stride)))
             x = call.c.gather(x, at, np.arange(first, last, stride))
         else:
             x = call.c.slice(x, at, first, last, stride)
@@ -98,6 +99,7 @@ def split(call: Call) -> Results:
     sizes = call.ints("split", 1)
     if sizes is None:
         share = -(-total // int(call.attr("num_outputs", call.results)))
+        check_runs(-(-total // share))
         sizes = tuple(min(share, total - at) for at in range(0, total, share))
     if sum(sizes) != total:
         raise Refused(f"parts of {sizes} do not make up the {total} elements of axis {axis}")
@@ -136,6 +138,7 @@ def depth_to_space(call: Call) -> Results:
 @converts("EyeLike")
 def eye_like(call: Call) -> Results:
     rows, columns = call.tensor(0).shape
+    check_size(rows, columns)
     return np.eye(rows, columns, int(call.attr("k", 0)), dtype=np.float32)
 
 
@@ -191,5 +194,6 @@ def shape_of(call: Call) -> Results:
 def trilu(call: Call) -> Results:
     x = call.x
     diagonal = int(call.array(1, "k")) if call.has(1) else 0
+    check_size(*x.shape[-2:])
     triangle = np.triu if call.attr("upper", 1) else np.tril
     return call.c.add("select", triangle(np.ones(x.shape[-2:]), diagonal), x, 0.0)

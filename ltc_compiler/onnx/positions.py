@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..ir.compose import Refused
+from ..ir.compose import Refused, check_size
 from ..ir.graph import Array, Value
 from .call import Call, Results
 from .registry import converts
@@ -57,6 +57,7 @@ def _along(call: Call, axis: int) -> tuple[Array, ...]:
 
 
 def _numbered(shape: Sequence[int]) -> Array:
+    check_size(*shape)
     return np.arange(math.prod(shape), dtype=np.int64).reshape(tuple(shape))
 
 
@@ -83,6 +84,7 @@ def gather_nd(call: Call) -> Results:
 def reverse_sequence(call: Call) -> Results:
     """The first elements of the time axis, as many as each row of the batch says, in reverse."""
     x, lengths = call.x, call.array(1, "sequence_lens").astype(np.int64)
+    check_size(*x.shape)
     batch, time = int(call.attr("batch_axis", 1)), int(call.attr("time_axis", 0))
     grid = list(np.indices(x.shape))
     ends = lengths[grid[batch]]

@@ -24,6 +24,7 @@ from ..ir.compounds import (
     window_counts,
 )
 from ..ir.graph import Array, Value
+from ..ir.transposed import transposed_convolution
 from .call import Call, Results
 from .registry import converts
 
@@ -160,6 +161,33 @@ def conv(call: Call) -> Results:
         x = pad(call.c, x, 2 + i, w.before, w.after) if w.before or w.after else x
     strides, dilations = [w.stride for w in slides], [w.dilation for w in slides]
     return convolution(call.c, x, kernel, bias, strides, dilations, int(call.attr("group", 1)))
+
+
+@converts("ConvTranspose", limits="a computed weight")
+def conv_transpose(call: Call) -> Results:
+    """Output positions are cut off by the pads, or by what output_shape leaves too many; output_padding adds some."""
+    x, kernel = call.x, call.array(1, "W").astype(np.float64)
+    n = kernel.ndim - 2
+    strides, dilations = (call.ints(name, default=[1] * n) or () for name in ("strides", "dilations"))
+    more = call.ints("output_padding", default=[0] * n) or ()
+    if len(x.shape) != kernel.ndim or n < 1 or {len(strides), len(dilations), len(more)} != {n}:
+        raise Refused("strides, dilations or output_padding do not fit the axes of the kernel")
+    wanted, given = call.ints("output_shape"), call.ints("pads", default=[0] * (2 * n)) or ()
+    auto, pads = str(call.attr("auto_pad", "NOTSET")), []
+    for i, (size, stride, dilation) in enumerate(zip(x.shape[2:], strides, dilations, strict=True)):
+        full = (size - 1) * stride + (kernel.shape[2 + i] - 1) * dilation + 1 + more[i]
+        target = wanted[len(wanted) - n + i] if wanted else size * stride if auto.startswith("SAME") else None
+        before, after = (0, 0) if auto == "VALID" else (given[i], given[n + i])
+        if target is not None:
+            total = max(0, full - target)
+            small = total // 2
+            before, after = (small, total - small) if auto == "SAME_UPPER" else (total - small, small)
+            after += min(0, full - target)
+        pads.append((before, after - more[i]))
+    bias = call.weight(2, "B", 1) if call.has(2) else None
+    return transposed_convolution(
+        call.c, x, kernel, bias, strides, pads, dilations, int(call.attr("group", 1))
+    )
 
 
 @converts("AveragePool", "MaxPool", limits="the positions that MaxPool found")

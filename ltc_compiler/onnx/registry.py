@@ -38,10 +38,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "TopK": ("sorting depends on the data", "ReduceMax for the largest"),
     "NonZero": ("the shape of its result depends on the data", "Where with a value for both cases"),
     "Compress": ("the shape of its result depends on the data", "Where with a value for both cases"),
-    "ConvTranspose": (
-        "it raises the rate of the sequence",
-        "Conv on an upsampled input, outside of the model",
-    ),
 }
 
 

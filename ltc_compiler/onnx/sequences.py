@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.compose import Refused
+from ..ir.compose import Refused, check_runs
 from .call import Call, Growing, Results, Tensor, TensorList, as_value, stacked
 from .registry import converts
 
@@ -73,6 +73,7 @@ def split(call: Call) -> Results:
     axis = call.axis(0, len(x.shape))
     size = x.shape[axis]
     given = np.asarray(call.setting("split", 1, 1))
+    check_runs(given.size if given.ndim else -(-size // max(int(given), 1)))
     sizes = (
         given.tolist()
         if given.ndim
