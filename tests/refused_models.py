@@ -136,6 +136,7 @@ CASES = (
     Case("convert", "torch.fft.rfft(x, dim=1).abs()", "x.abs()", equal=False),
     Case("convert", "x.sort(1)[0][:, -1]", "x.amax(1)"),
     Case("convert", "x.topk(1, -1).values", "x.amax(-1, keepdim=True)"),
+    Case("convert", "x.gather(2, x.argmax(2, keepdim=True))", "x.amax(2, keepdim=True)"),
     Case("convert", "x + torch.randn(D)", "x + torch.zeros(D)", equal=False),
     Case("convert", "F.dropout(x, 0.5)", "F.dropout(x, 0.5, training=self.training)", equal=False),
     Case("convert", "x.half() * 2", "x * 2", equal=False),

@@ -13,31 +13,11 @@ import numpy as np
 
 from ..ir.compose import Refused, check_size
 from ..ir.graph import Array, Value
+from ..ir.positions import NEUTRAL, numbered, picked
 from .call import Call, Results
 from .registry import converts
 
-NEUTRAL = {"add": 0.0, "mul": 1.0, "max": -math.inf, "min": math.inf}
 COMPUTED = "indices that are computed from an input"
-
-
-def picked(call: Call, sources: Sequence[Value], positions: Array) -> Value:
-    """The elements at flat positions of the sources, laid end to end, in the shape of `positions`."""
-    width = _row_width(sources, positions)
-    rows = [call.c.reshape(s, (s.type.size // width, width)) for s in sources]
-    whole = call.c.concat(rows, 0)
-    taken = call.c.gather(whole, 0, positions.reshape(-1, width)[:, 0] // width)
-    return call.c.reshape(taken, positions.shape)
-
-
-def _row_width(sources: Sequence[Value], positions: Array) -> int:
-    """The longest run of elements that always moves as a whole row."""
-    for axis in range(positions.ndim + 1):
-        width = math.prod(positions.shape[axis:])
-        rows = positions.reshape(-1, width)
-        aligned = (rows[:, :1] % width == 0).all() and all(s.type.size % width == 0 for s in sources)
-        if aligned and (rows == rows[:, :1] + np.arange(width)).all():
-            return width
-    return 1
 
 
 def _indices(call: Call, index: int, shape: Sequence[int], axes: Sequence[int]) -> Array:
@@ -56,15 +36,10 @@ def _along(call: Call, axis: int) -> tuple[Array, ...]:
     return (*grid[:axis], index, *grid[axis + 1 :])
 
 
-def _numbered(shape: Sequence[int]) -> Array:
-    check_size(*shape)
-    return np.arange(math.prod(shape), dtype=np.int64).reshape(tuple(shape))
-
-
 @converts("GatherElements", limits=COMPUTED)
 def gather_elements(call: Call) -> Results:
     x, axis = call.x, call.axis(0)
-    return picked(call, [x], _numbered(x.shape)[_along(call, axis)])
+    return picked(call.c, [x], numbered(x.shape)[_along(call, axis)])
 
 
 @converts("GatherND", limits=COMPUTED)
@@ -72,12 +47,12 @@ def gather_nd(call: Call) -> Results:
     x, batch = call.x, int(call.attr("batch_dims", 0))
     depth = call.array(1, "indices").shape[-1]
     index = _indices(call, 1, x.shape, range(batch, batch + depth))
-    numbers: Array = _numbered(x.shape)
+    numbers: Array = numbered(x.shape)
     heads = x.shape[:batch]
     flat = numbers.reshape(math.prod(heads), *x.shape[batch:])
     parts = index.reshape(math.prod(heads), *index.shape[batch:])
     found = [n[tuple(np.moveaxis(i, -1, 0))] for n, i in zip(flat, parts, strict=True)]
-    return picked(call, [x], np.stack(found).reshape(*heads, *found[0].shape))
+    return picked(call.c, [x], np.stack(found).reshape(*heads, *found[0].shape))
 
 
 @converts("ReverseSequence", limits="computed lengths")
@@ -89,7 +64,7 @@ def reverse_sequence(call: Call) -> Results:
     grid = list(np.indices(x.shape))
     ends = lengths[grid[batch]]
     grid[time] = np.where(grid[time] < ends, ends - 1 - grid[time], grid[time])
-    return picked(call, [x], _numbered(x.shape)[tuple(grid)])
+    return picked(call.c, [x], numbered(x.shape)[tuple(grid)])
 
 
 @converts("ScatterElements", limits=COMPUTED)
@@ -109,16 +84,16 @@ def _scattered(call: Call, where: tuple[Array, ...]) -> Value:
     """x with the updates at `where`, put there or combined with what is there."""
     x, updates = call.x, call.value(2, "updates")
     reduction = str(call.attr("reduction", "none"))
-    targets = _numbered(x.shape)[where]
+    targets = numbered(x.shape)[where]
     if targets.shape != updates.shape:
         raise Refused(f"updates have shape {updates.shape}, expected {targets.shape}")
     if reduction == "none":
-        positions = _numbered(x.shape)
-        positions[where] = x.type.size + _numbered(updates.shape)
-        return picked(call, [x, updates], positions)
+        positions = numbered(x.shape)
+        positions[where] = x.type.size + numbered(updates.shape)
+        return picked(call.c, [x, updates], positions)
     if len(np.unique(targets)) < targets.size or reduction not in NEUTRAL:
         raise Refused(f"several updates of one element by {reduction!r}", "ReduceSum or ReduceMax")
     positions = np.full(x.shape, updates.type.size)
-    positions[where] = _numbered(updates.shape)
+    positions[where] = numbered(updates.shape)
     neutral = call.c.value(np.full(1, NEUTRAL[reduction]))
-    return call.c.add(reduction, x, picked(call, [updates, neutral], positions))
+    return call.c.add(reduction, x, picked(call.c, [updates, neutral], positions))

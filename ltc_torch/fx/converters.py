@@ -12,6 +12,7 @@ from . import (
     norms,
     patches,
     pointwise,
+    positions,
     reductions,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "norms",
     "patches",
     "pointwise",
+    "positions",
     "reductions",
 ]

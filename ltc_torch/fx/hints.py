@@ -20,12 +20,6 @@ HINTS: dict[str, tuple[str, str]] = {
         "look up on the host and pass the vectors as the input",
     ),
     "one_hot": ("it takes integers that depend on the input", "make the one-hot vectors on the host"),
-    "gather": (
-        "an index that depends on the input",
-        "multiply by a one-hot mask and sum, or index with constants",
-    ),
-    "scatter*": ("writing at indices that depend on the input", "torch.where with a mask"),
-    "take_along_dim": ("an index that depends on the input", "multiply by a one-hot mask and sum"),
     "masked_select": ("the result's shape depends on values", "torch.where(mask, a, b) keeps the shape"),
     "linalg_*": (
         "a decomposition or solve has no lowering",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.ir.positions import numbered, picked
 
 from .emit import Emitter
 from .registry import Refused, converts
@@ -30,7 +31,7 @@ def index(c: Emitter, input: Any, key: Any) -> Any:
     items = list(key) if isinstance(key, (tuple, list)) and not _is_index_list(key) else [key]
     arrays = [i for i in items if _is_array(i)]
     if len(arrays) > 1 or (arrays and any(isinstance(i, int) and not isinstance(i, bool) for i in items)):
-        raise Refused("indexing by several tensors or lists at once", "index one axis after the other")
+        return _index_together(c, input, items)
     if sum(i is Ellipsis for i in items) > 1:
         raise Refused("an index with two ellipses", "write the axes out")
     used = sum(1 for i in items if i is not None and i is not Ellipsis)
@@ -44,6 +45,30 @@ def index(c: Emitter, input: Any, key: Any) -> Any:
     for item in items:
         x, axis = _index_one(c, x, axis, item)
     return x
+
+
+def _index_together(c: Emitter, x: Value, items: Sequence[Any]) -> Value:
+    """Several constant indices at once: torch applies single positions and slices first, then the lists together."""
+    alone: list[Any] = []
+    together: list[Any] = []
+    for item in items:
+        if _is_array(item):
+            if c.is_mask(item) or (not isinstance(item, Value) and np.asarray(item).dtype == bool):
+                reason = "indexing by a mask and by other positions at once"
+                raise Refused(reason, "torch.where, or constant positions")
+            alone.append(slice(None))
+            together.append(constant_index(item))
+            continue
+        alone.append(_whole(item))
+        if item is None or item is Ellipsis or isinstance(item, slice):
+            together.append(Ellipsis if item is Ellipsis else slice(None))
+    try:
+        positions = numbered(x.shape)[tuple(alone)][tuple(together)]
+    except IndexError as error:
+        raise Refused(f"an index does not fit {x.shape} ({error})", "positions within the tensor") from None
+    if positions.size == 0:
+        raise Refused("a slice has no elements", "every tensor needs at least one element")
+    return picked(c, [x], positions)
 
 
 def _is_index_list(key: Any) -> bool:
