@@ -216,8 +216,8 @@ def test_a_fault_of_the_streaming_transform_is_noticed(monkeypatch: pytest.Monke
     """A state that starts with another value than the whole sequence gives it."""
     right = NNIR.streaming_transform
 
-    def wrong(self: NNIR, axis: Any) -> Any:
-        step, dims = right(self, axis)
+    def wrong(self: NNIR, *given: Any) -> Any:
+        step, dims = right(self, *given)
         for state in step.graph.states:
             state.initial = state.initial + 0.5
         return step, dims
@@ -225,6 +225,22 @@ def test_a_fault_of_the_streaming_transform_is_noticed(monkeypatch: pytest.Monke
     monkeypatch.setattr(NNIR, "streaming_transform", wrong)
     with pytest.raises(StreamingError, match="of step 0 is"):
         ltc_torch.stream(Calls(first, nn.GRU(D, 8, batch_first=True)).eval(), torch.randn(1, 6, D), axis=1)
+
+
+def test_a_fault_behind_the_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Padding of a sequence's end that nothing puts there."""
+    right = NNIR.streaming_transform
+
+    def wrong(self: NNIR, *given: Any) -> Any:
+        step, dims = right(self, *given)
+        step.graph.end_marker = ""
+        return step, dims
+
+    model = nn.Sequential(nn.Conv1d(D, D, 3, padding=1), nn.Sigmoid(), nn.Conv1d(D, D, 3, padding=1)).eval()
+    ltc_torch.stream(model, torch.randn(1, D, LONG), axis=2)
+    monkeypatch.setattr(NNIR, "streaming_transform", wrong)
+    with pytest.raises(StreamingError, match=r"of step [0-9]+ is"):
+        ltc_torch.stream(model, torch.randn(1, D, LONG), axis=2)
 
 
 def test_what_takes_no_longer_sequence_is_said_to_be_unchecked() -> None:
