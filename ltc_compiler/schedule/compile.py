@@ -19,6 +19,7 @@ from ..errors import AllocationError, GraphError
 from ..ir.graph import Graph, Node, Precision, Value
 from ..program import Program
 from ..transforms.pipeline import run_pipeline
+from ..transforms.roll import roll_products
 from ..transforms.unroll import may_unroll, unroll
 from .encode import Lowered, encode
 from .layout import View, innermost, row_count
@@ -64,7 +65,8 @@ def compile_graphs(
     """Compile models into one program; equal weights are stored once, every model has a state of its own.
 
     Loops and written out turns, several spreads over the cores and two orders of the instructions are tried, and the
-    exact cycle count decides. quick: one form, one spread, one order. optimize=False: that, and the instructions stay
+    exact cycle count decides. Where the rows are too few, products of computed tensors are made row by row.
+    quick: one form, one spread, one order. optimize=False: that, and the instructions stay
     in the order in which they are selected. Raises AllocationError, UnsupportedError or GraphError.
     """
     for m in models:
@@ -72,7 +74,20 @@ def compile_graphs(
             raise GraphError("its states begin with what a prologue computes", where=f"model {m.name!r}",
                              remedy="compile it with NNIR.to_program or ProgramBuilder")  # fmt: skip
     sources = [replace(m, graph=run_pipeline(m.graph)) for m in models]
-    return schedule_graphs(sources, config, optimize=optimize, quick=quick)
+    try:
+        return schedule_graphs(sources, config, optimize=optimize, quick=quick)
+    except AllocationError as error:
+        rolled = [roll_products(m.graph) for m in models]
+        if "rows" not in error.store or all(graph is None for graph in rolled):
+            raise
+        smaller = [
+            m if graph is None else replace(m, graph=run_pipeline(graph))
+            for m, graph in zip(sources, rolled, strict=True)
+        ]
+        try:
+            return schedule_graphs(smaller, config, optimize=optimize, quick=quick)
+        except AllocationError as other:
+            raise _nearer(error, other) from None
 
 
 def schedule_graphs(

@@ -78,8 +78,7 @@ def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
                 needed=used[core],
                 available=config.tensor_rows,
                 where=f"configuration {config.name}",
-                remedy="use a configuration with more tensor_rows, stream the model instead of running the whole "
-                "sequence, or make the model smaller",
+                remedy="use a configuration with more tensor_rows, or make the model or its sequence smaller",
             )
     return used
 

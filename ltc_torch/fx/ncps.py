@@ -78,9 +78,9 @@ def sequence(module: Any, input: Tensor, hx: Any = None, timespans: Tensor | Non
             new, out = cell(carries, slices)
             return [*new, out], []
 
-        names = (*("h", "c")[: len(states)], "output")
+        called = (*("h", "c")[: len(states)], "output")
         starts = [*states, input.new_zeros(batch, size)]
-        (*final, output), _ = scan(last, starts, xs, length=steps, in_axes=axes, names=names)
+        (*final, output), _ = scan(last, starts, xs, length=steps, in_axes=axes, names=called)
     if not batched:
         output, final = output.squeeze(batch_axis), [s[0] for s in final]
     return output, (tuple(final) if module.use_mixed else final[0])

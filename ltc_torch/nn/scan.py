@@ -64,7 +64,7 @@ class Scan(nn.Module):
 
 def _names(state: Any) -> list[str]:
     """What the parts of a state are called in a stream: "h", with the keys and positions that lead to them."""
-    found = []
+    found: list[str] = []
     for path, _ in pytree.tree_leaves_with_path(state):
         keys = (str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
         name = "_".join(("h", *keys)) if path else "h"
