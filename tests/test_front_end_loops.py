@@ -314,3 +314,15 @@ def test_a_graph_that_computes_something_else_is_not_taken(monkeypatch: pytest.M
     x = torch.randn(B, T, D)
     graph, expected = prepare_shape(LearnedState().eval(), x)
     assert np.abs(to_nnir(graph).run(x.numpy()) - expected.detach().numpy()).max() < 1e-5
+
+
+class JoinedTwice(Parts):
+    def forward(self, x: Tensor) -> Tensor:
+        """A concatenation that another one holds twice, and once more behind it."""
+        grown = torch.cat([x, self.w(x)], -1)
+        return torch.cat([torch.cat([grown, grown], -1), grown], -1)
+
+
+def test_a_part_that_is_joined_twice_stays() -> None:
+    made = record(Case("JoinedTwice", JoinedTwice, lambda: (torch.randn(B, T, D),)), "fp32")
+    assert error([made.nnir.run(*made.inputs)], made.expected) < 1e-5

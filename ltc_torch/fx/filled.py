@@ -245,7 +245,7 @@ def _join_growing(graph: fx.Graph, last: fx.Node) -> None:
         return
     (*rest,), axis = joined
     rest, inner, absorbed = rest[::-1], _joined(rest[0]), []
-    while inner is not None and inner[1] == axis and len(rest[-1].users) == 1:
+    while inner is not None and inner[1] == axis and len(rest[-1].users) == rest.count(rest[-1]) == 1:
         absorbed.append(rest.pop())
         rest += inner[0][::-1]
         inner = _joined(rest[-1])
