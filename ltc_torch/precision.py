@@ -7,8 +7,13 @@ pointwise mathematics fp32; the compiler chooses the cores. Regions nest; the in
 
 from __future__ import annotations
 
+import linecache
+import sys
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -16,10 +21,48 @@ from ltc_compiler.errors import ConfigError
 from ltc_compiler.ir.graph import Precision
 
 
+@dataclass(eq=False)
+class Entered:
+    """A region that a recording went through: its name, the line of its `with`, whether it changed anything."""
+
+    name: str
+    where: str
+    used: bool = False
+
+
 class _Wishes(threading.local):
     activations: Precision | None = None
     weights: Precision | None = None
     cores: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.noted: list[Entered] | None = None  # what the recording at work went through
+        self.inside: list[Entered] = []  # and what it is in
+
+
+@contextmanager
+def noting() -> Iterator[list[Entered]]:
+    """The regions that are entered while a model is recorded."""
+    outer, _wishes.noted = _wishes.noted, []
+    try:
+        yield _wishes.noted
+    finally:
+        _wishes.noted = outer
+
+
+def regions() -> tuple[Entered, ...]:
+    """The regions in which operations are recorded now, the innermost last."""
+    return tuple(_wishes.inside)
+
+
+def warn_of_unused(entered: Iterable[Entered]) -> None:
+    """A warning for each line whose region changed nothing, however often it was entered."""
+    used = {(e.name, e.where): False for e in entered}
+    used |= {(e.name, e.where): True for e in entered if e.used}
+    for (name, where), changed in used.items():
+        if not changed:
+            lacking = "matrix product with constant weights" if name == "Fp8Weights" else "operation"
+            warnings.warn(f"{name} changes nothing: no {lacking} is inside ({where})", stacklevel=3)
 
 
 _wishes = _Wishes()
@@ -50,11 +93,19 @@ class _Region:
     def __enter__(self) -> None:
         self._outer.append(getattr(_wishes, self.field))
         setattr(_wishes, self.field, self.wish)
+        if _wishes.noted is not None:
+            frame = sys._getframe(1)
+            file, line = frame.f_code.co_filename, frame.f_lineno
+            where = f"{file}:{line}  {linecache.getline(file, line).strip()}"
+            _wishes.inside.append(Entered(type(self).__name__, where))
+            _wishes.noted.append(_wishes.inside[-1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         setattr(_wishes, self.field, self._outer.pop())
+        if _wishes.noted is not None and _wishes.inside:
+            _wishes.inside.pop()
 
 
 class Fp32Activations(_Region):

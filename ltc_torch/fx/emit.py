@@ -16,6 +16,8 @@ from ltc_compiler import numerics
 from ltc_compiler.ir.compose import Composer, Refused
 from ltc_compiler.ir.graph import Array, Graph, Precision, Value
 
+from ..precision import Entered
+
 
 class Emitter(Composer):
     """Appends to one graph."""
@@ -25,6 +27,7 @@ class Emitter(Composer):
         self.precision: Precision | None = None
         self.weights: Precision | None = None
         self.cores: tuple[int, ...] = ()
+        self.regions: tuple[Entered, ...] = ()  # in which the user put the operation
         self.context: int | None = (
             None  # positions that causal attention looks back on, where its mask says all
         )
@@ -41,7 +44,7 @@ class Emitter(Composer):
         """An emitter for a scan's body, at the same place of the user's code."""
         inner = Emitter(graph)
         inner.source, inner.precision, inner.weights = self.source, self.precision, self.weights
-        inner.cores, inner.context = self.cores, self.context
+        inner.cores, inner.context, inner.regions = self.cores, self.context, self.regions
         return inner
 
     def value(self, x: Any) -> Value:
@@ -54,7 +57,13 @@ class Emitter(Composer):
         for node in {r.node for r in results}:
             if node is not None and node.op != "constant":
                 node.precision, node.cores = self.precision, self.cores
+                self._use(weights=False)
         return results
+
+    def _use(self, weights: bool) -> None:
+        """The regions of weights, or all others, change something."""
+        for region in self.regions:
+            region.used |= (region.name == "Fp8Weights") == weights
 
     def is_mask(self, x: Any) -> bool:
         """Whether a value or array holds booleans."""
@@ -76,6 +85,7 @@ class Emitter(Composer):
 
     def linear(self, x: Value, weight: Array, bias: Array | None = None) -> Value:
         """Weights wished in FP8 inside a region of FP32 activations take FP8's values and are read in FP32."""
+        self._use(weights=True)
         both = self.precision is Precision.FP32 and self.weights is Precision.FP8_E4M3
         if both:
             weight = numerics.fold_fp8(weight, numerics.fp8_scale_exponent(weight)).astype(np.float64)

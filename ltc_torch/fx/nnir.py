@@ -20,6 +20,7 @@ from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
 
+from ..precision import warn_of_unused
 from . import complex as complexes
 from . import converters  # noqa: F401 - fills the registry
 from .calls import call_name, is_random
@@ -66,6 +67,7 @@ def to_nnir(
         value.role = Role.ELAPSED_TIME
     _prune(graph)
     graph.written_out = graph_module.meta.get("written_out")
+    warn_of_unused(graph_module.meta.get("regions", ()))
     return NNIR(graph)
 
 
@@ -150,6 +152,7 @@ class _Converter:
         emitter = self.emitter
         emitter.source = node.meta.get("source", Source())
         emitter.precision, emitter.weights, emitter.cores = node.meta.get("wishes", (None, None, ()))
+        emitter.regions = node.meta.get("regions", ())
         if node.op == "get_attr":
             if "body" in node.meta:
                 return node.meta["body"]

@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import FaultError, InputError, LtcError
 
+from ..precision import noting
 from . import inference, libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
 from .carried import NO_STATES, States, idle, module_states
 from .catch import intercepted
@@ -226,7 +227,11 @@ def _rolled(
         [*tensors_of(cloned(inputs)), *states.values()],
         [*tensors_of(scaled(inputs, FACTORS[1])), *later.values()],
     ]
-    made = rolled(again, examples) or graph_module
+    made = rolled(again, examples)
+    if made is None:
+        made = graph_module
+    else:
+        made.meta["regions"] = again.meta["regions"]
     made.meta["written_out"] = unlike(again.graph, Names(again))
     return made
 
@@ -248,6 +253,7 @@ def _record(
         stack.enter_context(session.reads.refused())
         stack.enter_context(_watched(session))
         stack.enter_context(Watch())
+        entered = stack.enter_context(noting())
         stack.enter_context(recorder)
         outputs = plain(root(*arguments))
     if states:
@@ -258,6 +264,7 @@ def _record(
     for buffer, value in buffers:
         buffer.copy_(value)
     graph_module = fx.GraphModule(session.home, recorder.graph, type(root).__name__)
+    graph_module.meta["regions"] = entered
     found = sum(n.op == "placeholder" for n in graph_module.graph.nodes)
     assert found == len(tensors_of(inputs)) + len(states), "every input is a placeholder"
     return graph_module

@@ -244,6 +244,7 @@ class Recorder(TorchFunctionMode):
         """Give a node its shape, dtype, source and the user's wishes."""
         node.meta["source"] = user_source(self.session.module)
         node.meta["wishes"] = (precision.activations(), precision.weights(), precision.cores())
+        node.meta["regions"] = precision.regions()
         tensors = [result] if isinstance(result, Tensor) else pytree.tree_leaves(result)
         shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor)]
         dtypes = [t.dtype for t in tensors if isinstance(t, Tensor)]
