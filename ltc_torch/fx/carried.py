@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 from .assigned import assigned_at
 from .copies import tensors_of
 from .held import Path, held, spelled
-from .module_state import refusal, same_bits
+from .module_state import refusal
 from .record import Recorder
+from .trials import same_elements
 
 States = Mapping[Path, Tensor]
 NO_STATES: States = MappingProxyType({})
@@ -65,7 +66,7 @@ def idle(module: fx.GraphModule, states: States) -> set[Path]:
     placeholders = [n for n in module.graph.nodes if n.op == "placeholder"][-len(states) :]
     found = set()
     for node, following, (path, initial) in zip(placeholders, output.args[0][1], states.items(), strict=True):
-        constant = following.op == "get_attr" and same_bits(getattr(module, following.target), initial)
+        constant = following.op == "get_attr" and same_elements(getattr(module, following.target), initial)
         if not node.users or following is node or constant:
             found.add(path)
     return found

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import Unsupported, UnsupportedError
 
 from .assigned import assigned_at, whole_numbers
-from .copies import called, copied, plain, scaled
+from .copies import called, copied, scaled
 from .held import Held, Path, held, put, spelled
+from .trials import Call, Seen, same_elements, written
 
 FACTORS = (1.0, 0.9375, 0.75, 1.0, 0.5, 1.0)  # of the example inputs, call by call
 _ALONG = range(1, 9)  # calls after which a counter is looked at, beside the numbers that its class names
@@ -45,63 +45,16 @@ class Behaviour:
     outputs: list[Any] = field(default_factory=list)
 
 
-@dataclass
-class _Seen:
-    """What a model holds after a call: the tensors as objects, how often each was written, copies of their values."""
-
-    held: Held
-    versions: dict[Path, int]
-    arrays: dict[Path, bytes]
-
-    @classmethod
-    def of(cls, model: nn.Module) -> _Seen:
-        found = held(model)
-        versions = {p: 0 if t.is_inference() else t._version for p, t in found.tensors.items()}
-        return cls(found, versions, {path: array.tobytes() for path, array in found.arrays.items()})
-
-    def touched(self, later: _Seen) -> set[Path]:
-        """The paths whose tensors a call made, dropped, replaced or wrote into between here and `later`."""
-        mine, theirs = self.held.tensors, later.held.tensors
-        same = {
-            path
-            for path in set(mine) & set(theirs)
-            if mine[path] is theirs[path] and self.versions[path] == later.versions[path]
-        }
-        return (set(mine) | set(theirs)) - same
-
-    def changed(self, later: _Seen) -> dict[Path, tuple[Any, Any]]:
-        """The plain values and arrays that differ between here and `later`."""
-        mine, theirs = self.held.plain, later.held.plain
-        differing = {p for p in set(mine) | set(theirs) if repr(mine.get(p)) != repr(theirs.get(p))}
-        differing |= {path for path, value in self.arrays.items() if later.arrays.get(path) != value}
-        whole = {p[:-1] if isinstance(p[-1], int) and (p in mine) != (p in theirs) else p for p in differing}
-        return {path: (mine.get(path), theirs.get(path)) for path in sorted(whole, key=spelled)}
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same elements; NaN is NaN, and -0 is 0."""
-    if a is b:
-        return True
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return bool(((a == b) | ((a != a) & (b != b))).all())
-
-
-def _written(before: Mapping[Path, Tensor], after: Mapping[Path, Tensor]) -> set[Path]:
-    """The paths at which other values stand: what was written past torch's counters (through `.data`), too."""
-    return {path for path in before.keys() & after.keys() if not same_bits(before[path], after[path])}
-
-
 def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
     """Call copies of a model, and see what the calls change in it. Raises UnsupportedError for what cannot be state."""
     user, copy = held(model), copied(model)
-    seen = [_Seen.of(copy)]
+    seen = [Seen.of(copy)]
     outputs = []
     for factor in FACTORS[:3]:
         outputs.append(called(copy, scaled(inputs, factor)))
-        seen.append(_Seen.of(copy))
+        seen.append(Seen.of(copy))
     changes = (seen[0].touched(later) or seen[0].changed(later) for later in seen[1:])
-    if not any(changes) and not _written(user.tensors, seen[0].held.tensors):
+    if not any(changes) and not written(user.tensors, seen[0].held.tensors):
         return Behaviour(copied(model), outputs=outputs)
     stages = []
     copy = copied(model)
@@ -112,47 +65,13 @@ def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
 
 
 @dataclass
-class _Call:
-    """What a call did: its outputs, and the values of states after it."""
-
-    inputs: Any
-    output: Any
-    after: Mapping[Path, Tensor | None]
-
-    @classmethod
-    def of(cls, model: nn.Module, inputs: Any, states: Iterable[Path]) -> _Call:
-        model = copied(model)
-        output = called(model, inputs)
-        tensors = held(model).tensors
-        return cls(inputs, output, {path: tensors.get(path) for path in states})
-
-    def only(self, states: Iterable[Path]) -> _Call:
-        return _Call(self.inputs, self.output, {path: self.after[path] for path in states})
-
-    def is_same(self, model: nn.Module) -> bool:
-        """Whether a copy of `model` does the same."""
-        try:
-            other = _Call.of(model, self.inputs, self.after)
-        except Exception:  # whatever it is, the call that is compared with did not raise it
-            return False
-        pairs = list(zip(_leaves(self.output), _leaves(other.output), strict=False))
-        pairs += [(value, other.after[path]) for path, value in self.after.items()]
-        tensors = [(a, b) for a, b in pairs if isinstance(a, Tensor) or isinstance(b, Tensor)]
-        return all(isinstance(a, Tensor) and isinstance(b, Tensor) and same_bits(a, b) for a, b in tensors)
-
-
-def _leaves(outputs: Any) -> list[Any]:
-    return pytree.tree_leaves(plain(outputs))
-
-
-@dataclass
 class _Finder:
     """stages: copies of the model after each of the first calls."""
 
     model: nn.Module
     inputs: Any
     user: Held
-    seen: list[_Seen]
+    seen: list[Seen]
     stages: list[nn.Module]
     outputs: list[Any]
 
@@ -163,7 +82,7 @@ class _Finder:
         self._check_arrays()
         values = [self.user.tensors, *(held(stage).tensors for stage in self.stages)]
         changes = [
-            before.touched(after) | _written(old, new)
+            before.touched(after) | written(old, new)
             for before, after, old, new in zip(self.seen, self.seen[1:], values, values[1:], strict=False)
         ]
         touched = changes[1] | changes[2]
@@ -172,7 +91,7 @@ class _Finder:
         self.same = self._objects(states)
         states -= {path for path, first in self.same.items() if path != first}
         paths = held(self.stages[0]).tensors
-        calls = [_Call.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
+        calls = [Call.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
         self._check_first_call(changes[0] - touched - loose, calls[1].after)
         initial = {path: self._initial(path) for path in sorted(states, key=spelled)}
         entry = self._entry(0, initial)
@@ -267,7 +186,7 @@ class _Finder:
     def _matters(self, loose: Iterable[Path], others: set[Path]) -> bool:
         """Whether a call reads the tensors at `loose`: their number, shapes or values."""
         values = self._after(0, others)
-        expected = _Call.of(self._entry(0, values), self.inputs, others)
+        expected = Call.of(self._entry(0, values), self.inputs, others)
         changed = self._entry(0, values)
         tensors = held(changed).tensors
         for path in loose:
@@ -279,13 +198,15 @@ class _Finder:
     def _check_first_call(self, made: set[Path], other: Mapping[Path, Tensor | None]) -> None:
         """What the first call alone makes must not depend on its input."""
         values = held(self.stages[0]).tensors
-        wrong = [p for p in made if p in values and ((b := other[p]) is None or not same_bits(values[p], b))]
+        wrong = [
+            p for p in made if p in values and ((b := other[p]) is None or not same_elements(values[p], b))
+        ]
         if wrong:
             reason = "is computed from the input of the first call and kept from then on"
             remedy = "set it before recording (one call of the model does), or pass it as an input"
             raise self._refusal(dict.fromkeys(sorted(wrong, key=spelled), reason), remedy)
 
-    def _check_start(self, entry: nn.Module, initial: Mapping[Path, Tensor], expected: _Call) -> None:
+    def _check_start(self, entry: nn.Module, initial: Mapping[Path, Tensor], expected: Call) -> None:
         """A later call that begins with the initial values does what the first call does."""
         if expected.is_same(entry):
             return
@@ -325,7 +246,7 @@ class _Finder:
         if not changed:
             return
         base = self._entry(0, values)
-        expected = _Call.of(base, self.inputs, values)
+        expected = Call.of(base, self.inputs, values)
         numbers = {p: (a, b) for p, (a, b) in self.seen[1].changed(self.seen[2]).items() if _counts(a, b)}
 
         def matters(numbers: Mapping[Path, tuple[Any, Any]]) -> bool:
