@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .fx import prepare_shape
 from .fx.nnir import to_nnir
+from .fx.prepare import ModuleState, prepare_shape
 from .observe import observe
 
 if TYPE_CHECKING:
@@ -22,19 +22,20 @@ def compare(
     config: Config,
     streaming: Any = None,
     context: int | None = None,
+    module_state: ModuleState = "carry",
     **options: Any,
 ) -> Comparison:
     """Where `model` loses precision on the accelerator: PyTorch, fp64, plain fp32 and the bit-accurate machine.
 
     inputs: as the model takes them; the comparison is made on these values. streaming: the axis of the steps (or one
     for each input tensor, None for one that is the same at every step), to compare step by step with the states
-    carried along; None compares the whole call. context: as to_nnir takes it. options: those of NNIR.compare (turns,
-    what_if, factor, optimize).
+    carried along; None compares the whole call. context: as to_nnir takes it. module_state: as prepare_shape takes it.
+    options: those of NNIR.compare (turns, what_if, factor, optimize).
     Precision contexts that are active apply. Print the result, or use its .rows, .to_dataframe(), .to_csv() and
     .plot(). Raises UnsupportedError for a model that cannot be lowered, StreamingError for one that has no step, and
     as NNIR.compare.
     """
-    traced, expected = prepare_shape(model, *inputs)
+    traced, expected = prepare_shape(model, *inputs, module_state=module_state)
     nnir = to_nnir(traced, context=context)
     if streaming is not None:
         nnir, _ = nnir.streaming_transform(streaming)

@@ -22,7 +22,7 @@ from ltc_compiler.transforms.streaming import Tables
 
 from .fx.copies import copied, same_random_state
 from .fx.nnir import to_nnir
-from .fx.prepare import prepare_shape
+from .fx.prepare import ModuleState, prepare_shape
 
 Axes = int | tuple[int | None, ...] | None
 TOLERANCE = 1e-3  # of the largest element: the step is computed in fp64, PyTorch in fp32
@@ -34,12 +34,14 @@ def stream(
     axis: int | Sequence[int | None],
     context: int | None = None,
     tables: Tables = "refuse",
+    module_state: ModuleState = "carry",
     check: bool = True,
 ) -> tuple[NNIR, Axes]:
     """Record a model, convert it and make it one step: the four stages in one call.
 
     example: as prepare_shape takes it, the sequence of at least two steps. axis: of time, for all input tensors, or one
     (None: no time) for each, flattened in order. context: positions that causal attention looks back on (to_nnir).
+    module_state: what becomes of tensors that a call leaves changed in the module (prepare_shape).
     tables: "refuse" or "wrap", for constants that vary along the axis (NNIR.streaming_transform).
     check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with what
     the module returns for that sequence. A module that takes no longer one is said to be unchecked, by a warning.
@@ -48,7 +50,7 @@ def stream(
     may come late (`step.graph.output_latencies`). Raises StreamingError with the first step that differs, and what
     prepare_shape, to_nnir and streaming_transform raise.
     """
-    traced, _ = prepare_shape(module, *example)
+    traced, _ = prepare_shape(module, *example, module_state=module_state)
     step, axes = to_nnir(traced, context=context).streaming_transform(
         axis if isinstance(axis, int) else tuple(axis), tables
     )

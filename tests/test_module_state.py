@@ -14,6 +14,7 @@ import torch
 from stateful_models import NAMES, SEQUENCES, B, D, T
 from torch import Tensor, nn
 
+import ltc_torch
 from ltc_compiler import NNIR, Config, Program
 from ltc_compiler.errors import GraphError, InputError, StreamingError, UnsupportedError
 from ltc_compiler.ir.graph import Precision
@@ -234,3 +235,12 @@ def test_the_example_of_the_document() -> None:
     with pytest.warns(UserWarning, match=r"carried from call to call: h \(1, 16\)"):
         exec(compile(example, "state.md", "exec"), names)
     assert [s.name for s in to_nnir(names["traced"]).graph.states] == ["h"]
+
+
+def test_stream_carries_module_state_or_starts_anew() -> None:
+    model, xs = build(models.KeptLstm)
+    step, axis = ltc_torch.stream(model, xs[0], axis=1)
+    assert (axis, [s.kind.value for s in step.graph.states]) == (1, ["module"] * 2)
+    fresh, _ = ltc_torch.stream(model, xs[0], axis=1, module_state="reset")
+    assert {s.kind.value for s in fresh.graph.states} == {"stream"}
+    assert all(not s.initial.any() for s in fresh.graph.states)

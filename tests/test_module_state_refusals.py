@@ -313,7 +313,7 @@ def test_reset_takes_what_carry_refuses(cls: type[Base]) -> None:
         assert torch.allclose(torch.from_numpy(nnir.run(x)).float(), expected, atol=1e-5)
 
 
-def test_numbers_that_no_program_carries_are_refused() -> None:
+def test_whole_numbers_that_fp32_does_not_hold_are_refused() -> None:
     class Large(CounterInATensor):
         def make(self) -> None:
             self.n = torch.tensor(2**24 + 1)

@@ -38,9 +38,11 @@ from .unlike import unlike
 from .unwrap import check_made, unwrapped
 from .watch import Watch
 
+ModuleState = Literal["carry", "reset", "refuse"]
+
 
 def prepare_shape(
-    model: nn.Module, *inputs: Any, module_state: Literal["carry", "reset", "refuse"] = "carry"
+    model: nn.Module, *inputs: Any, module_state: ModuleState = "carry"
 ) -> tuple[fx.GraphModule, Any]:
     """Record a model on example inputs.
 
