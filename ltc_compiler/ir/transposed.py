@@ -78,7 +78,7 @@ def _flipped(kernel: Array, groups: int) -> Array:
     count = len(sizes) // 2
     own = kernel.reshape(groups, channels // groups, out, *sizes)
     taps, phases = [3 + 2 * i for i in range(count)], [4 + 2 * i for i in range(count)]
-    own = np.flip(own, taps).transpose(0, 2, *phases, 1, *taps)
+    own = np.flip(own, tuple(taps)).transpose(0, 2, *phases, 1, *taps)
     return own.reshape(-1, channels // groups, *sizes[::2])
 
 

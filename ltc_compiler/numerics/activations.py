@@ -79,7 +79,7 @@ def _c(*constants: str) -> tuple[np.float32, ...]:
     return tuple(np.float32(float.fromhex(text)) for text in constants)
 
 
-ONE, TWO, HALF = _c("0x1p+0", "0x1p+1", "0x1p-1")
+ZERO, ONE, TWO, HALF = _c("0x0p+0", "0x1p+0", "0x1p+1", "0x1p-1")
 (ROUNDER,) = _c("0x1.8p+23")  # adding it leaves the nearest integer in the low bits of the sum
 LOG2_E, LN2_HIGH, LN2_LOW = _c("0x1.715476p+0", "0x1.63p-1", "-0x1.bd0106p-13")  # k * LN2_HIGH is exact
 EXP_FLOOR, EXP_CEILING, EXP2_FLOOR, EXP2_CEILING = _c("-0x1.ap+6", "0x1.64p+6", "-0x1.2cp+7", "0x1p+7")
@@ -339,10 +339,15 @@ def _erf(x: F32) -> F32:
 def _atan(x: F32) -> F32:
     """An odd polynomial of |x|, of (|x| - 1) / (|x| + 1), or of -1 / |x|, plus 0, pi / 4 or pi / 2."""
     a = _magnitude(x)
-    part = np.where(a > ATAN_FAR, 2, np.where(a > ATAN_SPLIT, 1, 0))
-    t = np.choose(part, (a, a - ONE, -np.ones_like(a))) / np.choose(part, (np.ones_like(a), a + ONE, a))
+    beyond, above = a > ATAN_FAR, a > ATAN_SPLIT
+
+    def chosen(far: F32 | np.float32, middle: F32 | np.float32, near: F32 | np.float32) -> F32:
+        return np.where(beyond, far, np.where(above, middle, near))
+
+    t = chosen(-ONE, a - ONE, a) / chosen(a, a + ONE, ONE)
     z = t * t
-    base, low = (np.choose(part, (np.float32(0), HALF * c, c)) for c in (HALF_PI, HALF_PI_LOW))
+    base = chosen(HALF_PI, HALF * HALF_PI, ZERO)
+    low = chosen(HALF_PI_LOW, HALF * HALF_PI_LOW, ZERO)
     return _with_sign(base + (t + ((t * z) * _polynomial(ATAN_TERMS, z) + low)), x)
 
 
