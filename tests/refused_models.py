@@ -103,6 +103,11 @@ CASES = (
         equal=False,
     ),
     Case(
+        "record",
+        "odeint(lambda t, y: -y if t < 0.5 else y, x, times, method='euler')[-1]",
+        "odeint(lambda t, y: torch.where(t < 0.5, -y, y), x, times, method='euler')[-1]",
+    ),
+    Case(
         "record", "odeint(busy, x, times, method='euler')[-1]", "odeint(decay, x, times, method='euler')[-1]"
     ),
     Case(

@@ -62,6 +62,17 @@ class Reads:
                 args = pytree.tree_map(lambda a: a.clone() if isinstance(a, Tensor) else a, args)
         return func(*args, **kwargs)
 
+    def mark(self) -> int:
+        """A place among what was noted, for `forget`."""
+        return len(self._stops)
+
+    def forget(self, mark: int) -> bool:
+        """Forget the stops that were noted since a mark; whether there were any."""
+        new = list(self._stops)[mark:]
+        for stop in new:
+            del self._stops[stop]
+        return bool(new)
+
     @contextmanager
     def refused(self) -> Iterator[None]:
         """Raise one error, when a recording ends, for all that was noted in it and for what ended it."""

@@ -95,13 +95,14 @@ def _record(
     session = recorder.session
     with paused():
         slices = [x.select(axis, 0) for x, axis in zip(xs, in_axes, strict=True)]
+    known, mark, recorded = bool(xs) and not any(map(recorder.depends, xs)), session.reads.mark(), None
     try:
         recorded = _record_step(recorder, step, carries, slices, as_inputs=True)
     except UnsupportedError:
-        if not xs or any(map(recorder.depends, xs)):
+        if not known:
             raise
-        recorded = None
-    if recorded is None:
+    if recorded is None or (known and session.reads.forget(mark)):
+        session.reads.forget(mark)
         body, outputs, xs, in_axes = _record_each_step(recorder, step, carries, xs, in_axes, length)
     else:
         body, outputs = recorded
