@@ -180,6 +180,18 @@ def a_state_in_a_dataclass(m: Any, x: Tensor) -> Any:
 
 
 @loop
+def a_state_that_is_compared_with_none(m: Any, x: Tensor) -> Any:
+    h, out = torch.zeros(0), []
+    for t in range(x.shape[1]):
+        u = m.w(x[:, t])
+        if h != None and h.shape != u.shape:  # noqa: E711 - as libraries of spiking neurons do
+            h = torch.zeros_like(u)
+        h = 0.5 * h + u
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+@loop
 def a_first_step_of_its_own(m: Any, x: Tensor) -> Any:
     h = torch.tanh(m.w(x[:, 0]))
     out = [h]

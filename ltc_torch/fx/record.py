@@ -344,7 +344,7 @@ class Recorder(TorchFunctionMode):
         if name == "":
             name, func, args = "getattr", getattr, (args[0], func.__self__.__name__)  # type: ignore[attr-defined]
         out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and out.numel() == 0:
+        if not any(t.numel() for t in _tensors(out)):  # no elements, or no tensor: `h == None`
             return out
         if name not in IDENTITY or not any(out is t for t in tensors):
             kwargs = {k: v for k, v in kwargs.items() if k != "generator"}
