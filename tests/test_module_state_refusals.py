@@ -78,6 +78,14 @@ class LateCounter(Counter):
         return self.h
 
 
+class SlowCounter(Counter):
+    """Every fourth call, and no number in the code says so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n += 1  # here: n
+        return x * float(1 + (self.n >> 2))
+
+
 class Flag(Counter):
     def make(self) -> None:
         self.started = False
@@ -234,6 +242,7 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     Counter: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     CounterAndState: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     LateCounter: ("n", "is changed by a call, is no tensor, and the result depends on it"),
+    SlowCounter: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     Flag: ("started", "is changed by a call, is no tensor, and the result depends on it"),
     Toggle: ("odd", "is changed by a call, is no tensor, and the result depends on it"),
     FirstInput: ("first", "is computed from the input of the first call and kept from then on"),

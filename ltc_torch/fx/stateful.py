@@ -30,8 +30,8 @@ def _read(emitter: object, state: Value) -> Value:
 
 
 def keep_states(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Replace states by their next values, all at once."""
-    for buffer, value in zip(buffers, [v.clone() for v in values], strict=True):
+    """Replace states by their next values, which share no memory with them (read_state)."""
+    for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
 
 
