@@ -1,4 +1,4 @@
-"""Solvers of torchdyn, torchode and torchsde, by stand-ins that have the names and the signatures of the libraries."""
+"""Solvers of torchdyn, torchode, torchcde and torchsde, by stand-ins with the names and signatures of the libraries."""
 
 from __future__ import annotations
 
@@ -129,3 +129,19 @@ def test_torchsde_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     library = stand_in(monkeypatch, "torchsde._core.sdeint", TORCHSDE)
     with pytest.raises(UnsupportedError, match=r"torchsde draws random numbers(.|\n)*backend='torchdiffeq'"):
         prepare_shape(Solve(lambda f, x: library.sdeint(None, x, None)).eval(), torch.randn(2, 4))
+
+
+def test_coefficients_of_torchcde_are_made_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = (
+        "def linear_interpolation_coeffs(x, t=None):\n    return x.nan_to_num() if x.isnan().any() else x"
+    )
+    library = stand_in(monkeypatch, "torchcde.interpolation_linear", source)
+    with pytest.raises(
+        UnsupportedError, match=r"missing values in the observations(.|\n)*outside of the model"
+    ):
+        prepare_shape(Solve(lambda f, x: library.linear_interpolation_coeffs(x)).eval(), torch.randn(2, 4))
+    constant = torch.ones(2, 4)
+    graph, _ = prepare_shape(
+        Solve(lambda f, x: x * library.linear_interpolation_coeffs(constant)).eval(), constant
+    )
+    np.testing.assert_array_equal(to_nnir(graph).run(np.full((2, 4), 3.0)), 3.0)

@@ -1,4 +1,4 @@
-"""Solvers of torchdyn, torchode and torchsde in a recording, without importing what the user has not imported.
+"""Solvers of torchdyn, torchode, torchcde and torchsde in a recording, without importing what the user has not.
 
 torchdyn's fixed-step methods become one scan over the steps; torchode's FixedStepController is recorded step by step.
 Adaptive step sizes are refused with a fixed step that was tried, stochastic solvers by their name.
@@ -105,6 +105,31 @@ def _autodiff(original: Function) -> Function:
         return original(solver, *args, **kwargs)
 
     return dispatch
+
+
+# ---------------------------------------------------------------- torchcde
+
+
+def _coefficients(original: Function) -> Function:
+    """What makes a path of observations looks for missing ones, and fills them in."""
+
+    def dispatch(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if _depends(x):
+            reason = "torchcde looks for missing values in the observations, and makes another path then"
+            raise _refuse(
+                "torchcde", reason, "make the coefficients outside of the model, and pass them as its input"
+            )
+        return original(x, *args, **kwargs)
+
+    return dispatch
+
+
+for _module, _name in (
+    ("interpolation_linear", "linear_interpolation_coeffs"),
+    ("interpolation_cubic", "natural_cubic_coeffs"),
+    ("interpolation_hermite_cubic_bdiff", "hermite_cubic_coefficients_with_backward_differences"),
+):
+    caught(f"torchcde.{_module}", _name)(_coefficients)
 
 
 # ---------------------------------------------------------------- torchsde
