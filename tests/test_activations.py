@@ -55,8 +55,8 @@ MATHEMATICS: dict[str, Callable[[Any], Any]] = {
     "atan": mpmath.atan,
 }  # fmt: skip
 ULPS = {"sigmoid": 2.41, "tanh": 1.31, "exp": 1.0, "exp2": 1.08, "log": 0.87, "softplus": 2.8, "silu": 3.4,
-        "gelu": 6.04, "gelu_tanh": 3.41, "reciprocal": 0.5, "rsqrt": 1.5, "sin": 1.01,
-        "cos": 1.01, "erf": 1.05, "atan": 1.9}  # fmt: skip
+        "gelu": 6.04, "gelu_tanh": 3.41, "reciprocal": 0.5, "rsqrt": 1.5, "sin": 1.1,
+        "cos": 1.1, "erf": 1.4, "atan": 2.0}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", numerics.ACTIVATIONS)
