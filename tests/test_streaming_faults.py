@@ -20,7 +20,7 @@ from ltc_compiler.transforms.delays import Memory
 from ltc_compiler.transforms.streamer import Current, Stream, Streamer
 
 Patch = pytest.MonkeyPatch
-SEEDS = 320
+SEEDS = 640
 
 
 def holds(seed: int) -> bool:
