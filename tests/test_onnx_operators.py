@@ -81,6 +81,7 @@ BINARY += [
     Case("Pow", [(3, 4), Const(100.0)], low=0.9, high=1.1, tag="large"),
     Case("Pow", [(3,), ints(2)], tag="whole exponent"),
     Case("Pow", [Const(1.5), (3, 4)], tag="constant base"),
+    Case("Pow", [Const(-2.0), np.array([1.0, 2.0, 3.0, 0.5, -2.0, 0.0])], tag="negative constant base"),
     Case("Pow", [(3, 4), (4,)], low=0.2, tag="both"),
 ]
 LAYOUT = [
