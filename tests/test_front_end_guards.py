@@ -105,13 +105,13 @@ def asserted_in_a_loop(x: Tensor) -> Tensor:
 
 @guarded(2)
 def normal(x: Tensor) -> Any:
-    d = dist.Independent(dist.Normal(x * 2, torch.exp(x)), 1)
+    d = dist.Independent(dist.Normal(x * 2, torch.exp(x), validate_args=True), 1)
     return torch.tanh(d.mean), d.log_prob(x), d.entropy()
 
 
 @guarded(1)
 def categorical(x: Tensor) -> Any:
-    d = dist.Categorical(logits=x)
+    d = dist.Categorical(logits=x, validate_args=True)
     return d.probs, d.entropy()
 
 
