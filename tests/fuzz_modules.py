@@ -7,6 +7,7 @@ as an hour takes.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from ltc_torch.nn import GatedLTC
 CONFIG = replace(Config.small_c2b16(), tensor_rows=1 << 16, gather_entries=1 << 16, weight_blocks=1 << 12)
 WIDTHS = (1, 2, 3, 5, 7, 9, 15, 17, 20)
 STEPS, LONGER = 8, 13
-TOLERANCE = 2e-4  # of 1 + |y|: a dozen layers in fp32
+TOLERANCE = 2e-4  # of 1 + |y|
 
 
 class Recurrent(nn.Module):
@@ -142,8 +143,12 @@ def case(seed: int) -> str:
     module = _module(rng)
     x = [torch.randn(1, LONGER, width) for width in module.widths]
     short = [a[:, :STEPS] for a in x]
+    exact = copy.deepcopy(
+        module
+    ).double()  # a norm of features that hardly differ makes much of an error in fp32
     with torch.no_grad():
-        expected, longer = _arrays(module(*short)), _arrays(module(*x))
+        expected = _arrays(module(*short)), _arrays(exact(*(a.double() for a in short)))
+        longer = _arrays(module(*x)), _arrays(exact(*(a.double() for a in x)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -182,8 +187,10 @@ def _arrays(result: Any) -> list[Any]:
     return [np.asarray(y) for y in (result if isinstance(result, tuple) else (result,))]
 
 
-def _near(found: list[Any], expected: list[Any], what: str) -> None:
-    for i, (y, wanted) in enumerate(zip(found, expected, strict=True)):
+def _near(found: list[Any], expected: tuple[list[Any], list[Any]], what: str) -> None:
+    """Near what PyTorch gives in fp64: within TOLERANCE, and ten times PyTorch's own error in fp32."""
+    for i, (y, rounded, wanted) in enumerate(zip(found, *expected, strict=True)):
         assert y.shape == wanted.shape, f"{what}: output {i} has shape {y.shape}, not {wanted.shape}"
-        far = ~(np.abs(y - wanted) <= TOLERANCE * (1 + np.abs(wanted)))
+        slack = 10 * np.abs(rounded - wanted).max()
+        far = ~(np.abs(y - wanted) <= TOLERANCE * (1 + np.abs(wanted)) + slack)
         assert not far.any(), f"{what}: output {i} is {y[far][:3]}, PyTorch gives {wanted[far][:3]}"

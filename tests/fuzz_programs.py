@@ -78,7 +78,9 @@ def _trace(machine: Any, inputs: list[list[Any]], index: int) -> list[bytes]:
 
 @cache
 def _file(number: int) -> bytes:
-    return draw(number, size=(6, 20)[number % 2]).to_bytes(shadow=number % 3 > 0)
+    data = draw(number, size=(6, 20)[number % 2]).to_bytes(shadow=number % 3 > 0)
+    Program.load_bytes(data)  # good as it is: with another core, or none that fits, all would be refused
+    return data
 
 
 def _damaged(rng: random.Random, original: bytes) -> bytes:
