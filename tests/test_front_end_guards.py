@@ -86,6 +86,22 @@ def told(x: Tensor) -> Tensor:
 
 
 @guarded(3)
+def debugged(x: Tensor) -> Tensor:
+    loss = x.sum()
+    if loss != loss:
+        import pdb
+
+        pdb.set_trace()
+    if torch.isnan(loss):
+        breakpoint()
+    if (loss == loss).logical_not():
+        from pdb import set_trace
+
+        set_trace()
+    return x * 2
+
+
+@guarded(3)
 def asserted_by_torch(x: Tensor) -> Tensor:
     torch._assert(torch.isfinite(x).all(), "infinite")
     torch._assert_async(torch.isfinite(x).all())
@@ -131,6 +147,15 @@ def another_result(x: Tensor) -> Tensor:
 def a_repair(x: Tensor) -> Tensor:
     if torch.isnan(x).any():
         warnings.warn("repaired", stacklevel=1)
+        x = torch.zeros_like(x)
+    return x * 2
+
+
+@choosing
+def a_repair_on_the_other_side(x: Tensor) -> Tensor:
+    if torch.isfinite(x).all():
+        print("fine")
+    else:
         x = torch.zeros_like(x)
     return x * 2
 

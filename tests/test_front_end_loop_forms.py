@@ -201,6 +201,38 @@ def a_first_step_of_its_own(m: Any, x: Tensor) -> Any:
     return torch.stack(out, 1)
 
 
+@loop
+def two_states_cut_from_one(m: Any, x: Tensor) -> Any:
+    h, s = torch.zeros(B, 2, H).chunk(2, dim=1)
+    out = []
+    for t in range(x.shape[1]):
+        h = torch.relu(m.w(x[:, t, None]) + 0.5 * h)
+        s = torch.tanh(m.u(h) + s * m.h0)
+        out.append(s)
+    return torch.cat(out, dim=1)
+
+
+@loop
+def as_many_states_as_steps(m: Any, x: Tensor) -> Any:
+    states, out = list(torch.zeros(x.shape[1], B, H).unbind(0))[:4], []
+    for u in x.unbind(1):
+        u = m.w(u)
+        for k in range(len(states)):
+            u = states[k] = torch.tanh(m.u(u) + states[k])
+        out.append(u)
+    return torch.stack(out, 1)
+
+
+@loop
+def a_weight_written_in_place(m: Any, x: Tensor) -> Any:
+    m.h0.data.clamp_(-0.5, 0.5)
+    h, out = torch.zeros(B, H), []
+    for t in range(x.shape[1]):
+        h = torch.relu(m.w(x[:, t]) + h * m.h0)
+        out.append(h)
+    return torch.stack(out, 1)
+
+
 # ---------------------------------------------------------------- spikes
 
 

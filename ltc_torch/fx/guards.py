@@ -181,7 +181,8 @@ def _is_guard(around: _Statements) -> bool:
         return not _names_values(statement.test)
     if isinstance(statement, ast.If):
         sides = (statement.body, statement.orelse)
-        return not _names_values(statement.test) and any(map(_only_stops, sides))
+        stops = any(map(_ends_in_raise, sides)) or all(map(_changes_nothing, sides))
+        return not _names_values(statement.test) and stops
     if isinstance(statement, ast.Expr):
         return _only_tells(statement)
     if isinstance(statement, ast.Assign) and isinstance(around[-1], (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -195,18 +196,19 @@ def _names_values(test: ast.expr) -> bool:
     return any(isinstance(node, ast.NamedExpr) for node in ast.walk(test))
 
 
-def _only_stops(body: Sequence[ast.stmt]) -> bool:
-    """Whether statements raise, or do nothing but warn and print."""
-    if not body:
-        return False
-    if all(_only_tells(s) or isinstance(s, ast.Pass) for s in body):
-        return True
+def _ends_in_raise(body: Sequence[ast.stmt]) -> bool:
+    """Whether statements go nowhere but to a `raise`."""
     leaves = any(
         isinstance(node, (ast.Return, ast.Break, ast.Continue, ast.Yield))
         for s in body
         for node in ast.walk(s)
     )
-    return isinstance(body[-1], ast.Raise) and not leaves
+    return bool(body) and isinstance(body[-1], ast.Raise) and not leaves
+
+
+def _changes_nothing(body: Sequence[ast.stmt]) -> bool:
+    """Whether statements do nothing but warn, print, and call a debugger, which they may import."""
+    return all(_only_tells(s) or isinstance(s, (ast.Pass, ast.Import, ast.ImportFrom)) for s in body)
 
 
 def _only_tells(statement: ast.stmt) -> bool:
@@ -228,7 +230,8 @@ def _serves_guards(name: str, function: ast.stmt) -> bool:
         if isinstance(node, ast.Assert) or (isinstance(node, ast.Expr) and _only_tells(node)):
             inside.update(ast.walk(node))
         elif isinstance(node, ast.If) and _is_guard((node,)):
-            stopping = [s for side in (node.body, node.orelse) if _only_stops(side) for s in side]
+            sides = (node.body, node.orelse)
+            stopping = [s for side in sides if _ends_in_raise(side) or _changes_nothing(side) for s in side]
             inside.update(n for part in (node.test, *stopping) for n in ast.walk(part))
     uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
     return all(n in inside for n in uses if isinstance(n.ctx, ast.Load))

@@ -9,6 +9,7 @@ before. What it returns is a hypothesis: reroll.py executes and compares before 
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -182,12 +183,22 @@ def _candidates(graph: fx.Graph) -> Iterator[tuple[list[fx.Node], list[fx.Node]]
         for read in reads(node):
             key = (read.tensor, read.axis, repr(read.rest), read.keep, _line(node))
             groups.setdefault(key, []).append((node, read))
-    parts = {
-        n for n in order if n.target is operator.getitem and reads(n) and isinstance(_shape_read(n), list)
-    }
+    position = {n: i for i, n in enumerate(order)}
+    first_reader = {n: min((position[u] for u in n.users if u in position), default=-1) for n in order}
+    parts: dict[Any, list[fx.Node]] = {}
+    for node in order:
+        if node.target is operator.getitem and reads(node) and isinstance(_shape_read(node), list):
+            parts.setdefault(node.args[0], []).append(node)
     for group in sorted(groups.values(), key=len, reverse=True):
         for anchors in _runs(group):
-            yield _sunk(order, parts | {n for n, _ in group}), anchors
+            starts = sorted(first_reader[a] for a in anchors)
+            moving = {n for n, _ in group}
+            for (
+                of_one
+            ) in parts.values():  # those of a sequence are read one after another, those of a state at once
+                if len({bisect_right(starts, first_reader[n]) for n in of_one}) >= LEAST_TURNS:
+                    moving.update(of_one)
+            yield _sunk(order, moving), anchors
 
 
 def _shape_read(node: fx.Node) -> Any:

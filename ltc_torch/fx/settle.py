@@ -7,6 +7,7 @@ inside where every iteration does the same, they are constants again in the end:
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,15 @@ import torch
 from torch import Tensor, fx
 
 from .exact import Exact
+from .repeats import LEAST_TURNS
 from .views import read_region
 
 
 def settle(module: fx.GraphModule, reads_alone: bool = False) -> None:
     """Replace the operations on constants of a graph, and of the bodies of its scans, by constants.
 
-    reads_alone: replace reads of parts of constants alone, which are the same in all iterations if the parts are.
+    reads_alone: replace reads of parts of constants alone, which are the same in all iterations if the parts are; of
+    a constant that was computed, as a weight written in place, those alone that the iterations of a loop share.
     """
     exact = Exact()
     values: dict[fx.Node, Any] = {}
@@ -31,15 +34,19 @@ def settle(module: fx.GraphModule, reads_alone: bool = False) -> None:
                 settle(body)
             elif "exact" in node.meta:
                 values[node] = _held(module, node, exact)
-        elif node.op in ("call_function", "call_method") and node.all_input_nodes:
-            known = all(n in values for n in node.all_input_nodes)
-            if known and (not reads_alone or node.target is read_region):
-                values[node] = _computed(node, values, exact)
+        elif node.op in ("call_function", "call_method") and _reads_known(node, values):
+            values[node] = _computed(node, values, exact)
+    if reads_alone:
+        values = {node: value for node, value in values.items() if _same_in_iterations(node, values)}
     for i, node in enumerate(list(_frontier(module.graph, values))):
         _replace(module, node, f"_settled_{i}", values[node], exact)
     if not reads_alone:
         module.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
     module.recompile()
+
+
+def _reads_known(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    return bool(node.all_input_nodes) and all(n in values for n in node.all_input_nodes)
 
 
 def _held(module: fx.GraphModule, node: fx.Node, exact: Exact) -> Tensor:
@@ -59,6 +66,17 @@ def _computed(node: fx.Node, values: dict[fx.Node, Any], exact: Exact) -> Any:
         return exact.call(lambda *a, **k: getattr(a[0], str(target))(*a[1:], **k), args, kwargs)
     assert callable(target)
     return exact.call(target, args, kwargs)
+
+
+def _same_in_iterations(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
+    """Whether a constant is held, or a read of a held one, or a read that operations of several iterations share: a
+    read of a state that the first iteration finds constant is none of these."""
+    if node.op == "get_attr":
+        return True
+    if node.target is not read_region:
+        return False
+    lines = Counter((user.target, user.meta["source"].line) for user in node.users)
+    return node.all_input_nodes[0].op == "get_attr" or max(lines.values(), default=0) >= LEAST_TURNS
 
 
 def _frontier(graph: fx.Graph, values: dict[fx.Node, Any]) -> Iterator[fx.Node]:
