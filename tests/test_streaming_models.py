@@ -133,6 +133,12 @@ WORKS: dict[str, tuple[Any, int]] = {
         0,
     ),
     "frames": (Frames(), 0),
+    "patches of features": (lambda x: F.unfold(x[:, None], (1, 3), padding=(0, 1)).view(B, 3, T, D), 0),
+    "patches over time": (lambda x: F.unfold(x[:, None], (3, 2)).view(B, 6, T - 2, D - 1), 2),
+    "patches put back": (
+        lambda x: F.fold(F.unfold(x[:, None], (1, 2), stride=(1, 2)), (T, D), (1, 2), stride=(1, 2)),
+        0,
+    ),
     "a merged sum of two": (
         lambda x: (x.reshape(B * T, D) * x.flip(2).reshape(B * T, D) + x[..., :1].reshape(B * T, 1)).reshape(
             B, T, D

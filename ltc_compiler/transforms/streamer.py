@@ -17,11 +17,12 @@ import numpy as np
 
 from ..errors import StreamingError
 from ..ir.graph import Graph, Node, Value, copy_node
-from ..ir.ops import OPS, add, add_many
+from ..ir.ops import OPS, add_many
 from ..ir.verify import describe
 from .delays import Memory
 from .fold import uniform
 from .prologue import MOVES
+from .repeated import slice_along
 
 
 @dataclass(frozen=True)
@@ -236,15 +237,12 @@ class Streamer:
         """A static value with an axis taken off, along which it must not vary. A negative axis is not there at all."""
         if axis < 0:
             return value
-        array = value.constant()
-        if array is not None and uniform(array, axis):
-            return self.graph.constant(np.take(array, 0, axis), value.name, node.source)
-        shape = value.shape[:axis] + value.shape[axis + 1 :]
         if not self.strict:
-            return self.graph.constant(np.zeros(shape))
-        if value.shape[axis] == 1:
-            return add(self.graph, "reshape", value, shape=shape, source=node.source)
-        what = "a constant" if array is not None else "an operand that does not stream"
+            return self.graph.constant(np.zeros(value.shape[:axis] + value.shape[axis + 1 :]))
+        same = slice_along(self.graph, value, axis)
+        if same is not None:
+            return same
+        what = "a constant" if value.constant() is not None else "an operand that does not stream"
         raise refusal(node, f"{what} of shape {value.shape} varies along the streamed axis {axis}",
                       "make it the same for every step, or pass it as an input that streams")  # fmt: skip
 

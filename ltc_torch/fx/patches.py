@@ -44,8 +44,9 @@ def _patches(
             start = tap[k] * dilations[k]
             stop = start + (counts[k] - 1) * strides[k] + 1
             part = c.slice(part, len(lead) + 1 + k, start, stop, strides[k])
-        taps.append(c.reshape(part, (*lead, channels, 1, counts[0] * counts[1])))
-    return c.reshape(c.concat(taps, len(lead) + 1), (*lead, channels * len(taps), counts[0] * counts[1]))
+        taps.append(c.unsqueeze(part, len(lead) + 1))
+    windows = c.concat(taps, len(lead) + 1)  # height and width are axes still: one of them may be a sequence
+    return c.reshape(windows, (*lead, channels * len(taps), counts[0] * counts[1]))
 
 
 @converts("fold")
