@@ -145,6 +145,8 @@ CASES = (
     Case("convert", "x + torch.randn(D)", "x + torch.zeros(D)", equal=False),
     Case("convert", "F.dropout(x, 0.5)", "F.dropout(x, 0.5, training=self.training)", equal=False),
     Case("convert", "x.half() * 2", "x * 2", equal=False),
+    Case("convert", "x * ((x > 0).to(torch.uint8) * 200)", "x * ((x > 0).float() * 200)"),
+    Case("convert", "x * (x.argmax(2, keepdim=True) & 1)", "x * (x.argmax(2, keepdim=True) % 2)"),
     Case("convert", "F.max_pool1d(x.mT, 2, ceil_mode=True)", "F.max_pool1d(x.mT, 2)"),
     Case(
         "convert",

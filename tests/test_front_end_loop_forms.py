@@ -57,6 +57,15 @@ def three_outputs(m: Any, x: Tensor) -> Any:
 
 
 @loop
+def read_back_behind_zeros(m: Any, x: Tensor) -> Any:
+    """Two constants of one tensor: the state that the loop starts from, and the element in front of it."""
+    y = torch.zeros_like(x)
+    for t in range(1, x.shape[1]):
+        y[:, t] = x[:, t] + 0.5 * y[:, t - 1]
+    return y
+
+
+@loop
 def two_fields_of_one_output(m: Any, x: Tensor) -> Any:
     a, h = torch.zeros(B, x.shape[1], H + 3), torch.zeros(B, H)
     for t in range(x.shape[1]):

@@ -28,6 +28,7 @@ from .complex import Pair, flat
 from .conversions import NUMBERS, convert_type
 from .emit import Emitter
 from .hints import hint
+from .integers import check_integers
 from .registry import FUNCTIONS, LEAVES, Refused, find
 from .stateful import keep_states
 
@@ -189,6 +190,7 @@ class _Converter:
             return self._keep(node)
         if is_random(name, node.args, node.kwargs):
             raise Refused("draws random numbers", "pass them as an input, or leave them out in eval mode")
+        check_integers(name, emitter.dtype)
         convert = FUNCTIONS.get(name)
         is_complex = complexes.is_involved((args, kwargs)) or getattr(emitter.dtype, "is_complex", False)
         if is_complex and (convert is not None or name in complexes.KNOWN):

@@ -75,6 +75,8 @@ for _op, _names in _BINARY.items():
 
 @converts("add", "__add__", "__radd__")
 def add(c: Emitter, input: Any, other: Any, *, alpha: float = 1) -> Value:
+    if c.dtype == torch.bool and alpha == 1:  # of booleans it is `or`
+        return c.add("max", input, other)
     return c.add("add", input, other if alpha == 1 else c.add("mul", other, alpha))
 
 

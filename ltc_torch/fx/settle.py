@@ -6,6 +6,7 @@ inside where every iteration does the same, they are constants again in the end:
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -38,8 +39,8 @@ def settle(module: fx.GraphModule, reads_alone: bool = False) -> None:
             values[node] = _computed(node, values, exact)
     if reads_alone:
         values = {node: value for node, value in values.items() if _same_in_iterations(node, values)}
-    for i, node in enumerate(list(_frontier(module.graph, values))):
-        _replace(module, node, f"_settled_{i}", values[node], exact)
+    for node in list(_frontier(module.graph, values)):
+        _replace(module, node, values[node], exact)
     if not reads_alone:
         module.graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
     module.recompile()
@@ -87,7 +88,9 @@ def _frontier(graph: fx.Graph, values: dict[fx.Node, Any]) -> Iterator[fx.Node]:
             yield node
 
 
-def _replace(module: fx.GraphModule, node: fx.Node, name: str, value: Tensor, exact: Exact) -> None:
+def _replace(module: fx.GraphModule, node: fx.Node, value: Tensor, exact: Exact) -> None:
+    numbers = itertools.count()  # an earlier pass over this module has taken some
+    name = next(name for n in numbers if not hasattr(module, name := f"_settled_{n}"))
     module.register_buffer(name, value.detach().clone(), persistent=False)
     with module.graph.inserting_before(node):
         made = module.graph.get_attr(name)
