@@ -50,6 +50,11 @@ def loop(state: Any, x: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
+def patches(x: Tensor) -> Tensor:
+    """(B, 3, T * D)."""
+    return F.unfold(x[:, None], (1, 3), padding=(0, 1))
+
+
 def over_features(x: Tensor) -> Tensor:
     """A scan over another axis than time."""
     y: Tensor = Scan(lambda u, s: (s + u, s + u))(x, x[..., 0] * 0, 2, 2)[0]
@@ -137,6 +142,25 @@ WORKS: dict[str, tuple[Any, int]] = {
     "patches over time": (lambda x: F.unfold(x[:, None], (3, 2)).view(B, 6, T - 2, D - 1), 2),
     "patches put back": (
         lambda x: F.fold(F.unfold(x[:, None], (1, 2), stride=(1, 2)), (T, D), (1, 2), stride=(1, 2)),
+        0,
+    ),
+    "patches weighed": (
+        lambda x: F.fold(patches(x).softmax(1) * patches(x), (T, D), (1, 3), padding=(0, 1)),
+        0,
+    ),
+    "a product with patches": (lambda x: (V[:, :3] @ patches(x)).view(B, 5, T, D), 0),
+    "a layer over patches": (
+        lambda x: F.linear(patches(x).transpose(1, 2), V[:, :3]).transpose(1, 2).reshape(B, 5, T, D),
+        0,
+    ),
+    "a convolution over time and features merged": (
+        lambda x: F.conv1d(x.flatten(1)[:, None], V[:, :1, None], V[:, 1]).view(B, 5, T, D).relu(),
+        0,
+    ),
+    "time and features merged, joined and cut": (
+        lambda x: (
+            torch.cat([x.flatten(1)[:, None], patches(x)[:, 1:]], 1).amax(1, keepdim=True).view(B, T, D)
+        ),
         0,
     ),
     "a merged sum of two": (

@@ -61,7 +61,19 @@ def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse") -> 
         raise StreamingError("the graph is a step graph already", where=graph.name,
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
-    whole = cleanup(unmerge(fold(pad_windows(graph), layout=False)))
+    folded = fold(pad_windows(graph), layout=False)
+    try:
+        return _stepwise(cleanup(unmerge(folded)), dims, steps, tables)
+    except StreamingError as error:  # time may be merged with axes behind it
+        apart = unmerge(folded, first_axis=False)
+        try:
+            return _stepwise(cleanup(apart), dims, steps, tables)
+        except StreamingError:
+            raise error from None
+
+
+def _stepwise(whole: Graph, dims: Sequence[int | None], steps: int, tables: Tables) -> Graph:
+    """The step graph of a graph whose merged axes stand by themselves."""
     if _has_known_steps(whole):  # what follows from them is computed in fp64, as for the whole sequence
         whole = cleanup(hoist(whole))
     first = _streamed(whole, dims, steps, None)
