@@ -119,7 +119,8 @@ class NNIR:
         """Evaluate in NumPy, in fp64 or fp32: an array, or a tuple of arrays where there are several outputs.
 
         states: needed where the graph has states (start from `initial_states()`); updated in place.
-        Raises InputError for a wrong number, shape or element type of inputs, and for missing states.
+        Raises InputError for a wrong number, shape or element type of inputs, for missing states, and for a step behind
+        the last one that the graph has tables for.
         """
         if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise InputError(
@@ -136,6 +137,8 @@ class NNIR:
                 found = "nothing" if given is None else f"shape {np.shape(given)}"
                 raise InputError(f"expected shape {state.initial.shape} and found {found}",
                                  where=f"state {state.name!r}", remedy="start from nnir.initial_states()")  # fmt: skip
+        stream = self._stream()
+        stream.check([(states or {}).get(stream.counter)], 1)
         results = evaluate(self.graph, arrays, states)
         return results[0] if len(results) == 1 else tuple(results)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from models.basic import Apply
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ltc_torch
 from ltc_compiler import Config, Program
-from ltc_compiler.errors import InputError, StreamingError
+from ltc_compiler.errors import InputError, ModelFileError, StreamingError
 from ltc_compiler.nnir import NNIR
 from ltc_torch import fx
 from ltc_torch.nn import Scan
@@ -120,6 +123,39 @@ def test_a_step_beyond_the_table_is_refused_and_changes_nothing() -> None:
             machine.run(x[:, 0].numpy())
         machine.reset()
         np.testing.assert_array_equal(machine.run(x[:, 0].numpy()), (x[:, 0] + table[0]).numpy())
+
+
+def test_an_evaluated_step_beyond_the_table_is_refused_and_changes_nothing() -> None:
+    x, table = torch.randn(1, T, D), torch.randn(T, D)
+    step = graph_of(Apply(lambda x: x + table), x).streaming_transform(1)[0]
+    states = step.initial_states()
+    for t in range(T):
+        np.testing.assert_array_equal(
+            step.run(x[:, 0].numpy(), states=states), (x[:, 0].double() + table[t]).numpy()
+        )
+    before = {name: array.copy() for name, array in states.items()}
+    with pytest.raises(InputError, match=rf"has {T} steps.*{T} of\s+them have run, and 1 more"):
+        step.run(x[:, 0].numpy(), states=states)
+    assert all((states[name] == array).all() for name, array in before.items())
+
+
+def test_a_limit_of_steps_goes_through_an_onnx_file(tmp_path: Path) -> None:
+    x, table = torch.randn(1, T, D), torch.randn(T, D)
+    step = graph_of(Apply(lambda x: x + table), x).streaming_transform(1)[0]
+    step.to_onnx(tmp_path / "step.onnx")
+    again = NNIR.from_onnx(tmp_path / "step.onnx")
+    vm = again.to_program(Config.tiny_c1b8()).to_vm()
+    for t in range(T):
+        np.testing.assert_array_equal(vm.run(x[:, 0].numpy()), (x[:, 0] + table[t]).numpy())
+    with pytest.raises(InputError, match=f"has {T} steps"):
+        vm.run(x[:, 0].numpy())
+    model = onnx.load(tmp_path / "step.onnx")
+    note = next(p for i in model.graph.input for p in i.metadata_props if p.key == "ltc.step_limit")
+    for wrong in ("0", "-3", "many", "1" * 10):
+        note.value = wrong
+        onnx.save(model, tmp_path / "wrong.onnx")
+        with pytest.raises(ModelFileError, match="expected a number of steps"):
+            NNIR.from_onnx(tmp_path / "wrong.onnx")
 
 
 def test_every_stream_of_a_batch_has_a_table_of_its_own() -> None:

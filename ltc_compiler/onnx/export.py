@@ -2,8 +2,8 @@
 
 A scan becomes an ONNX Scan; one over nothing runs along a constant of as many zeros as it has steps. A synapse op is
 written out. A state becomes an input with its initial value as the default, and an output with its next value.
-Everything is fp32: precisions are this compiler's business. Elapsed times, states, and the steps by which an output is
-late, are marked in the metadata.
+Everything is fp32: precisions are this compiler's business. Elapsed times, states, the steps by which an output is
+late, and how many steps a stream may have, are marked in the metadata.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import ModelFileError
 from ..files import write_file
 from ..ir.graph import Array, Graph, Node, Role, Value
 from ..ir.ops import scan_parts
-from .load import LATE, ROLE, STATE, STATE_KIND, require_onnx
+from .load import LATE, LIMIT, ROLE, STATE, STATE_KIND, require_onnx
 
 OPSET, IR_VERSION = 20, 10
 
@@ -260,6 +260,8 @@ def model_of(graph: Graph) -> Any:
         name = w.names[state.value]
         info = _note(_info(name, state.initial.shape), STATE, following)
         inputs.append(_note(info, STATE_KIND, state.kind.value))
+        if graph.step_limit and state.name == graph.step_counter:
+            _note(info, LIMIT, str(graph.step_limit))
         w.initializers.append(numpy_helper.from_array(state.initial.astype(np.float32), name))
     outputs = [_info(n, v.shape) for n, v in zip(names, values, strict=True)]
     for info, steps in zip(outputs, graph.output_latencies or (), strict=False):

@@ -5,6 +5,7 @@ Wrong or missing shapes and constants raise InputError.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 from enum import Enum
 from math import prod
@@ -12,10 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, ModelFileError
 from ..ir.compose import FOLD_LIMIT
 from ..ir.graph import Array, Graph, Role, State, StateKind, Type, Value
-from .load import ROLE, STATE, STATE_KIND, note, read_tensor
+from .load import LIMIT, ROLE, STATE, STATE_KIND, note, read_tensor
 
 InputShapes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 Constants = Mapping[str, Any]
@@ -96,7 +97,10 @@ def add_inputs(
 def add_states(
     model: Any, graph: Graph, constants: Container[str], where: str
 ) -> tuple[dict[str, Value], dict[str, State]]:
-    """Add the states of an exported graph: inputs with a default value and a note. By input and by output name."""
+    """Add the states of an exported graph: inputs with a default value and a note. By input and by output name.
+
+    Raises ModelFileError for a limit of steps that is none.
+    """
     initial = {t.name: t for t in model.graph.initializer if t.name not in constants}
     outputs = {o.name for o in model.graph.output}
     values: dict[str, Value] = {}
@@ -107,7 +111,17 @@ def add_states(
             kind = _noted(proto, STATE_KIND, StateKind, StateKind.STREAM)
             state = graph.add_state(read_tensor(initial[proto.name], where), proto.name, kind)
             values[proto.name], following[after] = state.value, state
+            limit = note(proto, LIMIT)
+            if limit is not None:
+                graph.step_counter, graph.step_limit = state.name, _steps(limit, state, where)
     return values, following
+
+
+def _steps(limit: str, state: State, where: str) -> int:
+    if state.value.shape or not re.fullmatch("[1-9][0-9]{0,8}", limit):
+        raise ModelFileError(f"its {LIMIT} is {limit!r}, expected a number of steps at a state of shape ()",
+                             where=f"input {state.name!r} of {where}", remedy="export the model again")  # fmt: skip
+    return int(limit)
 
 
 def _noted(proto: Any, key: str, kind: type[_Member], default: _Member) -> _Member:

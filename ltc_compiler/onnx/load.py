@@ -14,8 +14,9 @@ from ..errors import ModelFileError
 from ..ir.graph import Array
 
 OLDEST_OPSET = 7  # the first one with NumPy's broadcasting
-# What an exported input says of itself: its role; the output that follows it; whose state it is.
-ROLE, STATE, STATE_KIND, LATE = "ltc.role", "ltc.state", "ltc.state_kind", "ltc.late"
+# What an exported port says of itself: its role; the output that follows it; whose state it is; how many steps an
+# output is late; how many steps the stream may have that a state counts.
+ROLE, STATE, STATE_KIND, LATE, LIMIT = "ltc.role", "ltc.state", "ltc.state_kind", "ltc.late", "ltc.step_limit"
 
 
 def require_onnx() -> Any:
