@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ltc_compiler.builder import ProgramBuilder
 from ltc_compiler.config import Config
-from ltc_compiler.errors import InputError, ProgramError, StateError
+from ltc_compiler.errors import InputError, ModelFileError, ProgramError, StateError
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.onnx.__main__ import report as command_line_report
 from ltc_compiler.program import Program
@@ -255,6 +255,28 @@ def test_an_exported_step_says_what_is_late(whole: NNIR, tmp_path: Any) -> None:
     outputs = onnx.load(tmp_path / "step.onnx").graph.output
     notes = [{p.key: p.value for p in o.metadata_props}.get("ltc.late", "0") for o in outputs[:4]]
     assert notes == [str(n) for n in LATE]
+
+
+def test_an_exported_step_comes_back_as_a_stream(whole: NNIR, x: np.ndarray, tmp_path: Any) -> None:
+    """Its outputs stand in the places of their inputs, as before; a note that does not fit is no stream."""
+    onnx = pytest.importorskip("onnx")
+    path, step = tmp_path / "step.onnx", whole.streaming_transform(2)[0]
+    step.to_onnx(path)
+    again = NNIR.from_onnx(path)
+    program = again.to_program(Config.tiny_c1b8())
+    assert program.output_latencies == LATE
+    assert tuple(program.output_tail(0, i) for i in range(4)) == TAILS
+    vm = program.to_vm(bit_accurate=False)
+    found = joined([vm.run_timesteps(x[..., :4]), vm.run_timesteps(x[..., 4:], end=True)])
+    for a, b in zip(found, whole.run(x), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    model = onnx.load(path)
+    (note,) = (p for p in model.metadata_props if p.key == "ltc.stream")
+    for text in ("", "[]", "{}", note.value.replace("3", '"3"'), note.value.replace("y0", "y9")):
+        note.value = text
+        onnx.save(model, path)
+        with pytest.raises(ModelFileError, match=r"ltc\.stream"):
+            NNIR.from_onnx(path)
 
 
 def test_models_of_one_program_have_streams_of_their_own(whole: NNIR, x: np.ndarray, expected: Any) -> None:

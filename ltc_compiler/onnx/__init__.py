@@ -25,6 +25,7 @@ from . import (  # noqa: F401 - they fill the converter table
 )
 from .inputs import Constants, InputShapes, add_inputs, add_states, read_constants
 from .load import load_model
+from .streams import read_stream
 
 __all__ = ["Constants", "InputShapes", "export_onnx", "import_onnx"]
 
@@ -47,7 +48,10 @@ def import_onnx(
     inputs = add_inputs(model, graph, input_shapes, fixed, file)
     current, following = add_states(model, graph, fixed, file)
     with np.errstate(all="ignore"):  # constants may hold anything, infinities and NaN too
-        return Importer(model, file).run(graph, {**inputs, **current, **fixed}, following)
+        Importer(model, file).run(graph, {**inputs, **current, **fixed}, following)
+    values = {state.value: state for state in following.values()}
+    read_stream(model, graph, {name: values[value] for name, value in current.items()}, file)
+    return graph
 
 
 def export_onnx(graph: Graph, path: str | PathLike[str]) -> None:

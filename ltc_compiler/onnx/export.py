@@ -19,6 +19,7 @@ from ..files import write_file
 from ..ir.graph import Array, Graph, Node, Role, Value
 from ..ir.ops import scan_parts
 from .load import LATE, LIMIT, ROLE, STATE, STATE_KIND, require_onnx
+from .streams import STREAM, stream_note
 
 OPSET, IR_VERSION = 20, 10
 
@@ -269,7 +270,12 @@ def model_of(graph: Graph) -> Any:
             _note(info, LATE, str(steps))
     proto = helper.make_graph(w.nodes, graph.name or "main", inputs, outputs, w.initializers)
     opsets = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ltc-compiler")
+    model = helper.make_model(
+        proto, opset_imports=opsets, ir_version=IR_VERSION, producer_name="ltc-compiler"
+    )
+    states = {s.name: w.names[s.value] for s in graph.states}
+    stream = stream_note(graph, [w.names[v] for v in graph.inputs], names[: len(graph.outputs)], states)
+    return model if stream is None else _note(model, STREAM, stream)
 
 
 def write(graph: Graph, path: str | PathLike[str]) -> None:
