@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +224,39 @@ class LeavesTheStep(Base):
         return y
 
 
+class WarmsUp(Counter):
+    """Changes after 500 calls, a number that stands in no code of the model."""
+
+    def make(self) -> None:
+        self.n, self.settings = 0, SimpleNamespace(warmup=500)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n += 1  # here: n
+        return x if self.n < self.settings.warmup else 2 * x
+
+
+class StartsAnewNowAndThen(WarmsUp):
+    def make(self) -> None:
+        super().make()
+        self.h = torch.zeros(B, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n += 1  # here: n
+        self.h = 0.5 * self.h + x
+        if self.n > 1 and self.n % (self.settings.warmup / 5) == 0:
+            self.h = torch.zeros_like(x)
+        return self.h
+
+
+class CoolsDown(Counter):
+    def make(self) -> None:
+        self.t, self.settings = 1.0, SimpleNamespace(coldest=0.25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.t -= 0.001  # here: t
+        return x if 1 - self.t < 1 - self.settings.coldest else torch.zeros_like(x)
+
+
 class InSubmodule(Base):
     def make(self) -> None:
         self.parts = nn.ModuleList([Base(), Counter()])
@@ -243,6 +277,9 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     CounterAndState: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     LateCounter: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     SlowCounter: ("n", "is changed by a call, is no tensor, and the result depends on it"),
+    WarmsUp: ("n", "is changed by a call, is no tensor, and the result depends on it"),
+    StartsAnewNowAndThen: ("n", "is changed by a call, is no tensor, and the result depends on it"),
+    CoolsDown: ("t", "is changed by a call, is no tensor, and the result depends on it"),
     Flag: ("started", "is changed by a call, is no tensor, and the result depends on it"),
     Toggle: ("odd", "is changed by a call, is no tensor, and the result depends on it"),
     FirstInput: ("first", "is computed from the input of the first call and kept from then on"),
@@ -261,6 +298,17 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     LeavesTheStep: ("h", r"is made inside a scan's step \(or an ODE function\) and kept after it"),
     InSubmodule: (r"parts\.1\.n", "is changed by a call, is no tensor, and the result depends on it"),
 }
+
+
+def test_a_count_that_only_reports_is_no_state() -> None:
+    class Reports(WarmsUp):
+        def forward(self, x: Tensor) -> Tensor:
+            self.n += 1
+            if self.n % self.settings.warmup == 0:
+                self.told = f"{self.n:6d} calls"
+            return 2 * x
+
+    assert not to_nnir(prepare_shape(Reports().eval(), torch.rand(B, D))[0]).graph.states
 
 
 @pytest.mark.parametrize("cls", RECORDING, ids=lambda c: c.__name__)

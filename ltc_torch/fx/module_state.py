@@ -9,6 +9,7 @@ What a program cannot carry (a Python number that enters the result, a list that
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,14 @@ from ltc_compiler.errors import Unsupported, UnsupportedError
 
 from .assigned import assigned_at, whole_numbers
 from .copies import called, copied, scaled
+from .counters import counting
 from .held import Held, Path, held, put, spelled
 from .trials import Call, Seen, same_elements, written
 
 FACTORS = (1.0, 0.9375, 0.75, 1.0, 0.5, 1.0)  # of the example inputs, call by call
 _ALONG = range(1, 9)  # calls after which a counter is looked at, beside the numbers that its class names
 _NAMED = 40  # of them
+_TRIED = 16  # calls that look for more of them
 _NO_TENSOR = "is changed by a call, is no tensor, and the result depends on it"
 _AS_TENSOR = "keep it in a tensor (a buffer, say) and compute with it by torch operations"
 _STATE = "a program carries tensors of fixed shapes from call to call"
@@ -268,10 +271,24 @@ class _Finder:
             named = whole_numbers(base, path)
             beside = (v for p, v in self.user.plain.items() if p[:-1] == path[:-1])
             named |= {v for v in beside if isinstance(v, int) and not isinstance(v, bool)}
-            for value in sorted({n - i * (b - a) for n in sorted(named)[:_NAMED] for i in (0, 1)}):
+            values = {n - i * (b - a) for n in sorted(named)[:_NAMED] for i in (0, 1)}
+            for value in sorted(values | self._compared(base, path, a, b)):
                 model = copied(base)
                 put(model, path, type(b)(value))
                 yield model
+
+    def _compared(self, base: nn.Module, path: Path, before: Any, now: Any) -> set[int | float]:
+        """The values ahead of a counter at which a comparison in forward turns out otherwise; from there, further
+        ones."""
+        found: set[int | float] = set()
+        ahead, tried = [now], 0
+        while ahead and tried < _TRIED:
+            model, seen, tried = copied(base), set(found), tried + 1
+            put(model, path, counting(ahead.pop(0), now - before, found))
+            with suppress(Exception):  # forward asks for a plain number: what was found before counts
+                called(model, self.inputs)
+            ahead += sorted(found - seen)
+        return set(sorted(found)[:_NAMED])
 
     def _refusal(self, reasons: Mapping[Path, str], remedy: str) -> UnsupportedError:
         return refusal(self.stages[0], reasons, remedy)
