@@ -335,8 +335,10 @@ def _check_config(config: object) -> None:
 
 def _of_its_loop(error: StreamingError, graph: Graph) -> StreamingError | None:
     """The reason behind an error where the iterations of a loop stand one by one; None where it is not of that kind."""
-    one_by_one = ("selects the fixed step", "joins the last step", "repeats the last step")
-    if graph.written_out is None or not any(text in error.what for text in one_by_one):
+    if graph.written_out is None:
         return None
     what, where, remedy = graph.written_out
+    read = "selects the fixed step" in error.what and error.where == where
+    if not read and "is computed from the last step" not in error.what:
+        return None
     return StreamingError(what, where=where, remedy=remedy)

@@ -372,9 +372,22 @@ def backwards(m: Any, x: Tensor) -> Any:
     return torch.stack(out, 1)
 
 
+def a_loop_over_features_and_padding(m: Any, x: Tensor) -> Any:
+    """The loop differs, and is no loop over time: what keeps this from streaming is the padding."""
+    y = sum(x[..., k] * (k + 1) for k in range(D))
+    return nn.functional.pad(y[:, None], (1, 1), mode="replicate")
+
+
+def a_loop_over_features_and_a_step(m: Any, x: Tensor) -> Any:
+    y = sum(x[..., k] * (k + 1) for k in range(D))
+    return y * x[:, 3, :1]
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (a_loop_over_features_and_padding, "^concat: repeats the last step of a sequence at its end"),
+        (a_loop_over_features_and_a_step, "^slice: selects the fixed step 3"),
         (counting, r"mul \(line \d+: h = m.gru.*\) has 1 in iteration 0 and \d in iteration \d"),
         (
             other_in_one_iteration,

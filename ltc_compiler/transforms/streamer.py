@@ -134,13 +134,28 @@ class Streamer:
 
     def _check_last(self, node: Node, kinds: Sequence[Kind]) -> None:
         """Nothing that streams is joined with what its last step gives."""
-        if not any(isinstance(k, Current) for k in kinds):
+        last = [v for v, k in zip(node.operands, kinds, strict=True) if isinstance(k, Current)]
+        if not last:
             return
+        if not all(map(self._is_cut, last)):
+            raise refusal(node, "joins what is computed from the last step of a sequence with the sequence itself",
+                          "use the value of each step instead; in a loop over time let every iteration do the"
+                          " same")  # fmt: skip
         if any(isinstance(k, Stream) and node.op == "concat" and k.axis == node.attrs["axis"] for k in kinds):
             remedy = "pad with a constant: padding_mode='zeros', or F.pad(x, (left, right), value=0.0)"
             raise refusal(node, "repeats the last step of a sequence at its end, or before it", remedy)
         raise refusal(node, "joins the last step of a sequence with the sequence itself, which is not causal",
                       "use the value of each step instead of the last one")  # fmt: skip
+
+    def _is_cut(self, value: Value) -> bool:
+        """Whether elements of the last step stand in a value of the whole graph as they are."""
+        kind, node = self.env[value], value.node
+        if isinstance(kind, Stream):
+            return True
+        moves = node is not None and (node.op in MOVES or node.op == "concat")
+        return isinstance(kind, Static) or (
+            moves and node is not None and all(map(self._is_cut, node.operands))
+        )
 
     def _check_begin(self, node: Node, kinds: Sequence[Kind]) -> None:
         """Of what streams, a loop alone takes a state of the whole graph: to start from it."""

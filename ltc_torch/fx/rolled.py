@@ -261,7 +261,7 @@ class _Body:
         xs: list[fx.Node] = []
         axes = []
         outer, turns = self.rewrite, self.loop.turns
-        for read, stride in self.loop.scanned.values():
+        for place, (read, stride) in self.loop.scanned.items():
             key = (read.tensor, read.axis, read.at, stride)
             if key in self.inputs:
                 continue
@@ -273,7 +273,9 @@ class _Body:
                 x = outer._new(torch.narrow, (x, read.axis, low, turns), read.tensor, tuple(shape))
             if stride == -1:
                 x = outer._new(torch.flip, (x, (read.axis,)), read.tensor, tuple(shape))
-            x.meta.pop("exact", None) if x is not outer.env[read.tensor] else None
+            if x is not outer.env[read.tensor]:
+                x.meta.pop("exact", None)
+                x.meta["source"] = self.loop.sample(place).meta["source"]
             xs.append(x)
             axes.append(read.axis)
             slice_ = self._input(key, f"slice_{len(xs) - 1}", read.tensor)
