@@ -224,11 +224,12 @@ class LeavesTheStep(Base):
         return y
 
 
-class WarmsUp(Counter):
-    """Changes after 500 calls, a number that stands in no code of the model."""
+SETTINGS = SimpleNamespace(warmup=507, period=97, coldest=0.2503)  # in no code of a class
 
+
+class WarmsUp(Counter):
     def make(self) -> None:
-        self.n, self.settings = 0, SimpleNamespace(warmup=500)
+        self.n, self.settings = 0, SETTINGS
 
     def forward(self, x: Tensor) -> Tensor:
         self.n += 1  # here: n
@@ -243,18 +244,18 @@ class StartsAnewNowAndThen(WarmsUp):
     def forward(self, x: Tensor) -> Tensor:
         self.n += 1  # here: n
         self.h = 0.5 * self.h + x
-        if self.n > 1 and self.n % (self.settings.warmup / 5) == 0:
+        if self.n > 1 and self.n % SETTINGS.period == 0:
             self.h = torch.zeros_like(x)
         return self.h
 
 
 class CoolsDown(Counter):
     def make(self) -> None:
-        self.t, self.settings = 1.0, SimpleNamespace(coldest=0.25)
+        self.t = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         self.t -= 0.001  # here: t
-        return x if 1 - self.t < 1 - self.settings.coldest else torch.zeros_like(x)
+        return x if 1 - self.t < 1 - SETTINGS.coldest else torch.zeros_like(x)
 
 
 class InSubmodule(Base):
