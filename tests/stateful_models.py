@@ -5,6 +5,7 @@ Each class takes x of shape (2, 4), or (2, 6, 4) where it is in SEQUENCES; NAMES
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -629,6 +630,47 @@ class ByHook(Base):
         return y
 
 
+class ReadByClosure(Base):
+    """A function that the model holds reads it by a closure, through another function and a default."""
+
+    def make(self) -> None:
+        self.h = torch.zeros(B, D)
+
+        def before() -> Tensor:
+            return self.h
+
+        self.mixed: list[Any] = [lambda x, model=self: torch.tanh(model.linear(x) + 0.5 * before())]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.h = self.mixed[0](x)
+        return self.h
+
+
+class ChangedByClosure(Base):
+    def make(self) -> None:
+        self.h = torch.zeros(B, D)
+        self.linear.register_forward_hook(lambda module, inputs, output: self.keep(output))
+
+    def keep(self, output: Tensor) -> Tensor:
+        self.h = 0.5 * self.h + output
+        return self.h
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y
+
+
+class WeakParent(Base):
+    def make(self) -> None:
+        self.h, self.part = torch.zeros(B, D), nn.Identity()
+        vars(self.part)["parent"] = weakref.ref(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parent: Any = self.part.parent
+        self.h = 0.5 * parent().h + x
+        return self.h
+
+
 class Biquad(Base):
     def make(self) -> None:
         self.z1: Any = 0.0
@@ -720,6 +762,9 @@ NAMES: dict[type[Base], str] = {
     TwoNames: "h",
     InSlots: "kept.h",
     ByHook: "kept.before",
+    ReadByClosure: "h",
+    ChangedByClosure: "h",
+    WeakParent: "h",
     Biquad: "z1 z2",
     Inference: "h",
     DataAssigned: "h",

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import InputError, Unsupported, UnsupportedError
 
+from .closures import Closures
 from .held import held
 from .unwrap import unwrap_children
 
@@ -25,12 +26,14 @@ from .unwrap import unwrap_children
 def copied(model: nn.Module) -> nn.Module:
     """A copy in eval mode, without wrappers. Tensors that were computed (by a hook, or by a call with gradients) are
     copied by value; functions that are objects, of TorchScript and of torch.library, are the same in the copy, as
-    Python's are."""
+    Python's are. Functions of Python that reach back into the model reach the copy."""
     values = [v for m in model.modules() for v in vars(m).values()]
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in held(model).tensors.values() if not t.is_leaf}
     memo.update({id(f): f for f in values if isinstance(f, (torch.jit.ScriptFunction, CustomOpDef))})
+    closures = Closures(model, memo)
     try:
         made = copy.deepcopy(model, memo).eval()
+        closures.bind(made, memo)
     except (RuntimeError, TypeError, pickle.PickleError) as error:
         remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
         raise InputError(
