@@ -85,6 +85,16 @@ def an_output_that_holds_the_state(m: Any, x: Tensor) -> Any:
 
 
 @loop
+def an_output_written_through_views(m: Any, x: Tensor) -> Any:
+    a, b, h = torch.zeros(B, x.shape[1], H), torch.empty(x.shape[1], B, 2), torch.zeros(B, H)
+    for t in range(x.shape[1]):
+        h = m.gru(x[:, t], h)
+        a[:, t].copy_(h)
+        b.select(0, t).copy_(m.o(h))
+    return a, b.transpose(0, 1)
+
+
+@loop
 def growing_from_nothing(m: Any, x: Tensor) -> Any:
     h, out = torch.zeros(B, H), torch.empty(B, 0, H)
     for t in range(x.shape[1]):
@@ -363,6 +373,14 @@ def other_in_one_iteration(m: Any, x: Tensor) -> Any:
     return torch.stack(out, 1)
 
 
+def running_mean(m: Any, x: Tensor) -> Any:
+    total, out = 0.0, []
+    for t in range(x.shape[1]):
+        total = total + m.w(x[:, t])
+        out.append(total / (t + 1))
+    return torch.stack(out, 1)
+
+
 def backwards(m: Any, x: Tensor) -> Any:
     h = torch.zeros(B, H)
     out: list[Tensor] = []
@@ -388,11 +406,12 @@ def a_loop_over_features_and_a_step(m: Any, x: Tensor) -> Any:
     [
         (a_loop_over_features_and_padding, "^concat: repeats the last step of a sequence at its end"),
         (a_loop_over_features_and_a_step, "^slice: selects the fixed step 3"),
-        (counting, r"mul \(line \d+: h = m.gru.*\) has 1 in iteration 0 and \d in iteration \d"),
+        (counting, r"mul \(line \d+: h = m.gru.*\) has 2 in iteration 1 and \d in iteration \d"),
         (
             other_in_one_iteration,
             r"iteration 2 has no relu \(line \d+: h = torch.relu\(h\)\), iteration 1 has",
         ),
+        (running_mean, r"div \(line \d+: out.append.*\) has 2 in iteration 1 and \d in iteration \d"),
         (backwards, "a loop goes backwards in time"),
     ],
 )

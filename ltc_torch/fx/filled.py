@@ -28,6 +28,7 @@ class _Part(NamedTuple):
 def join_parts(graph: fx.Graph) -> None:
     """Write chains of writes and of concatenations as single joins, each where its last part is known."""
     _read_through(graph)
+    _drop_unread(graph)
     for node in list(graph.nodes):
         _join_writes(graph, node)
     for node in reversed(list(graph.nodes)):
@@ -39,6 +40,20 @@ def _named(node: Any, *names: str) -> bool:
 
 
 # ---------------------------------------------------------------- reads of what was written
+
+
+def _drop_unread(graph: fx.Graph) -> None:
+    """Views that a line makes to write through, `out[:, t].copy_(y)`, go: nothing reads any of them. Of a line whose
+    views are read, in the next iteration say, all stay."""
+    views: dict[Any, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if _named(node, "getitem", "read_region") or (_named(node, "select", "narrow") and node.args):
+            source = node.meta["source"]
+            views.setdefault((node.args[0], source.module, source.file, source.line), []).append(node)
+    for found in views.values():
+        if not any(view.users for view in found):
+            for view in found:
+                graph.erase_node(view)
 
 
 def _read_through(graph: fx.Graph) -> None:

@@ -33,8 +33,8 @@ def unlike(graph: fx.Graph, same: Same) -> tuple[str, str, str] | None:
     iterations = [sequence[position[a] : position[b]] for a, b in pairwise(anchors)]
     which = {n: k for k, nodes in enumerate(iterations) for n in nodes}
     usual = len(iterations) // 2
-    for k, nodes in enumerate(iterations):
-        for a, b in zip_longest(nodes, iterations[usual]):
+    for k in (*range(1, len(iterations)), 0):  # the first may differ, and a loop begins with the next
+        for a, b in zip_longest(iterations[k], iterations[usual]):
             text = "" if k == usual else _difference(a, b, k, usual, which, same)
             if text:
                 remedy = "let every iteration do the same, or write the loop with ltc_torch.nn.Scan"
