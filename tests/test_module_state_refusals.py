@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import cycle
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from stateful_models import B, Base, BufferReplaced, D, Smoothed, T
 from torch import Tensor, nn
 
-from ltc_compiler.errors import StreamingError, UnsupportedError
+from ltc_compiler.errors import InputError, StreamingError, UnsupportedError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.held import held
 from ltc_torch.fx.nnir import to_nnir
@@ -258,6 +259,14 @@ class CoolsDown(Counter):
         return x if 1 - self.t < 1 - SETTINGS.coldest else torch.zeros_like(x)
 
 
+class Cycles(Counter):
+    def make(self) -> None:
+        self.gains = cycle([1.0] * 20 + [2.0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * next(self.gains)  # here: gains
+
+
 class InSubmodule(Base):
     def make(self) -> None:
         self.parts = nn.ModuleList([Base(), Counter()])
@@ -281,6 +290,7 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     WarmsUp: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     StartsAnewNowAndThen: ("n", "is changed by a call, is no tensor, and the result depends on it"),
     CoolsDown: ("t", "is changed by a call, is no tensor, and the result depends on it"),
+    Cycles: ("gains", "is an iterator, and a call takes an element of it"),
     Flag: ("started", "is changed by a call, is no tensor, and the result depends on it"),
     Toggle: ("odd", "is changed by a call, is no tensor, and the result depends on it"),
     FirstInput: ("first", "is computed from the input of the first call and kept from then on"),
@@ -299,6 +309,13 @@ RECORDING: dict[type[Base], tuple[str, str]] = {
     LeavesTheStep: ("h", r"is made inside a scan's step \(or an ODE function\) and kept after it"),
     InSubmodule: (r"parts\.1\.n", "is changed by a call, is no tensor, and the result depends on it"),
 }
+
+
+def test_what_has_no_copy_is_said() -> None:
+    model = WarmsUp()
+    vars(model)["batches"] = (i for i in range(3))
+    with pytest.raises(InputError, match=r"cannot pickle 'generator'(.|\n)*take it out of the model"):
+        prepare_shape(model.eval(), torch.rand(B, D))
 
 
 def test_a_count_that_only_reports_is_no_state() -> None:

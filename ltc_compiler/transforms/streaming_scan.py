@@ -35,7 +35,7 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     if node.body.name == TO_ALL:
         raise refusal(node, "attention to all earlier positions: a stream holds as many as are asked for, and nothing"
                       " asks", f"say how many a step may look back on: to_nnir(traced, context={s.steps}), or a mask"
-                      " of the last positions")  # fmt: skip
+                      " of the last positions, in an example that is longer than it shows")  # fmt: skip
     others = [k for k, yes in zip(scanned, along, strict=True) if not yes]
     if any(isinstance(k, Stream) for k in (*others, *captured)):
         raise refusal(node, "a scan along the streamed axis reads another stream whole",

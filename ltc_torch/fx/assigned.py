@@ -100,6 +100,8 @@ def _is_change(node: ast.AST, name: str) -> bool:
         called = node.func.attr
         writes = called in _CHANGING or (called.endswith("_") and not called.endswith("__"))
         return writes and _reaches(node.func.value, name)
+    if isinstance(node.func, ast.Name) and node.func.id == "next":
+        return any(_reaches(a, name) for a in node.args[:1])
     constant = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
     return isinstance(node.func, ast.Name) and node.func.id == "setattr" and constant == [name]
 

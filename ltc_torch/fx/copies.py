@@ -35,7 +35,9 @@ def copied(model: nn.Module) -> nn.Module:
         made = copy.deepcopy(model, memo).eval()
         closures.bind(made, memo)
     except (RuntimeError, TypeError, pickle.PickleError) as error:
-        remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
+        remedy = "take it out of the model: an open file, a lock or a generator has no copy"
+        if isinstance(error, RuntimeError):
+            remedy = "tensors kept as attributes need .detach(), or to be parameters or buffers"
         raise InputError(
             f"the model cannot be copied: {error}", where=type(model).__name__, remedy=remedy
         ) from error

@@ -8,10 +8,12 @@ index, from the model on.
 from __future__ import annotations
 
 import enum
+import pickle
 import sys
 import types
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +30,12 @@ _FOREIGN = (sys.stdlib_module_names | {"torch", "numpy"}) - {"__main__", "collec
 
 @dataclass
 class Held:
-    """The tensors, plain values and NumPy arrays of a model."""
+    """The tensors, plain values and NumPy arrays of a model. iterators: where those of Python stand, pickled."""
 
     tensors: dict[Path, Tensor] = field(default_factory=dict)
     plain: dict[Path, Plain] = field(default_factory=dict)
     arrays: dict[Path, np.ndarray[Any, Any]] = field(default_factory=dict)
+    iterators: dict[Path, bytes] = field(default_factory=dict)
 
 
 def held(model: nn.Module) -> Held:
@@ -57,6 +60,9 @@ def _walk(item: Any, path: Path, seen: set[int], found: Held) -> None:
         seen.add(id(item))
         for key, child in _children(item):
             _walk(child, (*path, key), seen, found)
+    elif isinstance(item, Iterator):
+        with suppress(TypeError, AttributeError, pickle.PickleError):
+            found.iterators[path] = pickle.dumps(item)
 
 
 def _is_container(item: Any) -> bool:

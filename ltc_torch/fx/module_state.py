@@ -57,7 +57,8 @@ def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
         outputs.append(called(copy, scaled(inputs, factor)))
         seen.append(Seen.of(copy))
     changes = (seen[0].touched(later) or seen[0].changed(later) for later in seen[1:])
-    if not any(changes) and not written(user.tensors, seen[0].held.tensors):
+    taken = seen[0].held.iterators != seen[1].held.iterators
+    if not any(changes) and not taken and not written(user.tensors, seen[0].held.tensors):
         return Behaviour(copied(model), outputs=outputs)
     stages = []
     copy = copied(model)
@@ -82,6 +83,7 @@ class _Finder:
         self.same: dict[Path, Path] = {}  # paths of one tensor object, always: the first of them
 
     def found(self) -> Behaviour:
+        self._check_iterators()
         self._check_arrays()
         values = [self.user.tensors, *(held(stage).tensors for stage in self.stages)]
         changes = [
@@ -173,6 +175,17 @@ class _Finder:
             )
             raise self._refusal({path: f"{what}; {_STATE}" for path, what in problems.items()}, remedy)
         return loose
+
+    def _check_iterators(self) -> None:
+        """What an iterator gives in later calls is not known."""
+        before, after = (s.held.iterators for s in self.seen[:2])
+        wrong = [path for path, at in before.items() if after.get(path) != at]
+        if wrong:
+            reason = "is an iterator, and a call takes an element of it"
+            remedy = (
+                "keep the elements in a tensor, and a counter in another; or pass the element as an input"
+            )
+            raise self._refusal(dict.fromkeys(wrong, reason), remedy)
 
     def _check_arrays(self) -> None:
         """What a call writes into a NumPy array must not be a tensor's memory: a copy of the model has two memories."""
