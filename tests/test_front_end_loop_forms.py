@@ -134,6 +134,26 @@ def a_list_for_each_layer(m: Any, x: Tensor) -> Any:
     return torch.stack(outputs[0], 1), torch.stack(outputs[1], 1)
 
 
+# ---------------------------------------------------------------- windows
+
+
+@loop
+def windows_of_the_input(m: Any, x: Tensor) -> Any:
+    padded, h, out = nn.functional.pad(x, (0, 0, 2, 0)), torch.zeros(B, H), []
+    for t in range(x.shape[1]):
+        h = torch.tanh(m.w(padded[:, t : t + 3].mean(1)) + m.u(h))
+        out.append(h)
+    return torch.stack(out, 1)
+
+
+@loop
+def windows_of_the_last_axis(m: Any, x: Tensor) -> Any:
+    padded, out = nn.functional.pad(x.mT, (1, 0)), []
+    for t in range(x.shape[1]):
+        out.append((padded[..., t : t + 2] * m.h0[:2]).sum(-1))
+    return torch.stack(out, 1)
+
+
 # ---------------------------------------------------------------- states
 
 
@@ -320,6 +340,20 @@ def test_a_loop_is_rolled_and_streams(name: str) -> None:
     found = outputs_of(program.to_vm(bit_accurate=False).run_timesteps(longer.numpy()))
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b.detach().numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_a_filter_that_sums_slices_is_no_loop_over_them(taps: int) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        rest = x.shape[1] - taps + 1
+        y = x[:, :rest] * 0
+        for k in range(taps):
+            y = torch.tanh(y + x[:, k : k + rest])
+        return y
+
+    nnir = to_nnir(prepare_shape(Parts(forward).eval(), torch.randn(B, T, D))[0])
+    step, _ = nnir.streaming_transform(1)
+    assert step.graph.output_latencies == (taps - 1,)
 
 
 def test_blocks_written_into_empty_are_their_join() -> None:

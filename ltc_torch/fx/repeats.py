@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 from torch import fx
 
+from .windowed import has_windows
+
 LEAST_TURNS = 3
 _MOST_READS = 4  # of one tensor in one turn
 _LONGEST_LAG = 8  # turns that an argument may come from
@@ -158,7 +160,7 @@ def may_have_loops(graph: fx.Graph) -> bool:
     for node in graph.nodes:
         for read in reads(node):
             counts.setdefault((read.tensor, read.axis), set()).add(read.at)
-    return any(len(found) >= LEAST_TURNS for found in counts.values())
+    return any(len(found) >= LEAST_TURNS for found in counts.values()) or has_windows(graph)
 
 
 def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from .repeats import find
 from .rolled import as_scan
 from .settle import settle
+from .windowed import cut_windows
 
 _LIMIT = 64  # loops of one model
 
@@ -27,6 +28,7 @@ def rolled(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.G
     examples: inputs, as the placeholders take them.
     """
     settle(module, reads_alone=True)
+    cut_windows(module.graph)
     best = None
     for _ in range(_LIMIT):
         new = next((m for m in _candidates(module) if _agree(module, m, examples)), None)
