@@ -216,6 +216,20 @@ def test_patches_of_images(settings: dict[str, Any]) -> None:
     check(nn.Sequential(nn.Unfold((2, 3), **settings), nn.Fold((5, 9), (2, 3), **settings)), image[0])
 
 
+def test_pixels_and_channels_are_shuffled() -> None:
+    image = torch.arange(2 * 12 * 4 * 6.0).reshape(2, 12, 4, 6)
+    shuffles = [
+        nn.PixelShuffle(2),
+        nn.PixelUnshuffle(2),
+        nn.ChannelShuffle(3),
+        Apply(
+            lambda x: (F.pixel_shuffle(x, 1), F.pixel_shuffle(x[0], 2), F.channel_shuffle(x.flatten(2), 4))
+        ),
+    ]
+    for model in shuffles:
+        check(model, image / 100)
+
+
 # ---------------------------------------------------------------- failures
 
 

@@ -1,4 +1,5 @@
-"""Converters that cut windows out of tensors: Tensor.unfold along one axis, F.unfold and F.fold over images."""
+"""Converters that cut windows out of tensors, Tensor.unfold along one axis, F.unfold and F.fold over images, and those
+that shuffle channels and pixels."""
 
 from __future__ import annotations
 
@@ -78,6 +79,34 @@ def fold(
         total = part if total is None else c.add("add", total, part)
     assert total is not None
     return pad(c, total, [-n for n in _both_sides(sides)])
+
+
+@converts("pixel_shuffle")
+def pixel_shuffle(c: Emitter, input: Value, upscale_factor: int) -> Value:
+    """(..., channels * r * r, height, width) -> (..., channels, height * r, width * r), with r the factor."""
+    *lead, channels, height, width = input.shape
+    n, r = len(lead), upscale_factor
+    parts = c.reshape(input, (*lead, channels // (r * r), r, r, height, width))
+    moved = c.permute(parts, (*range(n + 1), n + 3, n + 1, n + 4, n + 2))
+    return c.reshape(moved, (*lead, channels // (r * r), height * r, width * r))
+
+
+@converts("pixel_unshuffle")
+def pixel_unshuffle(c: Emitter, input: Value, downscale_factor: int) -> Value:
+    """The inverse of pixel_shuffle."""
+    *lead, channels, height, width = input.shape
+    n, r = len(lead), downscale_factor
+    parts = c.reshape(input, (*lead, channels, height // r, r, width // r, r))
+    moved = c.permute(parts, (*range(n + 1), n + 2, n + 4, n + 1, n + 3))
+    return c.reshape(moved, (*lead, channels * r * r, height // r, width // r))
+
+
+@converts("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(c: Emitter, input: Value, groups: int) -> Value:
+    """(batch, channels, ...), the channels of the groups taken in turn."""
+    batch, channels, *rest = input.shape
+    parts = c.reshape(input, (batch, groups, channels // groups, *rest))
+    return c.reshape(c.move(parts, 2, 1), input.shape)
 
 
 def _spread(c: Emitter, x: Value, axis: int, stride: int) -> Value:
