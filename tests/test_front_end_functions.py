@@ -194,6 +194,8 @@ ONE: dict[str, Case] = {
     "index_put": lambda x: (x.index_put((TIMES, TIMES), x[0, :3]), torch.index_put(x, (TIMES % 2,), x[0, 0, 0], accumulate=True)),
     "several positions": lambda x: (x[TIMES, TIMES], x[:, TIMES, TIMES], x[0, :, TIMES], x[TIMES[:, None], TIMES], x[[0, 2], ..., [1, 5]], x[1:, TIMES, 2]),
     "masks": lambda x: x[:, torch.tensor([True, False, True, False])],
+    "blocks": lambda x: (F.pixel_shuffle(x.reshape(4, 1, -1), 2), F.pixel_shuffle(x.reshape(1, 4, -1, 1), 2),
+                         F.pixel_unshuffle(x.reshape(2, 2, -1), 2), F.channel_shuffle(x.reshape(1, 4, -1, 1), 2)),
     "patches": lambda x: (F.unfold(x, 2, stride=2), F.fold(x, (3, 3), (2, 1)), F.fold(x[:1], (5, 8), 2, padding=(0, 1), stride=(2, 3))),
     "windows": lambda x: (x.unfold(2, 3, 2), x.diff(), torch.diff(x, 2, 1, prepend=x[:, :1]), x.tril(), torch.triu(x, 1)),
     "indices": lambda x: (x[0], x[-1, 1:3], x[..., 0], x[:, None, ::2, 1], x[1][2][3], x[:, torch.tensor(2)], x[0:2, :, -3:-1]),

@@ -80,8 +80,8 @@ def test_streaming_and_states_that_the_caller_keeps() -> None:
     hidden, final = whole.run(x)
     np.testing.assert_allclose([r[0] for r in rows], hidden, rtol=1e-13)
     np.testing.assert_allclose(rows[-1][1], final, rtol=1e-13)
-    np.testing.assert_allclose(states["x0"], final, rtol=1e-13)
-    np.testing.assert_array_equal(step.initial_states()["x0"], np.full(8, 0.25))
+    np.testing.assert_allclose(states["net.cell.x0"], final, rtol=1e-13)
+    np.testing.assert_array_equal(step.initial_states()["net.cell.x0"], np.full(8, 0.25))
 
 
 def test_one_output_gives_one_axis() -> None:
@@ -92,10 +92,10 @@ def test_one_output_gives_one_axis() -> None:
 
 def test_missing_and_wrong_states_are_refused() -> None:
     step, _ = recurrence().streaming_transform(0)
-    with pytest.raises(InputError, match=r"the graph has states \(x0\) and run was given none"):
+    with pytest.raises(InputError, match=r"the graph has states \(net.cell.x0\) and run was given none"):
         step.run(np.zeros(8))
     with pytest.raises(InputError, match=r"expected shape \(8,\) and found shape \(7,\)"):
-        step.run(np.zeros(8), states={"x0": np.zeros(7)})
+        step.run(np.zeros(8), states={"net.cell.x0": np.zeros(7)})
     with pytest.raises(InputError, match="found nothing"):
         step.run(np.zeros(8), states={})
 
