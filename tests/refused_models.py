@@ -78,6 +78,7 @@ CASES = (
     # the recording needs a value
     Case("record", "x * 2 if x.sum() > 0 else x", "torch.where(x.sum() > 0, x * 2, x)"),
     Case("record", "x * x.abs().max().item()", "x * x.abs().max()"),
+    Case("record", "x * torch.where(x > 0)[0].numel()", "x * torch.where(x > 0, 1, 0).sum()"),
     Case("record", "x / float(x.std())", "x / x.std()"),
     Case("record", "x[x > 0].sum()", "torch.where(x > 0, x, 0.0).sum()"),
     Case("record", "torch.from_numpy(np.tanh(x.numpy()))", "torch.tanh(x)"),

@@ -112,6 +112,46 @@ def many(x: Tensor) -> Any:
     return a + b, c * d, e, f, g, torch.fft.rfft(x).abs(), a * 3
 
 
+def len_of(x: Tensor) -> Any:
+    return (x > 9).sum()
+
+
+SHAPES: dict[str, Callable[[Tensor], Any]] = {
+    "where": lambda x: x * torch.where(x > 9)[0].numel(),
+    "arange": lambda x: x * len(torch.arange(len_of(x))),
+    "repeat_interleave": lambda x: x * torch.repeat_interleave(x[0], (x[0] > 9).long() + 1).numel(),
+    "one_hot": lambda x: x * F.one_hot((x > 9).long()).shape[-1],
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_that_follows_from_values_is_refused(name: str) -> None:
+    """Also where the inputs that are tried all give the same one."""
+    with pytest.raises(
+        UnsupportedError, match=f"{name}: gives a shape that follows from values of the input"
+    ):
+        prepare_shape(Apply(SHAPES[name]).eval(), torch.rand(3, 4))
+
+
+def test_a_gradient_in_forward_is_refused() -> None:
+    def force(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad((x**3).sum(), x)[0]
+
+    with pytest.raises(UnsupportedError, match="takes a gradient while it runs"):
+        prepare_shape(Apply(force).eval(), torch.rand(3, 4))
+
+
+def test_a_choice_of_functions_by_a_value_is_refused() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"torch.cond: runs one of two functions by the value of a tensor"
+    ):
+        prepare_shape(
+            Apply(lambda x: torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))).eval(), torch.rand(3, 4)
+        )
+
+
 def test_everything_unsupported_is_reported_at_once() -> None:
     graph_module, _ = prepare_shape(Apply(many).eval(), T2)
     with pytest.raises(UnsupportedError) as caught:

@@ -46,6 +46,9 @@ VALUE_READS = words(
     """
 )
 
+# In some forms, the shape of the result depends on values: has_shape_by_value.
+SHAPED = words("where one_hot arange repeat_interleave")
+
 # They check a value on the device, and return nothing.
 ASSERTS = words("_assert_async _assert_scalar")
 
@@ -141,3 +144,18 @@ def has_value_index(name: str, args: tuple[Any, ...], depends: Callable[[Tensor]
         mask = hits[0]  # x[x < 0] = c is torch.where
         return mask.dtype != torch.bool or mask.shape != args[0].shape[: mask.dim()]
     return bool(hits)
+
+
+def has_shape_by_value(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], depends: Callable[[Tensor], bool]
+) -> bool:
+    """Whether the shape of the result follows from elements that depend on an input, in this form of the call."""
+    if name not in SHAPED or not any(isinstance(x, Tensor) and depends(x) for x in (*args, *kwargs.values())):
+        return False
+    given = [*args, *kwargs.values()]
+    if name == "where":
+        return len(given) == 1
+    if name == "one_hot":
+        return (args[1] if len(args) > 1 else kwargs.get("num_classes", -1)) == -1
+    counts = given if name == "arange" or len(given) == 1 else given[1:2]
+    return any(isinstance(x, Tensor) and depends(x) for x in counts)

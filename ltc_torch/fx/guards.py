@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import Unsupported, UnsupportedError
 
-from .calls import ASSERTS, VALUE_READS
+from .calls import ASSERTS, SHAPED, VALUE_READS
 from .sources import BOUNDARY, is_plumbing, user_source
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ def _reason(name: str, has_states: bool) -> tuple[str, str]:
         return f"indexing by a tensor that depends on {on}", "torch.where(mask, a, b) keeps the shape"
     if name in ("tensor", "as_tensor"):
         return "torch.tensor copies the value of its argument", "torch.stack or torch.cat"
+    if name in SHAPED:
+        return (
+            f"gives a shape that follows from values of {on}",
+            "torch.where(condition, a, b) keeps the shape",
+        )
     if name not in VALUE_READS:
         return "writes its result into another tensor (out=)", "assign the returned tensor"
     reason = f"needs the value of a tensor that depends on {on} (data-dependent control flow or shape)"

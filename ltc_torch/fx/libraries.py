@@ -32,6 +32,20 @@ def _depends(x: Any) -> bool:
     return recorder is not None and isinstance(x, Tensor) and recorder.depends(x)
 
 
+# ---------------------------------------------------------------- torch
+
+
+@caught("torch._higher_order_ops.cond", "cond")
+def _cond(original: Function) -> Function:
+    def dispatch(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
+        if not _depends(pred):
+            return original(pred, true_fn, false_fn, operands)
+        reason = "runs one of two functions by the value of a tensor"
+        raise _refuse("torch.cond", reason, "torch.where(condition, f(x), g(x))")
+
+    return dispatch
+
+
 # ---------------------------------------------------------------- torchdyn
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from ltc_compiler.errors import FaultError, InputError, LtcError
+from ltc_compiler.errors import FaultError, InputError, LtcError, Unsupported, UnsupportedError
 
 from ..precision import noting
 from . import inference, libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
@@ -86,6 +86,11 @@ def prepare_shape(
             raise InputError(what, where=type(model).__name__, remedy=remedy) from error
         with torch.no_grad():
             called(copied(model), inputs)  # what the model itself raises is the user's to see
+        if "does not require grad" in str(error):
+            where = failing_line(error.__traceback__) or type(model).__name__
+            reason = "takes a gradient while it runs, and a recording has none"
+            remedy = "write the derivative by torch operations"
+            raise UnsupportedError([Unsupported("forward", where, reason, remedy)]) from error
         what = f"recording fails with {type(error).__name__}: {error}"
         remedy = "this is a mistake of the compiler, not of the model: please report it with the line"
         where = failing_line(error.__traceback__) or type(model).__name__

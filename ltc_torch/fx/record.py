@@ -32,6 +32,7 @@ from .calls import (
     PROPERTIES,
     VALUE_READS,
     call_name,
+    has_shape_by_value,
     has_value_index,
     is_random,
     target_of,
@@ -328,7 +329,8 @@ class Recorder(TorchFunctionMode):
             return out.zero_() if name in EMPTY else out
         random = is_random(name, args, kwargs)
         self.session.random |= random
-        if has_value_index(name, args, self.depends):
+        by_value = has_shape_by_value(name, args, kwargs, self.depends)
+        if by_value or has_value_index(name, args, self.depends):
             return self.session.reads.read(self.session, func, name, args, kwargs)
         if name in LIKE and not self.depends(args[0]) and any(map(self.depends, tensors)):
             tensors = []  # of the other tensor only shape and type matter
