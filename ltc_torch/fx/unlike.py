@@ -65,7 +65,9 @@ def _difference(
             return f"{_shown(a)} reads another constant or input in iteration {k} than in iteration {usual}"
         back, usually = k - which.get(x, k), usual - which.get(y, usual)
         if (x in which) == (y in which) and back != usually:
-            ago = f"{back} iterations ago in iteration {k}, of {usually} in iteration {usual}"
+            ago = (
+                f"{back} iteration{'s' * (back != 1)} ago in iteration {k}, of {usually} in iteration {usual}"
+            )
             return f"{_shown(a)} reads a value of {ago}"
     return ""
 
