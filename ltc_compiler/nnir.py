@@ -122,6 +122,16 @@ class NNIR:
         Raises InputError for a wrong number, shape or element type of inputs, for missing states, and for a step behind
         the last one that the graph has tables for.
         """
+        stream = self._stream()
+        if states is not None and stream.counter in states:
+            stream.check([states[stream.counter]], 1)
+        results = self._evaluated(inputs, states, dtype)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _evaluated(
+        self, inputs: Sequence[Any], states: dict[str, Array] | None, dtype: Any
+    ) -> Sequence[Array]:
+        """One step, one behind the end of a stream too."""
         if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise InputError(
                 f"dtype is {np.dtype(dtype)}", where="run", remedy="use np.float64 or np.float32"
@@ -137,10 +147,7 @@ class NNIR:
                 found = "nothing" if given is None else f"shape {np.shape(given)}"
                 raise InputError(f"expected shape {state.initial.shape} and found {found}",
                                  where=f"state {state.name!r}", remedy="start from nnir.initial_states()")  # fmt: skip
-        stream = self._stream()
-        stream.check([(states or {}).get(stream.counter)], 1)
-        results = evaluate(self.graph, arrays, states)
-        return results[0] if len(results) == 1 else tuple(results)
+        return evaluate(self.graph, arrays, states)
 
     def run_timesteps(
         self,
@@ -169,8 +176,8 @@ class NNIR:
         def run(given: Sequence[Array]) -> list[Array]:
             found: list[list[Array]] = [[] for _ in self.graph.outputs]
             for t in range(given[0].shape[1]):
-                made = self.run(*(array[0, t] for array in given), states=states, dtype=dtype)
-                for column, row in zip(found, made if len(found) > 1 else (made,), strict=True):
+                made = self._evaluated([array[0, t] for array in given], states, dtype)
+                for column, row in zip(found, made, strict=True):
                     column.append(row)
             shapes = [v.shape for v in self.graph.outputs]
             return [np.array(c, dtype).reshape(1, -1, *shape) for c, shape in zip(found, shapes, strict=True)]

@@ -158,6 +158,18 @@ def test_a_limit_of_steps_goes_through_an_onnx_file(tmp_path: Path) -> None:
             NNIR.from_onnx(tmp_path / "wrong.onnx")
 
 
+def test_a_late_output_comes_to_the_end_of_the_table() -> None:
+    """The steps behind the end read nothing that counts: the graph runs them, as the machines do."""
+    torch.manual_seed(3)
+    x, table, conv = torch.randn(1, T, D), torch.randn(T, D), nn.Conv1d(D, D, 3, padding=1)
+    module = Apply(lambda x: conv((x + table).mT).mT)
+    step, _ = ltc_torch.stream(module.eval(), x, axis=1)
+    wanted = module(x).detach().numpy()
+    vm = step.to_program(Config.tiny_c1b8()).to_vm(bit_accurate=False)
+    for found in (step.run_timesteps(x.numpy(), end=True), vm.run_timesteps(x.numpy(), end=True)):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_every_stream_of_a_batch_has_a_table_of_its_own() -> None:
     program, x, table = added("refuse")
     vm = program.to_vm()
