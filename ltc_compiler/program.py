@@ -343,9 +343,8 @@ class Program:
         meta = self._image.meta.get("instructions")
         comments = meta if isinstance(meta, dict) else {}
         known = {int(index): str(text) for index, text in comments.items() if re.fullmatch(r"\d{1,9}", index)}
-        head = [
-            _describe(m, self._streaming[i], self.state_kinds(i)) for i, m in enumerate(self._image.models)
-        ]
+        models = enumerate(self._image.models)
+        head = [_describe(m, self._streaming[i], self.state_kinds(i)) for i, m in models]
         return f"; {self.hw_config.name}\n" + "".join(head) + disassemble(self._image.code, known)
 
     def __repr__(self) -> str:

@@ -64,11 +64,7 @@ def ring_attention(
             cut = b.slice(turning[0], last, window - 1, window), b.slice(turning[0], last, 0, window - 1)
             turning[0] = b.concat(cut, last)
     scores = b.add("select", b.add("lt", slots, seen), scores, -math.inf)
-    top = b.add("amax", scores, axis=axis, keepdims=True)
-    powers = b.add("exp", b.add("sub", scores, top))
-    total = b.add("sum", powers, axis=axis, keepdims=True)
-    weights = b.add("mul", powers, b.add("reciprocal", total))
-    y = b.add("sum", b.add("mul", b.unsqueeze(weights, -1), values), axis=axis, keepdims=False)
+    y = _attended(b, scores, values, axis)
     for result, name in zip((keys, values, place, seen, *turning, y), (*names, "y"), strict=True):
         b.graph.add_output(result, name)
     count = len(starts)
@@ -80,3 +76,12 @@ def ring_attention(
         "out_axes": (axis,),
     }
     return c.add_many("scan", [*starts, query, key, value], body=b.graph, **attrs)[count]
+
+
+def _attended(b: Emitter, scores: Value, values: Value, axis: int) -> Value:
+    """The values, weighted by the softmax of their scores along `axis`."""
+    top = b.add("amax", scores, axis=axis, keepdims=True)
+    powers = b.add("exp", b.add("sub", scores, top))
+    total = b.add("sum", powers, axis=axis, keepdims=True)
+    weights = b.add("mul", powers, b.add("reciprocal", total))
+    return b.add("sum", b.add("mul", b.unsqueeze(weights, -1), values), axis=axis, keepdims=False)
