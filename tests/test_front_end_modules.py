@@ -262,3 +262,22 @@ def test_a_failure_of_a_converter_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         to_nnir(graph_module)
     assert len(caught.value.entries) == 2
     assert "test_front_end_modules.py" in caught.value.entries[0].where
+
+
+def test_inputs_are_called_as_forward_calls_them() -> None:
+    """Also of a layer whose forward a recording catches, and of one that takes any number of arguments."""
+
+    class Open(nn.Module):
+        def forward(self, x: Tensor, *more: Tensor, **settings: Any) -> Tensor:
+            return x + more[0]
+
+    x = torch.randn(1, 5, 3)
+    models = (
+        (nn.GRU(3, 4), (x,), ["input"]),
+        (nn.LSTM(3, 4), (x, None), ["input"]),
+        (Open(), (x, x), ["x", "input_1"]),
+    )
+    for model, inputs, names in models:
+        nnir = to_nnir(prepare_shape(model.eval(), *inputs)[0])
+        assert [value.name for value in nnir.graph.inputs] == names
+    assert "__signature__" not in vars(nn.GRU.forward)

@@ -6,6 +6,7 @@ it does what it always did. A library that is not imported is not touched.
 
 from __future__ import annotations
 
+import inspect
 import operator
 import sys
 import threading
@@ -73,6 +74,7 @@ def _catch() -> None:
         )
         original.__kwdefaults__ = function.__kwdefaults__
         _originals.append((function, code))
+        function.__dict__.setdefault("__signature__", inspect.signature(function))  # of its own code
         hook = f"__ltc_hook_{i}__"  # a global of the caught function
         function.__globals__[hook] = make(original)
         function.__code__ = _hooked.__code__.replace(co_names=(hook,), co_freevars=code.co_freevars)
@@ -82,6 +84,7 @@ def _release() -> None:
     for function, code in reversed(_originals):  # a function may be caught twice
         del function.__globals__[function.__code__.co_names[0]]
         function.__code__ = code
+        function.__dict__.pop("__signature__", None)
     _originals.clear()
     for cls, method, original in _methods:
         setattr(cls, method, original)

@@ -280,7 +280,8 @@ def _record(
 def _named_leaves(root: nn.Module, arguments: tuple[Any, ...]) -> list[tuple[str, Tensor]]:
     """The input tensors with names: the parameter's, and the path inside it where it is nested."""
     parameters = list(inspect.signature(root.forward).parameters.values())
-    plain = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    plain = [p.name for p in parameters if p.kind not in many]
     found = []
     for i, argument in enumerate(arguments):
         name = plain[i] if i < len(plain) else f"input_{i}"
