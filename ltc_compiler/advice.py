@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 
-from .config import Config
-from .errors import AllocationError, LtcError
-from .ir.graph import Graph
-from .settle import compile_model
-from .transforms.streaming import streaming_transform
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError, LtcError
+from ltc_compiler.ir.graph import Graph
+from ltc_compiler.settle import compile_model
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 
 
 def with_advice(error: AllocationError, graph: Graph, config: Config) -> AllocationError:

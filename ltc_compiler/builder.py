@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-from .config import Config
-from .errors import ConfigError
-from .nnir import NNIR
-from .program import Program
-from .schedule.compile import Source
-from .settle import compile_models
+from ltc_compiler.config import Config
+from ltc_compiler.errors import ConfigError
+from ltc_compiler.nnir import NNIR
+from ltc_compiler.program import Program
+from ltc_compiler.schedule.compile import Source
+from ltc_compiler.settle import compile_models
 
 
 class ProgramBuilder:

@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bytecode.alignment import Runner, Streaming, check_aligned, run_aligned
-from .config import Config
-from .errors import AllocationError, ConfigError, GraphError, InputError, StreamingError
-from .files import write_file
-from .ir.draw import draw
-from .ir.graph import Array, Graph
-from .ir.run import evaluate, initial_states
-from .ir.text import parse_graph, print_graph
-from .ir.verify import verify
-from .transforms.streaming import Axes, Tables, streaming_transform
-from .transforms.tie import tie
+from ltc_compiler.bytecode.alignment import Runner, Streaming, check_aligned, run_aligned
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError, ConfigError, GraphError, InputError, StreamingError
+from ltc_compiler.files import write_file
+from ltc_compiler.ir.draw import draw
+from ltc_compiler.ir.graph import Array, Graph
+from ltc_compiler.ir.run import evaluate, initial_states
+from ltc_compiler.ir.text import parse_graph, print_graph
+from ltc_compiler.ir.verify import verify
+from ltc_compiler.transforms.streaming.transform import Axes, Tables, streaming_transform
+from ltc_compiler.transforms.tie import tie
 
 if TYPE_CHECKING:
-    from .compare import Comparison, Observed
-    from .onnx import Constants, InputShapes
-    from .program import Program
+    from ltc_compiler.compare import Comparison, Observed
+    from ltc_compiler.onnx import Constants, InputShapes
+    from ltc_compiler.program import Program
 
 
 class NNIR:
@@ -73,7 +73,7 @@ class NNIR:
         Raises ModelFileError for a file that is no valid model, InputError for missing or wrong shapes and constants,
         and UnsupportedError with every node that cannot be lowered.
         """
-        from .onnx import import_onnx
+        from ltc_compiler.onnx import import_onnx
 
         return NNIR(import_onnx(path, input_shapes, constants))
 
@@ -83,7 +83,7 @@ class NNIR:
         States become inputs with their initial values as defaults, and outputs. Raises ModelFileError for a model of
         2 GB, and FileError.
         """
-        from .onnx import export_onnx
+        from ltc_compiler.onnx import export_onnx
 
         export_onnx(self.graph, path)
 
@@ -287,13 +287,13 @@ class NNIR:
         Raises AllocationError for what does not fit (it names the step that does, if a step of the sequence does),
         GraphError or UnsupportedError for what cannot be lowered, and ConfigError for a `config` that is none.
         """
-        from .settle import compile_model
+        from ltc_compiler.settle import compile_model
 
         _check_config(config)
         try:
             program = compile_model(self.graph, config, name, optimize=optimize, quick=quick_compile)
         except AllocationError as error:
-            from .advice import with_advice
+            from ltc_compiler.advice import with_advice
 
             raise with_advice(error, self.graph, config) from None
         return program if generate_state_reset else program.without_reset()
@@ -318,7 +318,7 @@ class NNIR:
         compiling again. factor: an operation loses precision where the error grows by this. Print the result. Raises
         InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
         """
-        from .compare import compare
+        from ltc_compiler.compare import compare
 
         _check_config(config)
         return compare(self.graph, config, inputs, expected=expected, observed=observed, turns=turns, what_if=what_if,

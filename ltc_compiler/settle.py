@@ -1,8 +1,8 @@
 """Programs of graphs with a prologue: the machine computes, once, what the states of a stream begin with.
 
-The prologue (transforms/prologue.py) is compiled and run like any other graph, bit-accurate and in plain fp32; what
-comes out becomes the initial values of the program's states. So a stream begins with the bits that the whole sequence
-has there, and no step pays for it.
+The prologue (transforms/streaming/prologue.py) is compiled and run like any other graph, bit-accurate and in plain
+fp32; what comes out becomes the initial values of the program's states. So a stream begins with the bits that the whole
+sequence has there, and no step pays for it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .config import Config
-from .ir.graph import Graph, rewrite
-from .program import Program
-from .schedule.compile import Source, compile_graphs
+from ltc_compiler.config import Config
+from ltc_compiler.ir.graph import Graph, rewrite
+from ltc_compiler.program import Program
+from ltc_compiler.schedule.compile import Source, compile_graphs
 
 LARGEST = 65536  # rows, blocks, slots, entries and instructions: bits do not depend on how much there is
 

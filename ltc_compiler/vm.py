@@ -26,7 +26,7 @@ from ltc_compiler.bytecode.ports import (
     check_state,
     model_at,
 )
-from ltc_compiler.bytecode.steps import (
+from ltc_compiler.bytecode.sequence import (
     MAX_THREADS,
     AxisArgument,
     check_output_axes,

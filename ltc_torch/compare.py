@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from .fx.nnir import to_nnir
-from .fx.prepare import ModuleState, prepare_shape
-from .observe import observe
+from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.prepare import ModuleState, prepare_shape
+from ltc_torch.observe import observe
 
 if TYPE_CHECKING:
     from ltc_compiler import Config

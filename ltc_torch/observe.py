@@ -13,8 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler.compare import Observed
 from ltc_compiler.ir.graph import Source
-
-from .fx.structured import run_scan
+from ltc_torch.fx.record.structured import run_scan
 
 Seen = dict[tuple[fx.Node, int], list[np.ndarray[Any, Any]]]
 

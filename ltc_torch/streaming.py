@@ -18,11 +18,10 @@ from torch.utils import _pytree as pytree
 
 from ltc_compiler import NNIR
 from ltc_compiler.errors import StreamingError
-from ltc_compiler.transforms.streaming import Tables
-
-from .fx.copies import copied, same_random_state
-from .fx.nnir import to_nnir
-from .fx.prepare import ModuleState, prepare_shape
+from ltc_compiler.transforms.streaming.transform import Tables
+from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.prepare import ModuleState, prepare_shape
+from ltc_torch.fx.state.copies import copied, same_random_state
 
 Axes = int | tuple[int | None, ...] | None
 TOLERANCE = 1e-3  # of the largest element: the step is computed in fp64, PyTorch in fp32

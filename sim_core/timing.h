@@ -1,6 +1,6 @@
 // The clock of the machine: how many cycles a model of a program takes, found by walking its bytecode turn by turn
 // with the latencies of its configuration. Values play no part: what a program takes does not depend on its data.
-// ltc_compiler/schedule/machine.py is the same clock written apart; the two must agree to the cycle.
+// ltc_compiler/oracle/clock.py is the same clock written apart; the two must agree to the cycle.
 #pragma once
 
 #include <cstddef>

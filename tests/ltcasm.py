@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import isa, numerics
-from ltc_compiler.bytecode import (
+from ltc_compiler.bytecode import (  # fmt: skip
     CoreImage,
     EntryArrays,
     Image,
@@ -36,7 +36,7 @@ from ltc_compiler.bytecode import (
     SlotArrays,
     State,
     assemble,
-)  # fmt: skip
+)
 from ltc_compiler.config import Config
 
 F32 = NDArray[np.float32]

@@ -25,7 +25,7 @@ from ltc_compiler.bytecode import (
     disassemble,
 )
 from ltc_compiler.config import Config, Latencies
-from ltc_compiler.schedule.machine import CycleReport, estimate
+from ltc_compiler.oracle.clock import CycleReport, estimate
 
 # All different, so that a wrong class shows.
 LATENCY = Latencies(

@@ -28,7 +28,7 @@ from ltc_compiler.ir.ops import add
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.transforms.pipeline import run_pipeline
-from ltc_compiler.transforms.streaming import streaming_transform
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 
 CONFIG = Config.tiny_c2b8()
 RNG = np.random.default_rng(0)

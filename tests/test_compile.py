@@ -21,11 +21,11 @@ from ltc_compiler.errors import AllocationError
 from ltc_compiler.ir.graph import Graph, Role, Type
 from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.ir.run import evaluate
+from ltc_compiler.oracle import clock
 from ltc_compiler.program import Program
-from ltc_compiler.schedule import machine
 from ltc_compiler.schedule.compile import compile_graph
 from ltc_compiler.schedule.memory import live_ranges
-from ltc_compiler.schedule.virtual import Buffer, Ref, Schedule
+from ltc_compiler.schedule.rows.virtual import Buffer, Ref, Schedule
 
 # Room for every random graph: how much fits is not what these tests ask.
 MACHINES = tuple(
@@ -84,7 +84,7 @@ def test_every_machine_gives_the_same_bits(seed: int, optimize: bool) -> None:
         )
         reference = reference or found
         assert all(same(f, r) for f, r in zip(found, reference, strict=True)), f"{config.name} differs"
-        estimate = machine.estimate(program.image).latency
+        estimate = clock.estimate(program.image).latency
         assert program.cycle_count_per_inference(spaced=False) == estimate
     assert reference is not None
     for y, exact in zip(reference[2], evaluate(graph, [x.astype(np.float64) for x in inputs]), strict=True):

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from ltc_compiler import Config, ProgramBuilder
 from ltc_compiler.nnir import NNIR
+from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.machine import estimate
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import PaddedConv1d

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ltc_compiler import InputError, UnsupportedError
-from ltc_torch.fx import hints, lowering, prepare_shape, registry
-from ltc_torch.fx.catch import _CAUGHT
+from ltc_torch.fx import lowering, prepare_shape, registry
+from ltc_torch.fx.convert import hints
 from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.record.catch import _CAUGHT
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "extending.md"
 

@@ -18,7 +18,7 @@ from torch.utils import dlpack as _dlpack
 from ltc_compiler import UnsupportedError
 from ltc_torch.fx import converts, prepare_shape, registry
 from ltc_torch.fx.nnir import to_nnir
-from ltc_torch.fx.record import current
+from ltc_torch.fx.record.active import current
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(4))
 W = torch.randn(5, 4, generator=torch.Generator().manual_seed(5))

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ltc_compiler import Config
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
-from ltc_torch.fx.rolled import as_scan
+from ltc_torch.fx.reroll.rolled import as_scan
 
 B, T, D, H = 2, 6, 4, 8
 MACHINE = Config.tiny_c2b8()
@@ -309,7 +309,7 @@ def test_a_graph_that_computes_something_else_is_not_taken(monkeypatch: pytest.M
         return made
 
     assert scans(LearnedState)[0] == 1
-    monkeypatch.setattr("ltc_torch.fx.reroll.as_scan", wrong)
+    monkeypatch.setattr("ltc_torch.fx.reroll.reroll.as_scan", wrong)
     assert scans(LearnedState)[0] == 0
     x = torch.randn(B, T, D)
     graph, expected = prepare_shape(LearnedState().eval(), x)

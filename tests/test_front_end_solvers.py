@@ -15,8 +15,8 @@ from torchdiffeq import odeint
 from ltc_compiler import UnsupportedError
 from ltc_torch import fixed_step
 from ltc_torch.fx import prepare_shape
-from ltc_torch.fx.adams import weights
 from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.rewrites.adams import weights
 
 GRIDS = {
     "even": torch.linspace(0, 2, 9, dtype=torch.float64),

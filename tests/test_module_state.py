@@ -19,9 +19,9 @@ from ltc_compiler import NNIR, Config, Program
 from ltc_compiler.errors import GraphError, InputError, StreamingError, UnsupportedError
 from ltc_compiler.ir.graph import Precision
 from ltc_torch.fx import prepare_shape
-from ltc_torch.fx.held import held
 from ltc_torch.fx.nnir import to_nnir
-from ltc_torch.fx.trials import same_elements
+from ltc_torch.fx.state.held import held
+from ltc_torch.fx.state.trials import same_elements
 
 CONFIG = Config.small_c2b16()
 CALLS = 6

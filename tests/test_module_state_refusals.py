@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ltc_compiler.errors import InputError, StreamingError, UnsupportedError
 from ltc_torch.fx import prepare_shape
-from ltc_torch.fx.held import held
 from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.state.held import held
 from ltc_torch.nn import Scan
 
 pytestmark = pytest.mark.filterwarnings("ignore:module state is carried")

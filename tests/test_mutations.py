@@ -26,13 +26,13 @@ from ltc_compiler.bytecode import Image
 from ltc_compiler.ir.graph import Graph, Node, Type
 from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
-from ltc_compiler.numerics import activations, arithmetic, formats
-from ltc_compiler.oracle import semantics
+from ltc_compiler.numerics import activations, arithmetic, rounding
+from ltc_compiler.oracle import beats, clock, semantics
+from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.oracle.semantics import SEMANTICS, Semantics
-from ltc_compiler.schedule import beats, machine, select
-from ltc_compiler.schedule.lowering import Lowering
-from ltc_compiler.schedule.machine import estimate
-from ltc_compiler.schedule.stores import weight_blocks
+from ltc_compiler.schedule.rows.contents import weight_blocks
+from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.select import select
 
 F32 = Any
 Patch = pytest.MonkeyPatch
@@ -66,17 +66,17 @@ def sound_programs(instructions: tuple[str, ...]) -> list[Image]:
 
 
 def truncate(x: F32) -> F32:
-    return formats.write_fp32(formats.from_bits(formats.bits(x) & np.uint32(0xFFFF0000)))
+    return rounding.write_fp32(rounding.from_bits(rounding.bits(x) & np.uint32(0xFFFF0000)))
 
 
 def ties_away(x: F32) -> F32:
-    u = formats.bits(x)
-    rounded = formats.from_bits((u + np.uint32(0x8000)) & np.uint32(0xFFFF0000))
-    return formats.write_fp32(np.where(np.isfinite(x), rounded, x))
+    u = rounding.bits(x)
+    rounded = rounding.from_bits((u + np.uint32(0x8000)) & np.uint32(0xFFFF0000))
+    return rounding.write_fp32(np.where(np.isfinite(x), rounded, x))
 
 
-def only_nans(u: formats.U32) -> formats.U32:
-    return np.where((u & formats.MAGNITUDE) > formats.INFINITY_BITS, formats.NAN_BITS, u)
+def only_nans(u: rounding.U32) -> rounding.U32:
+    return np.where((u & rounding.MAGNITUDE) > rounding.INFINITY_BITS, rounding.NAN_BITS, u)
 
 
 def odd_before_even(x: F32) -> F32:
@@ -87,7 +87,7 @@ def odd_before_even(x: F32) -> F32:
     return TREE_SUM(pairs[..., ::-1].reshape(padded.shape))
 
 
-@formats.quiet
+@rounding.quiet
 def halves_in_the_tree(x: F32) -> F32:
     """Rule 7 with the accumulators i and i + half added, in place of neighbours."""
     x = np.asarray(x, np.float32)
@@ -100,7 +100,7 @@ def halves_in_the_tree(x: F32) -> F32:
     return total[..., 0]
 
 
-@formats.quiet
+@rounding.quiet
 def bias_first(w: F32, x: F32, bias: F32, fp32: bool) -> F32:
     """Rule 7 with the bias in accumulator 0 from the start."""
     assert fp32
@@ -121,7 +121,7 @@ def meaning(name: str, value: Semantics) -> Plant:
 
 
 def plain(operation: Callable[..., F32]) -> Semantics:
-    return semantics._plain(formats.quiet(operation))
+    return semantics._plain(rounding.quiet(operation))
 
 
 ARITHMETIC: dict[str, tuple[tuple[str, ...], Plant]] = {
@@ -135,8 +135,8 @@ ARITHMETIC: dict[str, tuple[tuple[str, ...], Plant]] = {
         meaning("row_sum", semantics._row_reduce(lambda x: np.add.accumulate(x)[-1:])),
     ),
     "the bias is added first": (("matmul",), attribute(numerics, "dot", bias_first)),
-    "nothing is flushed": (("mul", "div"), attribute(formats, "_flush", only_nans)),
-    "the NaN has a payload": (("add", "sub"), attribute(formats, "NAN_BITS", np.uint32(0x7FC00001))),
+    "nothing is flushed": (("mul", "div"), attribute(rounding, "_flush", only_nans)),
+    "the NaN has a payload": (("add", "sub"), attribute(rounding, "NAN_BITS", np.uint32(0x7FC00001))),
     "relu keeps -0": (("relu",), meaning("relu", plain(lambda x: numerics.maximum(np.float32(0), x)))),
     "max passes NaN by": (("max",), meaning("max", plain(np.fmax))),
     "min takes its first zero": (("min",), meaning("min", plain(lambda a, b: numerics.minimum(b, a)))),
@@ -147,7 +147,7 @@ ARITHMETIC: dict[str, tuple[tuple[str, ...], Plant]] = {
     ),
     "a synapse rounds once more": (
         ("synapse",),
-        attribute(numerics, "sub", lambda a, b: formats.to_bf16(arithmetic.sub(a, b))),
+        attribute(numerics, "sub", lambda a, b: rounding.to_bf16(arithmetic.sub(a, b))),
     ),
     "tanh for sigmoid": (("sigmoid",), meaning("sigmoid", semantics._activation("tanh"))),
 }
@@ -225,7 +225,7 @@ def test_a_fault_in_a_size_that_time_depends_on_is_noticed(name: str) -> None:
     assert noticed(lambda: clocks_agree(larger))
 
 
-START = machine._Walk._start
+START = clock._Walk._start
 
 
 Place = tuple[int, str]
@@ -257,10 +257,10 @@ def beats_do_not_wait(walk: Any, place: Place, beat: beats.Beat, earliest: int, 
 
 
 CLOCK: dict[str, Plant] = {
-    "rows forget who reads them": attribute(machine._Walk, "_start", rows_forget_reads),
-    "rows are always ready": attribute(machine._Walk, "_start", rows_are_always_ready),
-    "results land together": attribute(machine._Walk, "_start", results_land_together),
-    "beats do not wait": attribute(machine._Walk, "_start", beats_do_not_wait),
+    "rows forget who reads them": attribute(clock._Walk, "_start", rows_forget_reads),
+    "rows are always ready": attribute(clock._Walk, "_start", rows_are_always_ready),
+    "results land together": attribute(clock._Walk, "_start", results_land_together),
+    "beats do not wait": attribute(clock._Walk, "_start", beats_do_not_wait),
     "fp32 costs nothing": attribute(beats, "occupancy", lambda instr, config: 1),
     "a target row has one slot": attribute(beats, "slots_walked", lambda core, first, targets: [1] * targets),
 }
@@ -337,7 +337,7 @@ NEW_PATTERN = """
 from dataclasses import replace
 from importlib import reload
 from ltc_compiler import isa
-from ltc_compiler.schedule import beats
+from ltc_compiler.oracle import beats
 isa.FORMATS += (replace(isa.FORMATS[0], name="Spiral", pattern="spiral"),)
 reload(beats)
 """

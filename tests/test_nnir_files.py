@@ -27,7 +27,7 @@ from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.text import parse_graph, print_graph
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.pipeline import PASSES
-from ltc_compiler.transforms.streaming import streaming_transform
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 
 FILES = sorted((Path(__file__).parent / "filetests" / "nnir").glob("*.nnir"))
 BECOMES = "// becomes\n"

@@ -12,7 +12,7 @@ from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.text import parse_graph, print_graph
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.pipeline import run_pipeline
-from ltc_compiler.transforms.streaming import streaming_transform
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 

@@ -22,10 +22,10 @@ from ltc_compiler.ir.verify import verify
 from ltc_compiler.schedule.compile import Source, schedule_graphs
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
+from ltc_compiler.transforms.formats import assign_precision
 from ltc_compiler.transforms.fuse import fuse_synapses, merge_linears
 from ltc_compiler.transforms.hoist import hoist
 from ltc_compiler.transforms.pipeline import PASSES, Pass, run_pipeline
-from ltc_compiler.transforms.precision import assign_precision
 
 
 @pytest.mark.parametrize("step", {p.run: p for p in PASSES}.values(), ids=lambda p: p.name)

@@ -15,7 +15,7 @@ from ltc_compiler.errors import StreamingError
 from ltc_compiler.ir.graph import Graph, Role, Type, Value
 from ltc_compiler.ir.ops import add
 from ltc_compiler.transforms.pipeline import run_pipeline
-from ltc_compiler.transforms.streaming import streaming_transform
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 
 T = 9
 

@@ -16,7 +16,7 @@ from onnx_cases import Case, Const, ints, model_of
 from test_onnx_operators import recurrent
 
 from ltc_compiler.errors import FileError, InputError, LtcError, ModelFileError, UnsupportedError
-from ltc_compiler.ir.compose import FOLD_LIMIT
+from ltc_compiler.frontend.compose import FOLD_LIMIT
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.onnx import InputShapes
 

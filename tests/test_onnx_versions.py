@@ -20,7 +20,7 @@ from onnx_cases import Case, Const, assert_close, ints, model_of, run_nnir, run_
 from test_onnx_operators import CASES
 
 from ltc_compiler.nnir import NNIR
-from ltc_compiler.onnx.fold import FOLDABLE
+from ltc_compiler.onnx.evaluate import FOLDABLE
 from ltc_compiler.onnx.load import OLDEST_OPSET
 
 # Versions that onnxruntime has no kernel for, or of other types alone; 18 of GroupNormalization and

@@ -25,7 +25,7 @@ from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
 from ltc_compiler.schedule.compile import compile_graph
-from ltc_compiler.transforms.streaming import streaming_transform
+from ltc_compiler.transforms.streaming.transform import streaming_transform
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 

@@ -24,7 +24,7 @@ from ltc_compiler import isa
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.program import Program
 from ltc_compiler.report import Report, chrome_trace
-from ltc_compiler.report.table import COLUMNS
+from ltc_compiler.report.costs import COLUMNS
 
 # --- the forms ------------------------------------------------------------------------------------------------
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from ltc_compiler import Config, UnsupportedError
 from ltc_torch.fx import prepare_shape
-from ltc_torch.fx.calls import words
 from ltc_torch.fx.nnir import to_nnir
+from ltc_torch.fx.record.calls import words
 
 INF, NAN = math.inf, math.nan
 VALUES = (INF, -INF, NAN, 0.0, -0.0, 1.0, -1.0, 0.4, -0.4, 2.5, -2.5, 50.0, -50.0, 100.0, -100.0, 3e38, -3e38,

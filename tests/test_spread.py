@@ -16,14 +16,14 @@ from ltc_compiler.bytecode.cost import row_blocks_in_flight
 from ltc_compiler.ir.graph import Graph, Type, Value
 from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
+from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.program import Program
-from ltc_compiler.schedule import order
 from ltc_compiler.schedule.compile import BEST_ORDERS, Search, Source
-from ltc_compiler.schedule.lowering import Spread
-from ltc_compiler.schedule.machine import estimate
-from ltc_compiler.schedule.order import Order
-from ltc_compiler.schedule.partition import cut_points, spread_rows
-from ltc_compiler.schedule.share import Places, shared_products
+from ltc_compiler.schedule.order import order
+from ltc_compiler.schedule.order.order import Order
+from ltc_compiler.schedule.rows.lowering import Spread
+from ltc_compiler.schedule.spread.partition import cut_points, spread_rows
+from ltc_compiler.schedule.spread.share import Places, shared_products
 from ltc_compiler.transforms.pipeline import run_pipeline
 
 THREE = replace(Config.small_c2b16(), cores=3, tensor_rows=1 << 16, gather_entries=1 << 16)

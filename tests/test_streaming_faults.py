@@ -15,9 +15,9 @@ from nnir_cases import assert_streams
 
 from ltc_compiler.errors import LtcError
 from ltc_compiler.ir.ops import OPS
-from ltc_compiler.transforms import streaming
-from ltc_compiler.transforms.delays import Memory
-from ltc_compiler.transforms.streamer import Current, Stream, Streamer
+from ltc_compiler.transforms.streaming import transform as streaming
+from ltc_compiler.transforms.streaming.delays import Memory
+from ltc_compiler.transforms.streaming.streamer import Current, Stream, Streamer
 
 Patch = pytest.MonkeyPatch
 SEEDS = 640

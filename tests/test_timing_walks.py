@@ -15,9 +15,9 @@ from programs_for_timing import LATENCY, Drawn, both, image, machine, op, progra
 from ltc_compiler import _core, isa
 from ltc_compiler.bytecode import Image
 from ltc_compiler.errors import InputError, LtcError, ProgramError
-from ltc_compiler.schedule import machine as machine_of_schedule
-from ltc_compiler.schedule.beats import Beat
-from ltc_compiler.schedule.machine import beats, busy, estimate, latency, slots_walked
+from ltc_compiler.oracle import clock as machine_of_schedule
+from ltc_compiler.oracle.beats import Beat
+from ltc_compiler.oracle.clock import beats, busy, estimate, latency, slots_walked
 
 ONE = machine()
 

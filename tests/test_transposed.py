@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ltc_compiler import Config
-from ltc_compiler.ir.compose import Composer
+from ltc_compiler.frontend.compose import Composer
+from ltc_compiler.frontend.transposed import transposed_convolution
 from ltc_compiler.ir.graph import Graph, Type
 from ltc_compiler.ir.run import evaluate
-from ltc_compiler.ir.transposed import transposed_convolution
 from ltc_torch import fx
 
 FUNCTIONS: list[Any] = [F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d]

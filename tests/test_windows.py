@@ -16,7 +16,7 @@ from ltc_compiler import NNIR, AllocationError, Config
 from ltc_compiler.ir.graph import Graph, Type
 from ltc_compiler.ir.ops import add
 from ltc_compiler.program import Program
-from ltc_compiler.transforms.windows import pad_windows, padded
+from ltc_compiler.transforms.taps import pad_windows, padded
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import PaddedConv1d

@@ -4,11 +4,11 @@ All three are loops over the instruction table, isa.py. The bytes are described 
 text.py.
 """
 
+from ltc_compiler.bytecode.assembly import assemble, disassemble, instr_text
 from ltc_compiler.bytecode.image import Image, store_use
 from ltc_compiler.bytecode.instr import Instr, Row
 from ltc_compiler.bytecode.ports import Model, Port, State, shape_rows
 from ltc_compiler.bytecode.stores import CoreImage, EntryArrays, SlotArrays
-from ltc_compiler.bytecode.text import assemble, disassemble, instr_text
 
 __all__ = [
     "CoreImage",

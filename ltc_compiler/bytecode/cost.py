@@ -1,6 +1,6 @@
 """What one instruction costs by itself: the cycles that it holds its unit, and the cycles until its result is there.
 
-Facts of the instruction table and the configuration alone. When it starts is the clock's matter: schedule/machine.py
+Facts of the instruction table and the configuration alone. When it starts is the clock's matter: oracle/clock.py
 for the compiler, sim_core/timing.cpp for the simulator.
 """
 

@@ -8,9 +8,9 @@ table.py       the rows
 comparison.py  compare and Comparison, the face; show.py prints and draws it, inputs.py checks what it is given
 """
 
-from .comparison import Comparison, compare
-from .measure import ULP_BINS
-from .observed import Observed
-from .table import COLUMNS
+from ltc_compiler.compare.comparison import Comparison, compare
+from ltc_compiler.compare.measure import ULP_BINS
+from ltc_compiler.compare.observed import Observed
+from ltc_compiler.compare.rows import COLUMNS
 
 __all__ = ["COLUMNS", "ULP_BINS", "Comparison", "Observed", "compare"]

@@ -11,18 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
-from ..errors import InputError, LtcError
-from ..files import write_file
-from ..ir.graph import Array, Graph, Node, Value
-from ..transforms.pipeline import run_pipeline
-from .inputs import expectations, sequences
-from .machines import run_disturbed, run_exact, run_machine, schedule, schedule_probes, widened
-from .measure import ULP_BINS, errors, relative
-from .observed import Observed, match
-from .probe import probe, read
-from .show import draw, table_html, table_text
-from .table import Row, Values, can_widen, locally_exact, places, table
+from ltc_compiler.compare.inputs import expectations, sequences
+from ltc_compiler.compare.machines import (
+    run_disturbed,
+    run_exact,
+    run_machine,
+    schedule,
+    schedule_probes,
+    widened,
+)
+from ltc_compiler.compare.measure import ULP_BINS, errors, relative
+from ltc_compiler.compare.observed import Observed, match
+from ltc_compiler.compare.probe import probe, read
+from ltc_compiler.compare.rows import Row, Values, can_widen, locally_exact, places, table
+from ltc_compiler.compare.show import draw, table_html, table_text
+from ltc_compiler.config import Config
+from ltc_compiler.errors import InputError, LtcError
+from ltc_compiler.files import write_file
+from ltc_compiler.ir.graph import Array, Graph, Node, Value
+from ltc_compiler.transforms.pipeline import run_pipeline
 
 Runs = Sequence[Array]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..bytecode.ports import as_float32
-from ..errors import InputError
-from ..ir.graph import Array, Graph
+from ltc_compiler.bytecode.ports import as_float32
+from ltc_compiler.errors import InputError
+from ltc_compiler.ir.graph import Array, Graph
 
 Dims = tuple[int | None, ...] | None
 

@@ -12,14 +12,14 @@ from itertools import count
 
 import numpy as np
 
-from ..config import Config
-from ..errors import AllocationError
-from ..ir.graph import Array, Graph, Node, Precision, Value, copy_node, rewrite
-from ..ir.run import Change, evaluate, initial_states
-from ..program import Program
-from ..schedule.compile import Source, schedule_graphs
-from ..settle import settled
-from ..transforms.precision import assign_precision
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError
+from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_node, rewrite
+from ltc_compiler.ir.run import Change, evaluate, initial_states
+from ltc_compiler.program import Program
+from ltc_compiler.schedule.compile import Source, schedule_graphs
+from ltc_compiler.settle import settled
+from ltc_compiler.transforms.formats import assign_precision
 
 LARGEST = 65536
 

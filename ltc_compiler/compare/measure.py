@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ir.graph import Array
+from ltc_compiler.ir.graph import Array
 
 DIGITS = {"bf16": 8, "fp32": 24}  # of the significand
 MIN_EXPONENT = -126

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ir.graph import Array, Node, Source, Value
-from .measure import relative, rms
+from ltc_compiler.compare.measure import relative, rms
+from ltc_compiler.ir.graph import Array, Node, Source, Value
 
 NEAR = 1e-3  # relative error; fp32 leaves 1e-7 to 1e-5
 MOST_AXES = 4

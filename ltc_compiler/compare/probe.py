@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Type, Value, rewrite
-from ..ir.graph import copy_node as copy
-from ..ir.ops import OPS, scan_parts
-from ..ir.verify import KEEPS_PRECISION, verify
+from ltc_compiler.ir.graph import Array, Graph, Node, Type, Value, rewrite
+from ltc_compiler.ir.graph import copy_node as copy
+from ltc_compiler.ir.ops import OPS, scan_parts
+from ltc_compiler.ir.verify import KEEPS_PRECISION, verify
 
 MOVES = KEEPS_PRECISION | {"concat"}
 DERIVED = MOVES | {"constant"}

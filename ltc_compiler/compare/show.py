@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LtcError
-from ..report.source import Source
-from ..report.text import grid
-from .measure import ULP_BINS
-from .table import Row
+from ltc_compiler.compare.measure import ULP_BINS
+from ltc_compiler.compare.rows import Row
+from ltc_compiler.errors import LtcError
+from ltc_compiler.report.source import Source
+from ltc_compiler.report.terminal import grid
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
+    from ltc_compiler.compare.comparison import Comparison
 
 SHOWN = 60  # rows; of a longer comparison those with the largest errors of their own. `rows` has them all
 WIDTH = 40  # of the user's line

@@ -6,7 +6,7 @@ from html import escape
 
 import numpy as np
 
-from .graph import Graph, Node, Source, Value
+from ltc_compiler.ir.graph import Graph, Node, Source, Value
 
 _STYLE = """<style>
 .nnir{border-collapse:collapse;font:12px ui-monospace,monospace;margin:4px 0}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GraphError, shown
+from ltc_compiler.errors import GraphError, shown
 
 Array = NDArray[Any]
 
@@ -251,7 +251,7 @@ class Graph:
                 yield from node.body.walk()
 
     def __str__(self) -> str:
-        from .text import print_graph
+        from ltc_compiler.ir.text import print_graph
 
         return print_graph(self)
 

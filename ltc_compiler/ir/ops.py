@@ -1,7 +1,8 @@
 """The op table of NNIR: attributes, shape rule, streaming rule and NumPy meaning of every operation.
 
 A row is all that the graph level knows of an op. Passes, the verifier, the text form and `run` are loops over it;
-the machine's side of an op is in schedule/select.py. Reductions and scans name one axis; front ends decompose the rest.
+the machine's side of an op is in schedule/select/select.py. Reductions and scans name one axis; front ends decompose
+the rest.
 Meanings compute in the dtype of their operands (fp64 or fp32), so that every transform can be tested for equal meaning.
 """
 
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError
-from .graph import Array, Graph, Source, Type, Value
+from ltc_compiler.errors import GraphError
+from ltc_compiler.ir.graph import Array, Graph, Source, Type, Value
 
 Attrs = dict[str, Any]
 NOWHERE = Source()
@@ -26,7 +27,7 @@ Evaluate = Callable[[Sequence[Array], Attrs], tuple[Array, ...]]
 class Op:
     """One row: operand count (a pair where it varies), attribute names and types, rules and meaning.
 
-    `streaming` names the rule in transforms/streaming.py that the op follows.
+    `streaming` names the rule in transforms/streaming/transform.py that the op follows.
     """
 
     name: str
@@ -251,7 +252,7 @@ def scan_value(
 
 
 def _scan_value(operands: Sequence[Array], attrs: Attrs) -> tuple[Array, ...]:
-    from .run import evaluate
+    from ltc_compiler.ir.run import evaluate
 
     return scan_value(operands, attrs, lambda inputs: evaluate(attrs["body"], inputs))
 

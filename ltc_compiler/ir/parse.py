@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..errors import GraphError, shown
-from .graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
-from .ops import OPS
+from ltc_compiler.errors import GraphError, shown
+from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
+from ltc_compiler.ir.ops import OPS
 
 _Member = TypeVar("_Member", bound=Enum)
 
@@ -39,7 +39,7 @@ def parse_graph(text: str, check: bool = True) -> Graph:
         graph.prologue = parser.graph()
     parser.expect("")
     if check:
-        from .verify import verify
+        from ltc_compiler.ir.verify import verify
 
         verify(graph)
     return graph

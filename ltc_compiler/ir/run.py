@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .graph import Array, Graph, Node, Value
-from .ops import OPS, scan_value
+from ltc_compiler.ir.graph import Array, Graph, Node, Value
+from ltc_compiler.ir.ops import OPS, scan_value
 
 Change = Callable[[Node, Sequence[Array]], Sequence[Array]]
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Array, Graph, Node, Role, Source, State, StateKind, Value
-from .ops import OPS
-from .parse import NAME, parse_graph
+from ltc_compiler.ir.graph import Array, Graph, Node, Role, Source, State, StateKind, Value
+from ltc_compiler.ir.ops import OPS
+from ltc_compiler.ir.parse import NAME, parse_graph
 
 __all__ = ["parse_graph", "print_graph"]
 

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import GraphError
-from .graph import Array, Graph, Node, Precision, Value
-from .ops import check_operation, scan_parts
+from ltc_compiler.errors import GraphError
+from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value
+from ltc_compiler.ir.ops import check_operation, scan_parts
 
 KEEPS_PRECISION = frozenset({"reshape", "permute", "slice", "broadcast"})
 PARAMETERS = {

@@ -6,8 +6,14 @@ square root of fp32 arrays, comparisons and integer operations occur here, one r
 mathematical library and no CPU can change a bit.
 """
 
-from .activations import ACTIVATIONS, ACTIVATIONS_BF16, ACTIVATIONS_FP32, TABLE_SHA256, activation_bf16
-from .arithmetic import (
+from ltc_compiler.numerics.activations import (
+    ACTIVATIONS,
+    ACTIVATIONS_BF16,
+    ACTIVATIONS_FP32,
+    TABLE_SHA256,
+    activation_bf16,
+)
+from ltc_compiler.numerics.arithmetic import (
     ACCUMULATORS,
     absolute,
     add,
@@ -35,7 +41,7 @@ from .arithmetic import (
     synapse,
     tree_sum,
 )
-from .formats import (
+from ltc_compiler.numerics.rounding import (
     F32,
     U8,
     U16,

@@ -20,8 +20,19 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import LtcError
-from .formats import F32, SIGN, U16, U32, bf16_bits, bits, from_bf16_bits, from_bits, quiet, write_fp32
+from ltc_compiler.errors import LtcError
+from ltc_compiler.numerics.rounding import (
+    F32,
+    SIGN,
+    U16,
+    U32,
+    bf16_bits,
+    bits,
+    from_bf16_bits,
+    from_bits,
+    quiet,
+    write_fp32,
+)
 
 ACTIVATIONS: tuple[str, ...] = (
     "sigmoid", "tanh", "exp", "exp2", "log", "softplus", "silu", "gelu", "gelu_tanh", "reciprocal", "rsqrt",

@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .activations import ACTIVATIONS_FP32, activation_bf16
-from .formats import F32, MAGNITUDE, NAN_BITS, SIGN, bits, from_bits, quiet, to_bf16, write_fp32
+from ltc_compiler.numerics.activations import ACTIVATIONS_FP32, activation_bf16
+from ltc_compiler.numerics.rounding import (
+    F32,
+    MAGNITUDE,
+    NAN_BITS,
+    SIGN,
+    bits,
+    from_bits,
+    quiet,
+    to_bf16,
+    write_fp32,
+)
 
 ACCUMULATORS = 64
 FMOD_LIMIT = np.float32(2.0**40)

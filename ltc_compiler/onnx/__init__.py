@@ -1,7 +1,7 @@
 """NNIR from ONNX files and to them; needs the package onnx (the extra `onnx`), which is imported when it is used.
 
-call.py and registry.py say what a converter is; pointwise, layout, positions, products and recurrent hold them; control
-has the structured operators; importer walks a model; export writes one.
+call.py and registry.py say what a converter is; pointwise, movement, positions, products and recurrent hold them;
+control has the structured operators; importer walks a model; export writes one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ir.graph import Graph
-from . import (  # noqa: F401 - they fill the converter table
+from ltc_compiler.ir.graph import Graph
+from ltc_compiler.onnx import (  # noqa: F401 - they fill the converter table
     choices,
     elementary,
-    layout,
+    movement,
     pointwise,
     positions,
     products,
@@ -23,9 +23,9 @@ from . import (  # noqa: F401 - they fill the converter table
     resample,
     sequences,
 )
-from .inputs import Constants, InputShapes, add_inputs, add_states, read_constants
-from .load import load_model
-from .streams import read_stream
+from ltc_compiler.onnx.load import load_model
+from ltc_compiler.onnx.signature import Constants, InputShapes, add_inputs, add_states, read_constants
+from ltc_compiler.onnx.streams import read_stream
 
 __all__ = ["Constants", "InputShapes", "export_onnx", "import_onnx"]
 
@@ -41,7 +41,7 @@ def import_onnx(
     UnsupportedError with every node that cannot be lowered.
     """
     model = load_model(path)
-    from .importer import Importer
+    from ltc_compiler.onnx.importer import Importer
 
     graph, file = Graph(model.graph.name or Path(path).stem), Path(path).name
     fixed = read_constants(model, constants, file)
@@ -56,6 +56,6 @@ def import_onnx(
 
 def export_onnx(graph: Graph, path: str | PathLike[str]) -> None:
     """Write a graph as an ONNX file; see export.py for what stands for what. Raises ModelFileError."""
-    from .export import write
+    from ltc_compiler.onnx.export import write
 
     write(graph, path)

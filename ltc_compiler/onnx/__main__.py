@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import Config
-from ..errors import InputError, LtcError
-from ..program import Program
-from ..settle import compile_model
-from ..transforms.streaming import streaming_transform
-from ..transforms.tie import tie
-from . import import_onnx
-from .registry import operators_markdown
+from ltc_compiler.config import Config
+from ltc_compiler.errors import InputError, LtcError
+from ltc_compiler.onnx import import_onnx
+from ltc_compiler.onnx.registry import operators_markdown
+from ltc_compiler.program import Program
+from ltc_compiler.settle import compile_model
+from ltc_compiler.transforms.streaming.transform import streaming_transform
+from ltc_compiler.transforms.tie import tie
 
 EPILOG = """examples:
   python -m ltc_compiler.onnx model.onnx

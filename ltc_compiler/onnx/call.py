@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused
-from ..ir.graph import Array, Value
+from ltc_compiler.frontend.compose import Composer, Refused
+from ltc_compiler.ir.graph import Array, Value
 
 Tensor = Value | Array
 

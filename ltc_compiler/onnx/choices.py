@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused, check_size
-from ..ir.elementary import first_largest
-from ..ir.graph import Value
-from .call import Call, Results
-from .registry import converts
+from ltc_compiler.frontend.compose import Composer, Refused, check_size
+from ltc_compiler.frontend.elementary import first_largest
+from ltc_compiler.ir.graph import Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import converts
 
 
 @converts("ArgMax", "ArgMin")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused
-from ..ir.graph import Graph, Type, Value
-from .call import Call, Results, Tensor, as_value, is_whole
-from .loops import loop
+from ltc_compiler.frontend.compose import Composer, Refused
+from ltc_compiler.ir.graph import Graph, Type, Value
+from ltc_compiler.onnx.call import Call, Results, Tensor, as_value, is_whole
+from ltc_compiler.onnx.loops import loop
 
 if TYPE_CHECKING:
-    from .importer import Importer, Scope
+    from ltc_compiler.onnx.importer import Importer, Scope
 
 
 def _if(importer: Importer, scope: Scope, call: Call) -> Results:

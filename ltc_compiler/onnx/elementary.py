@@ -1,14 +1,14 @@
-"""Converters of elementary ONNX operators that are composed: ltc_compiler/ir/elementary.py holds the compositions."""
+"""Converters of elementary ONNX operators that are composed: the compositions are in frontend/elementary.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..ir import elementary
-from ..ir.compose import Composer
-from ..ir.graph import Value
-from .call import Call, Results
-from .registry import Converter, converts
+from ltc_compiler.frontend import elementary
+from ltc_compiler.frontend.compose import Composer
+from ltc_compiler.ir.graph import Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import Converter, converts
 
 UNARY: dict[str, Callable[[Composer, Value], Value]] = {
     "Ceil": elementary.ceil,

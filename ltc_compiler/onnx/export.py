@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFileError
-from ..files import write_file
-from ..ir.graph import Array, Graph, Node, Role, Value
-from ..ir.ops import scan_parts
-from .load import LATE, LIMIT, ROLE, STATE, STATE_KIND, require_onnx
-from .streams import STREAM, stream_note
+from ltc_compiler.errors import ModelFileError
+from ltc_compiler.files import write_file
+from ltc_compiler.ir.graph import Array, Graph, Node, Role, Value
+from ltc_compiler.ir.ops import scan_parts
+from ltc_compiler.onnx.load import LATE, LIMIT, ROLE, STATE, STATE_KIND, require_onnx
+from ltc_compiler.onnx.streams import STREAM, stream_note
 
 OPSET, IR_VERSION = 20, 10
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..ir.graph import Array
+from ltc_compiler.ir.graph import Array
 
 
 class _Nodes:

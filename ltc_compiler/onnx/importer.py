@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, helper, numpy_helper
 
-from ..errors import GraphError, Unsupported, UnsupportedError
-from ..ir.compose import FOLD_LIMIT, Budget, Composer, Refused
-from ..ir.graph import Array, Graph, Source, State, Value
-from ..ir.ops import ShapeError
-from . import control
-from .call import Call, Results, Tensor, as_value
-from .fold import FOLDABLE, fold
-from .gelu import find_gelus
-from .load import read_tensor
-from .loops import COUNTED, Iteration, counted
-from .registry import CONVERTERS, REFUSED, STRUCTURED
-from .standard import function_of
-from .wholes import whole_results
+from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
+from ltc_compiler.frontend.compose import FOLD_LIMIT, Budget, Composer, Refused
+from ltc_compiler.ir.graph import Array, Graph, Source, State, Value
+from ltc_compiler.ir.ops import ShapeError
+from ltc_compiler.onnx import control
+from ltc_compiler.onnx.call import Call, Results, Tensor, as_value
+from ltc_compiler.onnx.evaluate import FOLDABLE, fold
+from ltc_compiler.onnx.gelu import find_gelus
+from ltc_compiler.onnx.load import read_tensor
+from ltc_compiler.onnx.loops import COUNTED, Iteration, counted
+from ltc_compiler.onnx.registry import CONVERTERS, REFUSED, STRUCTURED
+from ltc_compiler.onnx.standard import function_of
+from ltc_compiler.onnx.wholes import whole_results
 
 # Elements of constants that one import may keep and compute, beside what the size of the file pays for. A weight of one
 # byte is held as stored, as converted and as the graph holds it; a weight that many steps share is read again by each.

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ModelFileError
-from ..ir.graph import Array
+from ltc_compiler.errors import ModelFileError
+from ltc_compiler.ir.graph import Array
 
 OLDEST_OPSET = 7  # the first one with NumPy's broadcasting
 # What an exported port says of itself: its role; the output that follows it; whose state it is; how many steps an

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import GraphError
-from ..ir.compose import Composer, Refused
-from ..ir.graph import Graph, Type, Value
-from ..ir.ops import ShapeError
-from .call import Call, Growing, Results, Tensor, TensorList, as_value, is_whole, stacked
+from ltc_compiler.errors import GraphError
+from ltc_compiler.frontend.compose import Composer, Refused
+from ltc_compiler.ir.graph import Graph, Type, Value
+from ltc_compiler.ir.ops import ShapeError
+from ltc_compiler.onnx.call import Call, Growing, Results, Tensor, TensorList, as_value, is_whole, stacked
 
 if TYPE_CHECKING:
-    from .importer import Importer, Scope
+    from ltc_compiler.onnx.importer import Importer, Scope
 
 DATA = Refused("a loop whose end depends on the data", "a constant number of steps and Where for the rest")
 COUNTED = (

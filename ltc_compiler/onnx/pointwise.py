@@ -9,11 +9,11 @@ from functools import reduce
 
 import numpy as np
 
-from ..ir.compose import Refused
-from ..ir.graph import Value
-from ..ir.powers import power
-from .call import Call, Results
-from .registry import Converter, converts
+from ltc_compiler.frontend.compose import Refused
+from ltc_compiler.frontend.powers import power
+from ltc_compiler.ir.graph import Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import Converter, converts
 
 UNARY = {
     "Neg": "neg",

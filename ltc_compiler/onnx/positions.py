@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..ir.compose import Refused, check_size
-from ..ir.graph import Array, Value
-from ..ir.positions import NEUTRAL, numbered, picked
-from .call import Call, Results
-from .registry import converts
+from ltc_compiler.frontend.compose import Refused, check_size
+from ltc_compiler.frontend.positions import NEUTRAL, numbered, picked
+from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import converts
 
 COMPUTED = "indices that are computed from an input"
 

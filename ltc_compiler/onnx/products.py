@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.compose import Refused
-from ..ir.compounds import (
+from ltc_compiler.frontend.compose import Refused
+from ltc_compiler.frontend.compounds import (
     convolution,
     logsumexp,
     matmul,
@@ -23,10 +23,10 @@ from ..ir.compounds import (
     standardise,
     window_counts,
 )
-from ..ir.graph import Array, Value
-from ..ir.transposed import transposed_convolution
-from .call import Call, Results
-from .registry import converts
+from ltc_compiler.frontend.transposed import transposed_convolution
+from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import converts
 
 # ---------------------------------------------------------------- products
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused
-from ..ir.graph import Array, Graph, Value
-from .call import Call, Results
-from .registry import converts
+from ltc_compiler.frontend.compose import Composer, Refused
+from ltc_compiler.ir.graph import Array, Graph, Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import converts
 
 Function = Callable[[Composer, Value], Value]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .call import Call, Results
+from ltc_compiler.onnx.call import Call, Results
 
 Converter = Callable[[Call], Results]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..ir.compose import Composer, Refused
-from ..ir.graph import Array, Value
-from .call import Call, Results
-from .registry import converts
+from ltc_compiler.frontend.compose import Composer, Refused
+from ltc_compiler.ir.graph import Array, Value
+from ltc_compiler.onnx.call import Call, Results
+from ltc_compiler.onnx.registry import converts
 
 LIMIT = 1 << 22  # weights of one axis
 

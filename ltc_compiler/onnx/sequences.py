@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.compose import Refused, check_runs
-from .call import Call, Growing, Results, Tensor, TensorList, as_value, stacked
-from .registry import converts
+from ltc_compiler.frontend.compose import Refused, check_runs
+from ltc_compiler.onnx.call import Call, Growing, Results, Tensor, TensorList, as_value, stacked
+from ltc_compiler.onnx.registry import converts
 
 
 @converts("SequenceEmpty", "SequenceConstruct")

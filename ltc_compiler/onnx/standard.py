@@ -10,8 +10,8 @@ from typing import Any
 
 from onnx import FunctionProto, TypeProto, defs, helper
 
-from ..ir.graph import Value
-from .call import Tensor
+from ltc_compiler.ir.graph import Value
+from ltc_compiler.onnx.call import Tensor
 
 
 def function_of(node: Any, inputs: Sequence[Tensor | None], opset: int) -> Any:

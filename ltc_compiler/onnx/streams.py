@@ -10,8 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ModelFileError
-from ..ir.graph import Graph, State
+from ltc_compiler.errors import ModelFileError
+from ltc_compiler.ir.graph import Graph, State
 
 STREAM = "ltc.stream"
 

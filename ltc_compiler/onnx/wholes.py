@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.compose import Refused
-from ..ir.graph import Value
-from .call import Call, Results, is_whole
-from .registry import Converter
+from ltc_compiler.frontend.compose import Refused
+from ltc_compiler.ir.graph import Value
+from ltc_compiler.onnx.call import Call, Results, is_whole
+from ltc_compiler.onnx.registry import Converter
 
 # These round whole numbers towards zero, which nothing here does.
 ROUNDED = frozenset(

@@ -20,7 +20,7 @@ from ltc_compiler.bytecode.ports import (
     model_at,
     to_rows,
 )
-from ltc_compiler.bytecode.steps import (
+from ltc_compiler.bytecode.sequence import (
     AxisArgument,
     check_output_axes,
     from_sequences,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import instr_text
-from ltc_compiler.report.text import headline, warning
+from ltc_compiler.report.terminal import headline, warning
 
 if TYPE_CHECKING:
     from ltc_compiler.report.report import Report

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import instr_text
-from ltc_compiler.report.table import COLUMNS, source_of
-from ltc_compiler.report.text import CELLS, NUMBERS, headline, warning
+from ltc_compiler.report.costs import COLUMNS, source_of
+from ltc_compiler.report.terminal import CELLS, NUMBERS, headline, warning
 
 if TYPE_CHECKING:
     from ltc_compiler.report.report import Report

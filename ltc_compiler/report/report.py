@@ -14,12 +14,12 @@ from ltc_compiler.bytecode.alignment import streaming_of
 from ltc_compiler.bytecode.ports import host_bytes
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.files import write_file
+from ltc_compiler.report.costs import Row, instruction_table, table, tallies, unit_table
 from ltc_compiler.report.events import Code, Event, Record, replay
 from ltc_compiler.report.flow import Flow
 from ltc_compiler.report.page import page, table_html
 from ltc_compiler.report.source import sources
-from ltc_compiler.report.table import Row, instruction_table, table, tallies, unit_table
-from ltc_compiler.report.text import report_text
+from ltc_compiler.report.terminal import report_text
 
 
 class Walk(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltc_compiler.errors import LtcError
-from ltc_compiler.report.table import source_of
-from ltc_compiler.report.text import headline, label, warning
+from ltc_compiler.report.costs import source_of
+from ltc_compiler.report.terminal import headline, label, warning
 
 if TYPE_CHECKING:
     from ltc_compiler.report.report import Report

@@ -13,24 +13,24 @@ from itertools import product
 from math import exp, log, prod
 from typing import Any
 
-from ..bytecode import Image, Port
-from ..config import Config
-from ..errors import AllocationError, GraphError
-from ..ir.graph import Graph, Node, Precision, Value
-from ..program import Program
-from ..transforms.pipeline import run_pipeline
-from ..transforms.roll import roll_products
-from ..transforms.unroll import may_unroll, unroll
-from .encode import Lowered, encode
-from .layout import View, innermost, row_count
-from .lowering import UNROLL, Lowering, Spread
-from .memory import allocate
-from .order import Order, reorder
-from .partition import check_places, cut_points
-from .select import lower_graph
-from .states import place_states, write_states
-from .stores import Digests
-from .virtual import Op
+from ltc_compiler.bytecode import Image, Port
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError, GraphError
+from ltc_compiler.ir.graph import Graph, Node, Precision, Value
+from ltc_compiler.program import Program
+from ltc_compiler.schedule.encode import Lowered, encode
+from ltc_compiler.schedule.memory import allocate
+from ltc_compiler.schedule.order.order import Order, reorder
+from ltc_compiler.schedule.rows.contents import Digests
+from ltc_compiler.schedule.rows.layout import View, innermost, row_count
+from ltc_compiler.schedule.rows.lowering import UNROLL, Lowering, Spread
+from ltc_compiler.schedule.rows.virtual import Op
+from ltc_compiler.schedule.select.select import lower_graph
+from ltc_compiler.schedule.select.states import place_states, write_states
+from ltc_compiler.schedule.spread.partition import check_places, cut_points
+from ltc_compiler.transforms.pipeline import run_pipeline
+from ltc_compiler.transforms.roll import roll_products
+from ltc_compiler.transforms.unroll import may_unroll, unroll
 
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 GRAINS = (4, 2, 1)  # rows of a band on a core

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
-from ..config import Config
-from ..errors import AllocationError
-from .lowering import Lowering
-from .resident import Resident
-from .states import Placed
-from .virtual import Buffer, Op, Ref, Schedule
+from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError
+from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.rows.resident import Resident
+from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref, Schedule
+from ltc_compiler.schedule.select.states import Placed
 
 
 @dataclass

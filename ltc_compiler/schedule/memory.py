@@ -11,9 +11,9 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..config import Config
-from ..errors import AllocationError
-from .virtual import Buffer, Kind, Op, Ref, Schedule
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError
+from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Op, Ref, Schedule
 
 
 @dataclass

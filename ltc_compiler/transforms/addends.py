@@ -8,9 +8,9 @@ before the input is there. In the body of a scan it is one that depends on a car
 
 from __future__ import annotations
 
-from ..ir.graph import Graph, Node, Precision, Value, rewrite
-from ..ir.ops import add
-from .pieces import is_piece
+from ltc_compiler.ir.graph import Graph, Node, Precision, Value, rewrite
+from ltc_compiler.ir.ops import add
+from ltc_compiler.transforms.pieces import is_piece
 
 
 def join_addends(graph: Graph) -> Graph:

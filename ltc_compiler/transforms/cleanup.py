@@ -11,8 +11,8 @@ from hashlib import sha256
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, StateKind, Value, copy_node, empty_copy, rewrite
-from .scans import Captured, Scan, live_values
+from ltc_compiler.ir.graph import Array, Graph, Node, StateKind, Value, copy_node, empty_copy, rewrite
+from ltc_compiler.transforms.scans import Captured, Scan, live_values
 
 Key = tuple[object, ...]
 

@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Precision, Value, rewrite
-from ..ir.ops import OPS, POINTWISE, add, broadcast_shapes
-from .layout import simplify
-from .scans import Scan, inline
+from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, rewrite
+from ltc_compiler.ir.ops import OPS, POINTWISE, add, broadcast_shapes
+from ltc_compiler.transforms.scans import Scan, inline
+from ltc_compiler.transforms.simplify import simplify
 
 NEUTRAL = {
     "add": 0.0,

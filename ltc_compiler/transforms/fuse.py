@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Precision, Value, copy_node, empty_copy
-from ..ir.ops import add, add_many
+from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_node, empty_copy
+from ltc_compiler.ir.ops import add, add_many
 
 ALIGNED_ROWS = (
     64  # linears are merged where every part starts at a multiple of this: a block boundary on any board

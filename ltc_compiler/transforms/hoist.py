@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..ir.graph import Array, Graph, Node, Value, copy_node, rewrite
-from .fold import evaluate_node
-from .scans import Captured, Scan, Scanned
+from ltc_compiler.ir.graph import Array, Graph, Node, Value, copy_node, rewrite
+from ltc_compiler.transforms.fold import evaluate_node
+from ltc_compiler.transforms.scans import Captured, Scan, Scanned
 
 MAX_TABLE = 1 << 16  # elements of a table of steps; beyond it, ops are left in the body
 

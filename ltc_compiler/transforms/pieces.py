@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from ..ir.graph import Graph, Node, Value, rewrite
-from ..ir.ops import POINTWISE, add
+from ltc_compiler.ir.graph import Graph, Node, Value, rewrite
+from ltc_compiler.ir.ops import POINTWISE, add
 
 MAX_DEPTH = 8  # row-by-row ops in a chain from the product to its slices
 

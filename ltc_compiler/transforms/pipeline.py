@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..ir.graph import Graph
-from ..ir.verify import verify
-from .addends import join_addends
-from .cleanup import cleanup
-from .fold import fold
-from .fuse import fuse_synapses, merge_linears
-from .hoist import hoist
-from .pieces import split_pieces
-from .precision import assign_precision
-from .sink import sink_transpositions
-from .updates import fuse_updates
-from .windows import pad_windows
+from ltc_compiler.ir.graph import Graph
+from ltc_compiler.ir.verify import verify
+from ltc_compiler.transforms.addends import join_addends
+from ltc_compiler.transforms.cleanup import cleanup
+from ltc_compiler.transforms.fold import fold
+from ltc_compiler.transforms.formats import assign_precision
+from ltc_compiler.transforms.fuse import fuse_synapses, merge_linears
+from ltc_compiler.transforms.hoist import hoist
+from ltc_compiler.transforms.pieces import split_pieces
+from ltc_compiler.transforms.sink import sink_transpositions
+from ltc_compiler.transforms.taps import pad_windows
+from ltc_compiler.transforms.updates import fuse_updates
 
 
 class Pass(NamedTuple):

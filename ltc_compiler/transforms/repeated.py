@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Graph, Node, Source, Value
-from ..ir.ops import POINTWISE, add
-from .fold import uniform
+from ltc_compiler.ir.graph import Graph, Node, Source, Value
+from ltc_compiler.ir.ops import POINTWISE, add
+from ltc_compiler.transforms.fold import uniform
 
 Slices = dict[tuple[Value, int], Value | None]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..ir.graph import Graph, Node, Type, Value, rewrite
-from ..ir.ops import add, add_many
-from .layout import producer
+from ltc_compiler.ir.graph import Graph, Node, Type, Value, rewrite
+from ltc_compiler.ir.ops import add, add_many
+from ltc_compiler.transforms.simplify import producer
 
 LEAST = 1 << 10  # elementary products below which a loop saves no room worth its cycles
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ..ir.graph import Graph, Node, Rule, Source, Type, Value, copy_node
-from ..ir.ops import add_many, scan_parts
+from ltc_compiler.ir.graph import Graph, Node, Rule, Source, Type, Value, copy_node
+from ltc_compiler.ir.ops import add_many, scan_parts
 
 
 def inline(graph: Graph, body: Graph, inputs: Sequence[Value], rule: Rule | None = None) -> list[Value]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..ir.graph import Graph, Node, Value, rewrite
-from ..ir.ops import NOWHERE, POINTWISE, add
-from .cleanup import cleanup
-from .fold import fold
-from .layout import producer
+from ltc_compiler.ir.graph import Graph, Node, Value, rewrite
+from ltc_compiler.ir.ops import NOWHERE, POINTWISE, add
+from ltc_compiler.transforms.cleanup import cleanup
+from ltc_compiler.transforms.fold import fold
+from ltc_compiler.transforms.simplify import producer
 
 Dims = tuple[int, ...]
 

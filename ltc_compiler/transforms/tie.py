@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError
-from ..ir.graph import Graph, Role, State, StateKind, Value, copy_node, empty_copy
-from ..ir.verify import verify
+from ltc_compiler.errors import GraphError
+from ltc_compiler.ir.graph import Graph, Role, State, StateKind, Value, copy_node, empty_copy
+from ltc_compiler.ir.verify import verify
 
 
 def tie(graph: Graph, ties: Mapping[str, str], initial: Mapping[str, Any] | None = None) -> Graph:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.graph import Graph, Node, Type, Value, copy_node, rewrite
-from ..ir.ops import add, add_many, scan_parts
+from ltc_compiler.ir.graph import Graph, Node, Type, Value, copy_node, rewrite
+from ltc_compiler.ir.ops import add, add_many, scan_parts
 
 MAX_TURNS = 16  # written out whole
 MAX_NODES = 400  # of a written out body, in all

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..ir.graph import Graph, Node, Precision, Value, rewrite
-from ..ir.ops import add
-from .layout import producer
+from ltc_compiler.ir.graph import Graph, Node, Precision, Value, rewrite
+from ltc_compiler.ir.ops import add
+from ltc_compiler.transforms.simplify import producer
 
 
 class _Update(NamedTuple):

@@ -9,10 +9,9 @@ from typing import Any
 from torch import nn
 
 from ltc_compiler.errors import InputError
-
-from .catch import Function, caught
-from .record import current
-from .registry import rewrite
+from ltc_torch.fx.record.active import current
+from ltc_torch.fx.record.catch import Function, caught
+from ltc_torch.fx.registry import rewrite
 
 
 def lowering(target: type[nn.Module] | Function | str) -> Callable[[Function], Function]:

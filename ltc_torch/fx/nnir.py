@@ -19,18 +19,17 @@ from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
 from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
-
-from ..precision import warn_of_unused
-from . import complex as complexes
-from . import converters  # noqa: F401 - fills the registry
-from .calls import call_name, is_random
-from .complex import Pair, flat
-from .conversions import NUMBERS, convert_type
-from .emit import Emitter
-from .hints import hint
-from .integers import check_integers
-from .registry import FUNCTIONS, LEAVES, Refused, find
-from .stateful import keep_states
+from ltc_torch.fx.convert import complex as complexes
+from ltc_torch.fx.convert import converters  # noqa: F401 - fills the registry
+from ltc_torch.fx.convert.complex import Pair, flat
+from ltc_torch.fx.convert.dtypes import NUMBERS, convert_type
+from ltc_torch.fx.convert.emit import Emitter
+from ltc_torch.fx.convert.hints import hint
+from ltc_torch.fx.convert.integers import check_integers
+from ltc_torch.fx.record.calls import call_name, is_random
+from ltc_torch.fx.registry import FUNCTIONS, LEAVES, Refused, find
+from ltc_torch.fx.state.stateful import keep_states
+from ltc_torch.precision import warn_of_unused
 
 
 def to_nnir(

@@ -19,24 +19,26 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import FaultError, InputError, LtcError, Unsupported, UnsupportedError
-
-from ..precision import noting
-from . import inference, libraries, loops, registry, solvers  # noqa: F401 - all but registry catch functions
-from .carried import NO_STATES, States, idle, module_states
-from .catch import intercepted
-from .copies import called, cloned, copied, plain, same_random_state, scaled, tensors_of
-from .held import spelled
-from .module_state import FACTORS, Behaviour, behaviour, refusal
-from .record import Recorder, Session, current, paused
-from .reduced import kind_of, widened, without_autocast
-from .repeats import may_have_loops
-from .replay import check_calls, check_probes, check_states
-from .reroll import Names, rolled
-from .sources import failing_line
-from .stateful import stateful
-from .unlike import unlike
-from .unwrap import check_made, unwrapped
-from .watch import Watch
+from ltc_torch.fx import registry
+from ltc_torch.fx.record import inference  # noqa: F401 - catches functions
+from ltc_torch.fx.record.active import current, paused
+from ltc_torch.fx.record.catch import intercepted
+from ltc_torch.fx.record.record import Recorder, Session
+from ltc_torch.fx.record.reduced import kind_of, widened, without_autocast
+from ltc_torch.fx.record.sources import failing_line
+from ltc_torch.fx.record.unwrap import check_made, unwrapped
+from ltc_torch.fx.record.watch import Watch
+from ltc_torch.fx.reroll.repeats import may_have_loops
+from ltc_torch.fx.reroll.reroll import Names, rolled
+from ltc_torch.fx.reroll.unlike import unlike
+from ltc_torch.fx.rewrites import libraries, scan_operator, solvers  # noqa: F401 - they catch functions
+from ltc_torch.fx.state.carried import NO_STATES, States, idle, module_states
+from ltc_torch.fx.state.copies import called, cloned, copied, plain, same_random_state, scaled, tensors_of
+from ltc_torch.fx.state.held import spelled
+from ltc_torch.fx.state.module_state import FACTORS, Behaviour, behaviour, refusal
+from ltc_torch.fx.state.replay import check_calls, check_probes, check_states
+from ltc_torch.fx.state.stateful import stateful
+from ltc_torch.precision import noting
 
 ModuleState = Literal["carry", "reset", "refuse"]
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from ltc_compiler.ir.compose import Refused as Refused  # what a converter raises: a reason and a rewrite
-
-from .catch import caught
-from .record import current
+from ltc_compiler.frontend.compose import (
+    Refused as Refused,  # what a converter raises: a reason and a rewrite
+)
+from ltc_torch.fx.record.active import current
+from ltc_torch.fx.record.catch import caught
 
 Function = Callable[..., Any]
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchdiffeq import odeint
 
-from ltc_torch.fx.structured import elapsed_time
-
-from .scan import Scan
+from ltc_torch.fx.record.structured import elapsed_time
+from ltc_torch.nn.scan import Scan
 
 
 class GatedLTCCell(nn.Module):

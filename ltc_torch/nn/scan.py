@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ltc_torch.fx.structured import scan
+from ltc_torch.fx.record.structured import scan
 
 # (slice of the inputs, states) -> (outputs, new states); each a tensor or a nest of tuples, lists and dicts of tensors
 Step = Callable[[Any, Any], tuple[Any, Any]]

@@ -1,5 +1,5 @@
 """Models for the tests, small and of every kind that the front end takes: `ZOO` lists them all."""
 
-from .zoo import ZOO, Case, build
+from models.zoo import ZOO, Case, build
 
 __all__ = ["ZOO", "Case", "build"]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltc_torch.nn import GatedLTC, GatedLTCCell, Scan
-
-from .basic import B, D, H, T, x
+from models.basic import B, D, H, T, x
 
 
 class Sequence(nn.Module):

@@ -24,8 +24,7 @@ from ltc_compiler.program import Program
 from ltc_torch import Fp8Weights, Fp32Activations
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
-
-from .zoo import Case, build, context
+from models.zoo import Case, build, context
 
 F32 = NDArray[np.float32]
 

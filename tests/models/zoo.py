@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from . import basic, causal, ltc, ode, published, recurrent
+from models import basic, causal, ltc, ode, published, recurrent
 
 Inputs = tuple[Any, ...]  # tensors, or nests of them
 

@@ -1,0 +1,1 @@
+"""The order of instructions: list scheduling between loop boundaries."""

@@ -1,0 +1,106 @@
+"""Which rows an instruction touches, and when: what the scheduler knows of its beats before rows have addresses.
+
+A touch is a run of rows of a buffer, taken in order at an even pace. From the touches of two instructions follows how
+many cycles the later one must start behind the earlier one so that no beat of it waits for a row; none, if they share
+no row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ltc_compiler import isa
+from ltc_compiler.config import Config
+from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref
+
+
+class Touch(NamedTuple):
+    """Rows low to high of a buffer; `low` is touched `first` cycles after the instruction starts, `high` at `last`."""
+
+    buffer: Buffer
+    low: int
+    high: int
+    first: int
+    last: int
+
+    def at(self, row: int) -> float:
+        """Cycles from the start until a row is touched."""
+        if self.high == self.low:
+            return self.first
+        return self.first + (row - self.low) * (self.last - self.first) / (self.high - self.low)
+
+    def covers(self, other: Touch) -> bool:
+        """Whether this touches every row of the other."""
+        return self.buffer is other.buffer and self.low <= other.low and other.high <= self.high
+
+    def meets(self, other: Touch) -> bool:
+        """Whether both touch a common row."""
+        return self.buffer is other.buffer and self.low <= other.high and other.low <= self.high
+
+
+def distance(written: Touch, read: Touch, latency: int) -> int:
+    """Cycles from the start of what writes to the start of what reads, so that the reader finds its rows ready."""
+    ends = max(written.low, read.low), min(written.high, read.high)
+    return max(1, *(int(written.at(row) - read.at(row)) + latency for row in ends))
+
+
+def touches(op: Op, config: Config, busy: int, write: bool) -> list[Touch]:
+    """What an instruction writes, or reads; `busy` cycles pass from its first beat to behind its last."""
+    found = []
+    for access in op.row.format.accesses:
+        ref = op.operands[access.field]
+        if access.write == write and isinstance(ref, Ref):
+            found.append(_touch(op, access, ref, config, busy))
+    return found
+
+
+def _touch(op: Op, access: isa.Access, ref: Ref, config: Config, busy: int) -> Touch:
+    end = busy - 1
+    slow = (end, end) if access.write else (0, 0)  # nothing is known of the order: written last, read first
+    if ref.level:
+        return Touch(ref.buffer, 0, ref.buffer.rows - 1, *slow)
+    low = high = ref.offset
+    ascending = True
+    for count, step in access.extents:
+        turns, stride = _count(op, count, config), _step(op, step)
+        low, high = low + min(0, (turns - 1) * stride), high + max(0, (turns - 1) * stride)
+        ascending = ascending and (stride > 0 or turns == 1)
+    pace = _pace(op, access, config, end) if ascending and low < high else None
+    return Touch(ref.buffer, low, high, *(pace or slow))
+
+
+def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, int] | None:
+    """When the first and the last row are touched; None where rows are not taken in order."""
+    match op.row.format.pattern:
+        case "elementwise" | "update" | "send" | "receive" | "input" | "output":
+            return 0, end
+        case "matrix":
+            across = _count(op, "taps", config) * _count(op, "rows(k)", config)
+            m_rows, batch = _count(op, "m_rows", config), _count(op, "batch", config)
+            group = min(config.accumulators, m_rows) * ((end + 1) // (across * m_rows * batch))
+            before_last = (across - 1) * group
+            if access.field == "x":
+                return (0, before_last) if batch == 1 else (0, end)
+            return before_last, end
+        case "row_reduce":
+            return (_count(op, "rows(k)", config) - 1, end) if access.write else (0, end)
+        case "transpose":
+            read = _count(op, "src_rows", config)
+            return (read, end) if access.write else (0, read - 1)
+        case "synapse" if access.field == "v":
+            return 0, _count(op, "v_rows", config) - 1
+    return None
+
+
+def _count(op: Op, name: str, config: Config) -> int:
+    elements = name.startswith("rows(")
+    value = op.operands[name[5:-1] if elements else name]
+    assert isinstance(value, int)
+    return row_count(value, config.block_size) if elements else value
+
+
+def _step(op: Op, step: str) -> int:
+    value = int(step) if step.isdigit() else op.operands[step]
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,107 @@
+"""The schedule before memory is assigned: instructions of the table on buffers instead of rows.
+
+A buffer is a run of rows on one core with a life time that memory.py finds. A reference is a row of a buffer, with the
+stride of one enclosing hardware loop. Everything else (names, fields, formats) is isa.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltc_compiler import isa
+
+ROW_BY_ROW = (
+    "elementwise",
+    "update",
+)  # patterns in which a beat reads and writes the same row of every operand
+
+
+class Kind(Enum):
+    """Who fills a buffer: the program's image (constant, state) or an instruction (temporary)."""
+
+    TEMPORARY = "temporary"
+    CONSTANT = "constant"
+    STATE = "state"
+
+
+@dataclass(eq=False)
+class Buffer:
+    """`rows` rows on `core`; `data` (rows, block_size) is the initial content of constants and states, `original` that
+    of the plain fp32 machine: a constant before it was rounded to bf16, a state before its prologue was."""
+
+    rows: int
+    core: int
+    kind: Kind = Kind.TEMPORARY
+    data: NDArray[np.float32] | None = None
+    row: int = -1  # set by memory.py
+    original: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Row `offset + counter[level] * stride` of a buffer."""
+
+    buffer: Buffer
+    offset: int = 0
+    stride: int = 0
+    level: int = 0
+
+    def at(self, rows: int) -> Ref:
+        """The reference `rows` further on."""
+        return replace(self, offset=self.offset + rows)
+
+
+@dataclass(eq=False)
+class Op:
+    """An instruction on virtual operands. `source` is the user's place and `operation` the graph's, for the report."""
+
+    name: str
+    core: int
+    operands: dict[str, int | Ref]
+    source: str = ""
+    slots: int | None = None  # the synapse slots that a synapse instruction walks
+    operation: str = ""
+
+    @property
+    def row(self) -> isa.Instruction:
+        return isa.BY_NAME[self.name]
+
+    def refs(self, write: bool) -> list[Ref]:
+        """The references that the instruction writes, or reads."""
+        found = [self.operands[a.field] for a in self.row.format.accesses if a.write == write]
+        return [r for r in found if isinstance(r, Ref)]
+
+
+@dataclass(eq=False)
+class Schedule:
+    """Instructions in merged order, built front to back. `depth` is the loop level at the end of the list."""
+
+    ops: list[Op] = field(default_factory=list)
+    depth: int = 0
+    source: str = ""
+    operation: str = ""
+    held: dict[Buffer, int] = field(default_factory=dict)  # buffer -> position from which its rows are taken
+
+    def emit(self, name: str, core: int, **operands: int | Ref) -> Op:
+        """Append an instruction at the user's current place."""
+        op = Op(name, core, operands, self.source, operation=self.operation)
+        self.ops.append(op)
+        return op
+
+    def hold(self, buffer: Buffer) -> None:
+        """Reserve a buffer from here on, though its first write stands inside a later loop."""
+        self.held[buffer] = len(self.ops)
+
+    def begin_loop(self, count: int) -> int:
+        """Open a hardware loop; returns its level."""
+        self.emit("loop", isa.ALL_CORES, count=count)
+        self.depth += 1
+        return self.depth
+
+    def end_loop(self) -> None:
+        self.emit("end", isa.ALL_CORES)
+        self.depth -= 1

@@ -1,0 +1,1 @@
+"""Instruction selection: the instructions of the machine for every op of NNIR."""

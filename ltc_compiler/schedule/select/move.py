@@ -1,0 +1,212 @@
+"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, turned tiles,
+else a gather.
+
+A gather is planned from the flat index of every element, so that one rule serves every shape and axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from ltc_compiler.ir.graph import Node, Value
+from ltc_compiler.schedule.rows.contents import gather_entries
+from ltc_compiler.schedule.rows.layout import View, canonical_steps, element_rows, merge
+from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.rows.virtual import Ref
+
+
+def _flat(view: View) -> np.ndarray:
+    return np.arange(int(np.prod(view.shape, dtype=np.int64))).reshape(view.shape)
+
+
+def drop_axis(view: View, axis: int, index: int = 0) -> View:
+    """The view at one index of an axis that is not the last: a row offset."""
+    shape = view.shape[:axis] + view.shape[axis + 1 :]
+    steps = view.steps[:axis] + view.steps[axis + 1 :]
+    return replace(view, ref=view.ref.at(index * view.steps[axis]), shape=shape, steps=steps)
+
+
+def reshape(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+    """The same elements in row-major order."""
+    steps = _reshaped_steps(view, shape)
+    if steps is not None:
+        return replace(view, shape=shape, steps=steps)
+    return low.gather(view, shape, np.arange(int(np.prod(shape, dtype=np.int64))))
+
+
+def _reshaped_steps(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Row steps of the reshaped view, or None where elements must change lanes."""
+    width = shape[-1] if shape else 1
+    whole_rows = view.block_step == 1 and view.width % view.block == 0 and width % view.block == 0
+    if width != view.width and not whole_rows:
+        return None
+    rows = -(-width // view.block)
+    if view.contiguous and (view.block_step == 1 or view.rows == 1):
+        return canonical_steps(shape[:-1], rows)
+    if width != view.width:
+        return None
+    return _regroup(view.dims, view.steps, shape[:-1])
+
+
+def _regroup(dims: tuple[int, ...], steps: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Steps for leading axes that differ from the old ones by axes of size 1 alone; None for anything else."""
+    kept = [(d, s) for d, s in zip(dims, steps, strict=True) if d != 1]
+    if [d for d, _ in kept] != [d for d in new if d != 1]:
+        return None
+    remaining = iter(kept)
+    return tuple(0 if d == 1 else next(remaining)[1] for d in new)
+
+
+def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
+    """Result axis i is operand axis dims[i]."""
+    if not dims:
+        return view
+    shape = tuple(view.shape[d] for d in dims)
+    if dims[-1] == len(dims) - 1 or view.width == shape[-1] == 1:
+        steps = (*view.steps, 0)  # a last axis that leaves its place has one element
+        return replace(view, shape=shape, steps=tuple(steps[d] for d in dims[:-1]))
+    others = [d for d in dims[:-1] if d != len(dims) - 1]
+    if min(view.width, shape[-1]) == 1 or view.uniform:
+        return low.gather(view, shape, _flat(view).transpose(dims))
+    return _transpose(low, view, dims, others)
+
+
+def _transpose(low: Lowering, view: View, dims: tuple[int, ...], others: list[int]) -> View:
+    """Axis dims[-1] and the last axis change places in tiles of a block by a block, and what is left at the edges."""
+    dst = low.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
+    block, core = view.block, view.ref.buffer.core
+    down, across = view.steps[dims[-1]], dst.steps[dims.index(len(dims) - 1)]
+    outer = [(view.shape[d], (view.steps[d], dst.steps[dims.index(d)])) for d in others]
+    for (i, n, high), (j, m, wide) in product(_tiles(dst.width, block), _tiles(view.width, block)):
+        source = view.ref.at(i * block * down + j * view.block_step)
+        target = dst.ref.at(j * block * across + i)
+        tiles = [(n, (block * down, 1)), (m, (view.block_step, block * across))]
+        for src, to in low.repeat(merge([*outer, *tiles]), [source, target]):
+            rows: dict[str, int | Ref] = {"dst": to, "dst_step": across, "dst_rows": wide}
+            low.schedule.emit("transpose", core, **rows, src=src, src_step=down, src_rows=high)
+    return dst
+
+
+def _tiles(width: int, block: int) -> list[tuple[int, int, int]]:
+    """The whole blocks of an axis and the rest of it: first block, how many, elements of each."""
+    whole, rest = divmod(width, block)
+    return [t for t in ((0, whole, block), (whole, 1, rest)) if t[1] and t[2]]
+
+
+def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int) -> View:
+    """Elements start, start + step, ... below stop of an axis."""
+    shape = list(view.shape)
+    shape[axis] = len(range(start, stop, step))
+    if axis < len(shape) - 1:
+        steps = tuple(s * step if d == axis else s for d, s in enumerate(view.steps))
+        return replace(view, ref=view.ref.at(start * view.steps[axis]), shape=tuple(shape), steps=steps)
+    if view.block_step == 0 or view.uniform:
+        return replace(view, shape=tuple(shape))
+    if step == 1 and start % view.block == 0:
+        return replace(view, ref=view.ref.at(start // view.block), shape=tuple(shape))
+    return low.gather(view, tuple(shape), _flat(view)[..., start:stop:step])
+
+
+def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+    """Repeat to a shape: new and stretched axes have row step 0."""
+    stretched = bool(shape) and shape[-1] != view.width
+    view = low.uniform(view) if stretched else view
+    extra = len(shape) - len(view.shape)
+    steps = [0] * (len(shape) - 1)
+    for d in range(len(view.dims)):
+        steps[extra + d] = view.steps[d] if view.shape[d] == shape[extra + d] else 0
+    return replace(view, shape=shape, steps=tuple(steps), block_step=0 if stretched else view.block_step)
+
+
+def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, ...]) -> View:
+    """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
+    one, gathers where it does not. Zeros within a row come by themselves where a gather clears it: what lies in the
+    lanes behind a vector is anything, as its own op made it there, and is no zero of the result."""
+    cleared = _gaps(values, low.block) if axis == len(shape) - 1 else set()
+    views = [low.view(v) for v in values if v not in cleared]
+    if axis == len(shape) - 1 and not cleared and _side_by_side(views):
+        return replace(views[0], shape=shape, block_step=1)
+    dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
+    start = 0
+    for value in values:
+        size = value.shape[axis]
+        if value in cleared:
+            start += size
+            continue
+        view = low.view(value)
+        part = replace(dst, shape=view.shape)
+        if axis < len(shape) - 1:
+            low.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
+        elif start % dst.block == 0 and view.width != 1 and not (cleared and size % dst.block):
+            low.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
+        else:
+            index = _flat(view)
+            target = np.arange(start, start + size)
+            _scatter_lanes(low, dst, view, index, target)
+        start += size
+    return dst
+
+
+def _gaps(values: Sequence[Value], block: int) -> set[Value]:
+    """The zeros among values side by side that do not reach over the row in which they begin, behind something else."""
+    starts = np.cumsum([0, *(v.shape[-1] for v in values)])
+    begins: dict[Value, list[int]] = {}
+    for value, start in zip(values, starts, strict=False):
+        begins.setdefault(value, []).append(int(start) % block)
+    return {v for v, at in begins.items() if is_gap(v) and all(0 < a <= block - v.shape[-1] for a in at)}
+
+
+def is_gap(value: Value) -> bool:
+    """Whether a part of a concatenation is there for its width alone: zeros, of which none is -0."""
+    array = value.constant()
+    return array is not None and not array.any() and not np.signbit(array).any()
+
+
+def _side_by_side(views: list[View]) -> bool:
+    """Whether the vectors of each view stand in the rows that follow those of the view before: so do the windows of a
+    sequence, which overlap."""
+    first = views[0]
+    return all(
+        (view.dims, view.steps) == (first.dims, first.steps)
+        and view.ref == first.ref.at(i * first.rows)
+        and (view.block_step == 1 or view.rows == 1)
+        and not (view.uniform or view.width == 1)
+        and (view.width == first.width or i == len(views) - 1)
+        and (view.width % view.block == 0 or i == len(views) - 1)
+        for i, view in enumerate(views)
+    )
+
+
+def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:
+    """Write elements of a view into given positions of the last axis of dst; other lanes of a row keep theirs,
+    or become +0 where the part is the first to reach the row."""
+    rows, lanes = (a.reshape(-1) for a in element_rows(view))
+    to_row, to_lane = element_rows(dst)
+    to_row, to_lane = (a[..., target].reshape(-1) for a in (to_row, to_lane))
+    src, out, clear, lane = gather_entries(
+        to_row, (to_lane, lanes[index.ravel()]), rows[index.ravel()], True, low.block
+    )
+    first_row = target[0] // low.block
+    if target[0] % low.block:
+        shared = (out % dst.rows) == first_row
+        clear = np.where(shared, 0, clear).astype(np.uint8)
+    low.emit_gather(dst, view, (src, out, clear, lane))
+
+
+def select_move(low: Lowering, node: Node) -> list[View]:
+    """One of the layout ops on its first operand's view."""
+    view = low.view(node.operands[0])
+    a = node.attrs
+    if node.op == "reshape":
+        return [reshape(low, view, tuple(a["shape"]))]
+    if node.op == "permute":
+        return [permute(low, view, tuple(a["dims"]))]
+    if node.op == "slice":
+        return [take(low, view, a["axis"], a["start"], a["stop"], a["step"])]
+    if node.op == "broadcast":
+        return [broadcast(low, view, tuple(a["shape"]))]
+    return [concat(low, node.operands, a["axis"], node.results[0].shape)]

@@ -1,0 +1,207 @@
+"""States: where they lie, and how their new values replace the old ones.
+
+The stages of a delay line lie behind each other, the oldest first. A window of it is then a run of rows that a product
+reads in place, and a step moves the whole line on by one instruction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltc_compiler import numerics
+from ltc_compiler.errors import GraphError
+from ltc_compiler.ir.graph import Array, Graph, State, Value
+from ltc_compiler.schedule.rows.layout import View, element_rows, fresh, row_count
+from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.rows.shards import everywhere
+from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Ref
+from ltc_compiler.schedule.spread.partition import state_places
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A state, where it lies first."""
+
+    name: str
+    shape: tuple[int, ...]
+    ref: Ref
+    kind: str
+
+
+def place_states(low: Lowering, graph: Graph) -> list[Placed]:
+    """Persistent rows for every state, in the host's layout: padding lanes are +0."""
+    places = state_places(graph)
+    for line in _delay_lines(places):
+        data = np.concatenate([_rows(low, state, state.initial) for state in line])
+        plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in line])
+        buffer = Buffer(len(data), (places[line[0]] or low.cores)[0], Kind.STATE, data, original=plain)
+        ref = Ref(buffer)
+        for state in line:
+            view = fresh(ref, state.value.shape, low.block)
+            low.env[state.value] = view
+            ref = ref.at(view.total_rows)
+    return [Placed(s.name, s.value.shape, low.env[s.value].ref, s.kind.value) for s in graph.states]
+
+
+def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
+    """The states in lines: each stage is replaced by the one behind it, on the same core."""
+    states = list(places)
+    by_value = {s.value: s for s in states}
+    older: dict[Value, State] = {}
+    for state in states:
+        source = by_value.get(state.next) if state.next is not None else None
+        if source is None or source is state or places[source] != places[state]:
+            continue
+        if source.value.shape == state.value.shape:
+            older.setdefault(source.value, state)
+    lines: list[list[State]] = []
+    placed: set[Value] = set()
+    followers = set(older.values())
+    for newest in [*(s for s in states if s not in followers), *states]:
+        line = []
+        stage: State | None = newest
+        while stage is not None and stage.value not in placed:
+            placed.add(stage.value)
+            line.append(stage)
+            stage = older.get(stage.value)
+        if line:
+            lines.append(line[::-1])
+    return lines
+
+
+def _rows(low: Lowering, state: State, initial: Array) -> NDArray[np.float32]:
+    shape = state.value.shape
+    width = shape[-1] if shape else 1
+    rows = row_count(width, low.block)
+    data = np.zeros((int(np.prod(shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
+    data[:, :width] = initial.reshape(-1, width)
+    written: NDArray[Any] = numerics.write_fp32(data).reshape(-1, low.block)
+    return written
+
+
+@dataclass
+class _Write:
+    """The replacement of one state on one core."""
+
+    old: View
+    new: View
+    source: str
+
+
+def write_states(low: Lowering, graph: Graph) -> None:
+    """The new values replace the old ones last, on every core that holds them."""
+    for state in graph.states:
+        if state.next is None:
+            raise GraphError(
+                f"state {state.name} has no next value", where=graph.name, remedy="set State.next"
+            )
+    places = state_places(graph)
+    _copy_what_follows(low, graph)
+    holders = [(s, _cores(low, s)) for s in graph.states]
+    for core in sorted({core for _, cores in holders for core in cores}):
+        writes = []
+        for state, cores in holders:
+            if core in cores:
+                with low.placed(places[state]):
+                    writes.append(_write(low, state, core))
+        _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
+    _hold_untouched(low, graph)
+
+
+def _copy_what_follows(low: Lowering, graph: Graph) -> None:
+    """A state that replaces another, as in a delay line, is on every core that the other is on: and so is what replaces
+    that one in turn.
+    """
+    count = -1
+    while count != len(low.resident.copies):
+        count = len(low.resident.copies)
+        for state in graph.states:
+            following = None if state.next is None else low.env.get(state.next)
+            if following is None or following.ref.buffer.kind is not Kind.STATE:
+                continue
+            for core in _cores(low, state):
+                if core != following.ref.buffer.core:
+                    low.resident.view(low, following, core)
+
+
+def _hold_untouched(low: Lowering, graph: Graph) -> None:
+    """Rows for states that no instruction reads or writes: the host still does."""
+    operands = [value for op in low.schedule.ops for value in op.operands.values()]
+    touched = {value.buffer for value in operands if isinstance(value, Ref)}
+    for state in graph.states:
+        buffer = low.env[state.value].ref.buffer
+        if buffer not in touched:
+            low.schedule.held.setdefault(buffer, 0)
+
+
+def _cores(low: Lowering, state: State) -> list[int]:
+    buffer = low.env[state.value].ref.buffer
+    return [buffer.core, *low.resident.cores(buffer)]
+
+
+def _write(low: Lowering, state: State, core: int) -> _Write:
+    assert state.next is not None
+    low.schedule.source, low.schedule.operation = f"state {state.name}", "state"
+    home = low.env[state.value]
+    old = home if core == home.ref.buffer.core else low.resident.view(low, home, core)
+    assert old is not None
+    return _Write(old, everywhere(low, state.next, [core])[core], low.schedule.source)
+
+
+def _touched(view: View) -> list[tuple[Buffer, int]]:
+    """The rows of a view."""
+    rows, _ = element_rows(view)
+    return [(view.ref.buffer, view.ref.offset + int(row)) for row in np.unique(rows)]
+
+
+def _in_order(low: Lowering, writes: list[_Write]) -> list[_Write]:
+    """The writes so that each old value is read before it is replaced; where they go round, one is saved first."""
+    owner = {place: i for i, w in enumerate(writes) for place in _touched(w.old)}
+    replacing = [sorted({owner[p] for p in _touched(w.new) if p in owner}) for w in writes]
+    readers = Counter(j for found in replacing for j in found)
+    ready = [i for i in reversed(range(len(writes))) if not readers[i]]
+    waiting = dict.fromkeys(range(len(writes)))
+    ordered: list[_Write] = []
+    while waiting:
+        if ready:
+            i = ready.pop()
+            del waiting[i]
+            ordered.append(writes[i])
+        else:
+            i = next(i for i in waiting if replacing[i])
+            new = writes[i].new
+            writes[i].new = low.new(new.shape, new.ref.buffer.core, new.uniform)
+            low.copy(new, writes[i].new)
+        for j in reversed(replacing[i]):
+            readers[j] -= 1
+            if not readers[j]:
+                ready.append(j)
+        replacing[i] = []
+    return ordered
+
+
+def _emit(low: Lowering, writes: list[_Write]) -> None:
+    """Write by write; where rows follow on from those of the write before, in one instruction."""
+    while writes:
+        first = writes.pop(0)
+        low.schedule.source, low.schedule.operation = first.source, "state"
+        if not (first.old.contiguous and first.new.contiguous) or first.new.ref.level:
+            low.grid("state_write", [first.old, first.new], first.old.shape, precision=0)
+            continue
+        rows = first.old.total_rows
+        while writes and _follows(writes[0], first, rows):
+            rows += writes.pop(0).old.total_rows
+        steps = {"dst_outer": 0, "dst_inner": 1, "a_outer": 0, "a_inner": 1, "n_outer": 1, "n_inner": rows}
+        dst, new = first.old.ref, first.new.ref
+        low.schedule.emit("state_write", dst.buffer.core, dst=dst, a=new, **steps, precision=0)
+
+
+def _follows(write: _Write, first: _Write, rows: int) -> bool:
+    """Whether a write goes on `rows` rows behind the first one, on both sides."""
+    dense = write.old.contiguous and write.new.contiguous
+    return dense and write.old.ref == first.old.ref.at(rows) and write.new.ref == first.new.ref.at(rows)

@@ -1,0 +1,151 @@
+"""Which core computes which rows of a matrix product.
+
+Whole rows of blocks go to a core: a dot product is never split, so the bits do not depend on the choice. A product
+whose result is only ever read in pieces (the gates of a cell) is cut there first: every piece starts on a row of its
+own and is spread alike, so that what the pieces meet in stays on one core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ltc_compiler.config import Config
+from ltc_compiler.errors import ConfigError
+from ltc_compiler.ir.graph import Graph, Node, State, Value
+from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.transforms.pieces import is_piece, overlapping
+
+Cut = tuple[int, int]
+Chunk = tuple[Cut, int, int]  # a piece, and the rows of it that a core computes
+Band = dict[int, list[Chunk]]  # by core
+
+
+def check_places(graph: Graph, cores: Sequence[int], config: Config) -> None:
+    """Raises ConfigError for a CorePartition with a core that the model may not use, at the user's place."""
+    for node in graph.walk():
+        missing = sorted(set(node.cores) - set(cores))
+        if missing:
+            raise ConfigError(
+                f"CorePartition names core {missing[0]}, and the model {graph.name!r} may use {list(cores)}",
+                where=str(node.source),
+                remedy=f"place it on one of these, or use more cores: {config.name} has {config.cores}",
+            )
+
+
+def state_places(graph: Graph) -> dict[State, tuple[int, ...]]:
+    """The cores of every state: those where the user placed what makes its next value, else the first that reads it."""
+    uses = graph.uses()
+    places = {}
+    for state in graph.states:
+        maker = [state.next.node] if state.next is not None and state.next.node is not None else []
+        places[state] = next((n.cores for n in (*maker, *uses.get(state.value, [])) if n.cores), ())
+    return places
+
+
+def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
+    """The pieces of every linear whose readers are all slices of the last axis that do not overlap. A linear that ends
+    in another is cut as that one is."""
+    kept = {*graph.outputs, *(s.next for s in graph.states)}
+    uses = graph.uses()
+    cuts: dict[Value, tuple[Cut, ...]] = {}
+    for node in reversed(graph.nodes):
+        if node.op == "linear" and node.results[0] not in kept:
+            value = node.results[0]
+            readers = uses.get(value, [])
+            if ends_in(value, readers):
+                cuts[value] = cuts.get(readers[0].results[0], ((0, value.shape[-1]),))
+            elif (
+                _cuttable(node, uses)
+                and readers
+                and all(is_piece(r, value) for r in readers)
+                and not overlapping(readers)
+            ):
+                cuts[value] = tuple(sorted({(r.attrs["start"], r.attrs["stop"]) for r in readers}))
+    return cuts
+
+
+def clipped_products(graph: Graph) -> dict[Value, Value]:
+    """The linears whose one reader is a relu, which the matrix unit applies itself, with the results of these."""
+    kept = {*graph.outputs, *(s.next for s in graph.states)}
+    clipped: dict[Value, Value] = {}
+    for value, readers in graph.uses().items():
+        if value.node is None or value.node.op != "linear" or value in kept or len(readers) != 1:
+            continue
+        if readers[0].op == "relu" and readers[0].cores == value.node.cores:
+            clipped[value] = readers[0].results[0]
+    return clipped
+
+
+def _cuttable(node: Node, uses: dict[Value, list[Node]]) -> bool:
+    """Whether what a product adds can be cut as the product is: a constant bias, or a product for it alone."""
+    bias = node.operands[2]
+    if bias.constant() is not None:
+        return bias.type.rank == 1
+    return bias.node is not None and bias.node.op == "linear" and ends_in(bias, uses[bias])
+
+
+def ends_in(value: Value, readers: Sequence[Node]) -> bool:
+    """Whether the one reader of a product is another product that adds it."""
+    if value.node is None or len(readers) != 1 or readers[0].op != "linear":
+        return False
+    return readers[0].operands[2] is value and readers[0].cores == value.node.cores
+
+
+def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int], grain: int = 0) -> list[Band]:
+    """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order.
+
+    grain: rows of a piece that a core computes at a time. The pieces are cut into bands of as many rows for each core,
+    so that the first rows of a result are whole on all cores before the last are begun. 0: one band.
+    """
+    count = max((_bands(cut, block, cores, grain) for cut in cuts), default=1)
+    bands: list[Band] = [{} for _ in range(count)]
+    for cut in cuts:
+        rows = row_count(cut[1] - cut[0], block)
+        height = rows if count == 1 else grain * len(cores)
+        for band, start in zip(bands, range(0, rows, height), strict=False):
+            in_band = min(height, rows - start)
+            taking_part = cores[:in_band]
+            part, more = divmod(in_band, len(taking_part))
+            for i, core in enumerate(taking_part):
+                stop = start + part + (i < more)
+                band.setdefault(core, []).append((cut, start, stop))
+                start = stop
+    return bands
+
+
+def _bands(cut: Cut, block: int, cores: Sequence[int], grain: int) -> int:
+    return -(-row_count(cut[1] - cut[0], block) // (grain * len(cores))) if grain else 1
+
+
+def rotations(graph: Graph, cuts: dict[Value, tuple[Cut, ...]], block: int, cores: int) -> dict[Value, int]:
+    """For every product, by how many cores it begins further on, so that those with a row more take turns.
+
+    Products that end in each other stay together. What meets elsewhere may have to be sent: this is for models that
+    fill the weight stores."""
+    found: dict[Value, int] = {}
+    uses = graph.uses()
+    extra = 0
+    for node in reversed(graph.nodes):
+        if node.op != "linear":
+            continue
+        value = node.results[0]
+        readers = uses.get(value, [])
+        if ends_in(value, readers):
+            found[value] = found[readers[0].results[0]]
+            continue
+        first, end = cuts.get(value, ((0, value.shape[-1]),))[0]  # all pieces leave over as many
+        found[value] = 0 if node.cores else extra % cores
+        extra += row_count(end - first, block)
+    return found
+
+
+def padded_rows(chunks: Sequence[Chunk], block: int) -> NDArray[np.int64]:
+    """The weight's row for every output lane of a core's chunks, -1 for padding."""
+    index = []
+    for (first, end), start, stop in chunks:
+        rows = np.arange(first + start * block, first + stop * block)
+        index.append(np.where(rows < end, rows, -1))
+    return np.concatenate(index)

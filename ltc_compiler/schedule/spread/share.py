@@ -1,0 +1,100 @@
+"""Products of the state alone, lent to cores that have less to do.
+
+A recurrent cell and a convolution end the sum of two products in the one that waits for the input; the other depends
+on the state alone, and is wanted late. Its rows are computed on whichever cores the rest of the graph leaves idle, and
+sent to the core that adds them. What waits for the input stays where it is: no link is added to its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+from ltc_compiler.bytecode.cost import row_blocks_in_flight
+from ltc_compiler.config import Config
+from ltc_compiler.ir.graph import Graph, Node, Value
+from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.schedule.spread.partition import Cut, ends_in, spread_rows
+
+
+class RowBlock(NamedTuple):
+    """A row block of a product: which of those that its owner adds in a band."""
+
+    band: int
+    owner: int
+    number: int
+
+
+Makers = dict[Value, dict[int, list[RowBlock]]]  # by product and core: what that core computes, in order
+
+
+@dataclass(frozen=True)
+class Places:
+    """What decides where the rows of a graph's products go: the cores of its values, and those that may help."""
+
+    cuts: dict[Value, tuple[Cut, ...]]
+    cores: Sequence[int]
+    grain: int
+    helpers: Sequence[int]
+
+
+def shared_products(graph: Graph, config: Config, places: Places) -> Makers:
+    """Where the row blocks of state-only products are computed: by their owner while it has no more than its share of
+    all beats, else by the core with the fewest. As many go together as the matrix unit needs to hide its adders."""
+    early = {s.value for s in graph.states}
+    uses = graph.uses()
+    load = dict.fromkeys(places.helpers, 0)
+    lent: list[Node] = []
+    beats: dict[Node, int] = {}
+    for node in graph.nodes:
+        if all(v in early or v.constant() is not None for v in node.operands):
+            early.update(node.results)
+        if node.op != "linear":
+            continue
+        beats[node] = prod(node.results[0].shape[:-1]) * row_count(
+            node.operands[1].shape[1], config.block_size
+        )
+        if node.results[0] in early and _can_be_lent(node, uses):
+            lent.append(node)
+        else:
+            for row_block in _row_blocks(node, config, places):
+                load[row_block.owner] += beats[node]
+    wanted = {node: list(_row_blocks(node, config, places)) for node in lent}
+    share = -(-(sum(load.values()) + sum(beats[n] * len(wanted[n]) for n in lent)) // len(load))
+    together = min(config.accumulators, row_blocks_in_flight(config))
+    makers: Makers = {}
+    for node in lent:
+        found = makers[node.results[0]] = {}
+        for first in range(0, len(wanted[node]), together):
+            group = wanted[node][first : first + together]
+            cost = beats[node] * len(group)
+            idle = min(load, key=lambda core: load[core])
+            maker = group[0].owner if load[group[0].owner] + cost <= max(share, load[idle] + cost) else idle
+            load[maker] += cost
+            found.setdefault(maker, []).extend(group)
+    return makers
+
+
+def _row_blocks(node: Node, config: Config, places: Places) -> list[RowBlock]:
+    whole = ((0, node.results[0].shape[-1]),)
+    cuts = places.cuts.get(node.results[0], whole)
+    bands = spread_rows(cuts, config.block_size, node.cores or places.cores, places.grain)
+    return [
+        RowBlock(number, owner, i)
+        for number, band in enumerate(bands)
+        for owner, own in band.items()
+        for i in range(sum(stop - start for _, start, stop in own))
+    ]
+
+
+def _can_be_lent(node: Node, uses: dict[Value, list[Node]]) -> bool:
+    bias = node.operands[2]
+    readers = uses.get(node.results[0], [])
+    return (
+        not node.cores
+        and bias.constant() is not None
+        and bias.type.rank == 1
+        and ends_in(node.results[0], readers)
+    )

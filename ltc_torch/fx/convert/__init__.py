@@ -1,0 +1,1 @@
+"""Conversion: a recorded graph becomes NNIR, one converter for each torch function."""

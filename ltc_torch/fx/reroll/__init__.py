@@ -1,0 +1,1 @@
+"""Loops over time that Python has written out become scans again."""
