@@ -90,7 +90,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
 
 docs-isa: $(READY)
-	$(BIN)/python -I ltc_compiler/isa_print.py --markdown docs/isa.md
+	$(BIN)/python -I ltc_compiler/isa --markdown docs/isa.md
 
 clean:
 	rm -rf $(VENV) build ltc_compiler/_core.pyi

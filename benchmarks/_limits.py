@@ -38,7 +38,7 @@ def kernels() -> ModuleType:
         raise OSError("the bare kernels need a CPU with AVX-512 and its bf16 dot product")
     folder = Path(tempfile.mkdtemp(prefix="limits"))
     target = folder / "limits.so"
-    header = [sys.executable, "-I", str(HERE.parent / "ltc_compiler" / "isa_print.py"), "--header"]
+    header = [sys.executable, "-I", str(HERE.parent / "ltc_compiler" / "isa"), "--header"]
     subprocess.run([*header, str(folder / "isa.gen.h")], check=True)
     include = [f"-I{at}" for at in (HERE.parent / "sim_core", folder, sysconfig.get_paths()["include"])]
     subprocess.run(["g++", *FLAGS, *include, str(HERE / "limits.cpp"), "-o", str(target)], check=True)

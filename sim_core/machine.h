@@ -1,5 +1,5 @@
 // What the whole core knows about the machine: the sizes of a configuration, the limits that the loader holds every
-// program to, and the form in which a program is refused. isa.gen.h is printed from the table in ltc_compiler/isa.py.
+// program to, and the form in which a program is refused. isa.gen.h is printed from ltc_compiler/isa.
 #pragma once
 
 #include <array>

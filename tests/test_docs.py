@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from walkthroughs import apply, hunks
 
-from ltc_compiler import _core, isa_print
+from ltc_compiler import _core
 from ltc_compiler.config import Config
+from ltc_compiler.isa import markdown
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -105,7 +106,7 @@ def test_names_that_a_guide_finds_in_a_file_are_there(guide: Path) -> None:
 
 def test_the_reference_of_the_instruction_set_is_current() -> None:
     found = (ROOT / "docs" / "isa.md").read_text(encoding="utf-8")
-    assert found == isa_print.markdown(), "the table changed: run `make docs-isa`"
+    assert found == markdown.reference(), "the table changed: run `make docs-isa`"
 
 
 # --- the walk-throughs --------------------------------------------------------------------------------------------

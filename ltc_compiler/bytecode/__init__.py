@@ -1,6 +1,6 @@
 """Bytecode: a program as data (Image), as a file (container), and as text (assemble, disassemble).
 
-All three are loops over the instruction table, isa.py. The bytes are described in container.py, the text in
+All three are loops over the instruction table, isa/table.py. The bytes are described in container.py, the text in
 text.py.
 """
 

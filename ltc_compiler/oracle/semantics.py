@@ -1,6 +1,6 @@
 """What every instruction means: one table, by name, in a few lines of named numeric steps each.
 
-Importing fails if the table and isa.py differ. The numbers in parentheses are rules of docs/numerics.md.
+Importing fails if the table and isa/table.py differ. The numbers in parentheses are rules of docs/numerics.md.
 """
 
 from __future__ import annotations

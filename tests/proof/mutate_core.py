@@ -29,8 +29,7 @@ NEEDED = (
     "CMakeLists.txt",
     "sim_core",
     "configs",
-    "ltc_compiler/isa.py",
-    "ltc_compiler/isa_print.py",
+    "ltc_compiler/isa",
     "ltc_compiler/activation_tables.bin",
 )
 BIN = Path(sys.executable).parent

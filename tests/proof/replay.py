@@ -152,7 +152,7 @@ def make(build: Build) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     isa = ROOT / "ltc_compiler"
     header = folder / "isa.gen.h"
-    subprocess.run([sys.executable, "-I", isa / "isa_print.py", "--header", header], check=True)
+    subprocess.run([sys.executable, "-I", isa / "isa", "--header", header], check=True)
     core = ROOT / "sim_core"
     sources = [p for p in sorted(core.glob("*.cpp")) if not p.stem.startswith(("binding", "kernels"))]
     jobs = [(p, folder / f"{p.stem}.o", ()) for p in (*sources, Path(__file__).with_suffix(".cpp"))]

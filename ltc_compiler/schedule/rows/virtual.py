@@ -1,7 +1,7 @@
 """The schedule before memory is assigned: instructions of the table on buffers instead of rows.
 
 A buffer is a run of rows on one core with a life time that memory.py finds. A reference is a row of a buffer, with the
-stride of one enclosing hardware loop. Everything else (names, fields, formats) is isa.py's.
+stride of one enclosing hardware loop. Everything else (names, fields, formats) is isa/table.py's.
 """
 
 from __future__ import annotations

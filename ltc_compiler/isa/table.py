@@ -3,8 +3,8 @@
 A row of ``INSTRUCTIONS`` says everything about an instruction that is not its arithmetic: opcode, unit, operand
 format, iteration pattern, latency class and meaning. The assembler, the disassembler, the C++ operand structs and
 decoder, the verifier's bounds checks, the VM's dispatch, the trace and ``docs/isa.md`` are loops over it.
-This file imports the standard library alone: the build prints the C++ header from it (isa_print.py) before there is a
-package to import.
+This file imports the standard library alone: the build prints the C++ header from it before the package around it can
+be imported.
 """
 
 from __future__ import annotations
