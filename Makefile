@@ -73,7 +73,7 @@ lint: $(READY)
 sanitize: $(READY)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja \
 	  -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
-	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLTC_SANITIZE=ON
+	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLTC_SANITIZE=ON -DLTC_WERROR=ON
 	$(BIN)/cmake --build $(SANITIZED)
 	LTC_CORE="$(SANITIZED)/_core.abi3.so" SKBUILD_EDITABLE_SKIP="$(abspath build/editable)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \

@@ -12,7 +12,7 @@
 #include <vector>
 
 #define LTC_ISA bare
-#include "synapse.h"
+#include "kernels/synapse.h"
 #include <sys/mman.h>
 
 namespace {

@@ -1,6 +1,6 @@
 """The self-test that every VM makes: its pinned hashes are those of the reference machine, and a difference is refused.
 
-The program of sim_core/self_test.cpp is written here once more, for the reference machine.
+The program of sim_core/vm/self_test.cpp is written here once more, for the reference machine.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def test_pinned_hashes_are_those_of_the_reference_machine(
         for name, value in expected().items()
         if (name, value, value) not in _core.numerics.self_test()
     ]
-    assert not wrong, "sim_core/self_test.cpp must pin, if the contract is to be this:\n" + "\n".join(wrong)
+    assert not wrong, "sim_core/vm/self_test.cpp must pin, for this contract:\n" + "\n".join(wrong)
     assert len(_core.numerics.self_test()) == len(expected())
 
 

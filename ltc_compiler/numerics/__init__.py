@@ -1,7 +1,7 @@
 """The numeric contract in NumPy: formats, rounding, activation units, and the orders of summation.
 
 docs/numerics.md states the rules; a number in parentheses in this package names one. This half and
-sim_core/numerics.h with sim_core/activations.h share no code and agree bit for bit. Only + - * / and
+sim_core/numerics/numerics.h with sim_core/numerics/activations.h share no code and agree bit for bit. Only + - * / and
 square root of fp32 arrays, comparisons and integer operations occur here, one rounding each, so that no
 mathematical library and no CPU can change a bit.
 """

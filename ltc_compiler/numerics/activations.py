@@ -2,7 +2,7 @@
 
 In bf16 a unit is a table of 65,536 correctly rounded results. In fp32 it is the sequence of operations
 written here, each rounded once: the sequence is the definition, and the same one stands, written anew,
-in sim_core/activations.h. Operand and result are architectural: a subnormal reads and returns as zero.
+in sim_core/numerics/activations.h. Operand and result are architectural: a subnormal reads and returns as zero.
 
 The fp32 sequences rest on known reductions: e^x = 2^k e^r with r by the two-part constant of W. J. Cody
 and W. Waite (Software Manual for the Elementary Functions, 1980), angles by M. Payne and R. Hanek (Radian

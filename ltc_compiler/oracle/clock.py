@@ -2,7 +2,7 @@
 
 A core issues in order, and an instruction is a sequence of beats on one unit (beats.py). One rule of rows (read
 when ready, overwrite after the last read and after the last write) and one of units (a beat at a time) give every
-cycle. The simulator's count, sim_core/timing.cpp, is written apart from this one and must equal it.
+cycle. The simulator's count, sim_core/clock/timing.cpp, is written apart from this one and must equal it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@
 #include <thread>
 #include <vector>
 
-#include "activations.h"
-#include "numerics.h"
+#include "numerics/activations.h"
+#include "numerics/numerics.h"
 
 namespace {
 

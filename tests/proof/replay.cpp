@@ -16,9 +16,10 @@
 #include <thread>
 #include <vector>
 
-#include "numerics.h"
-#include "self_test.h"
-#include "vm.h"
+#include "kernels/choose.h"
+#include "numerics/numerics.h"
+#include "vm/self_test.h"
+#include "vm/vm.h"
 
 namespace {
 

@@ -154,14 +154,14 @@ def make(build: Build) -> Path:
     header = folder / "isa.gen.h"
     subprocess.run([sys.executable, "-I", isa / "isa", "--header", header], check=True)
     core = ROOT / "sim_core"
-    sources = [p for p in sorted(core.glob("*.cpp")) if not p.stem.startswith(("binding", "kernels"))]
+    sources = [p for p in sorted(core.glob("*/*.cpp")) if p.parent.name != "python" and p.stem != "kernels"]
     jobs = [(p, folder / f"{p.stem}.o", ()) for p in (*sources, Path(__file__).with_suffix(".cpp"))]
     jobs += [
-        (core / "kernels.cpp", folder / f"kernels_{name}.o", (f"-DLTC_ISA={name}", *options))
+        (core / "kernels" / "kernels.cpp", folder / f"kernels_{name}.o", (f"-DLTC_ISA={name}", *options))
         for name, options in build.kernels.items()
     ]
     tables = isa / "activation_tables.bin"
-    jobs.append((core / "tables.S", folder / "tables.o", (f'-DTABLE_PATH="{tables}"',)))
+    jobs.append((core / "numerics" / "tables.S", folder / "tables.o", (f'-DTABLE_PATH="{tables}"',)))
 
     def compiled(job: tuple[Path, Path, tuple[str, ...]]) -> Path:
         source, target, options = job

@@ -97,13 +97,13 @@ def main() -> None:
     copy_sources()
     edits = hunks(ROOT / "docs" / "add-an-instruction.md")
     for edit in edits:
-        if edit.file not in ("sim_core/elementwise.h", "ltc_compiler/oracle/semantics.py"):
+        if edit.file not in ("sim_core/kernels/elementwise.h", "ltc_compiler/oracle/semantics.py"):
             apply(edit, COPY)
     done = build()
     complaint = "incomplete type" in done.stdout and "Opcode::square" in done.stdout
     demand(done.returncode != 0 and complaint, "without its C++ semantics the row does not build", done)
     for edit in edits:
-        if edit.file == "sim_core/elementwise.h":
+        if edit.file == "sim_core/kernels/elementwise.h":
             apply(edit, COPY)
     done = build()
     demand(done.returncode == 0, "with them it builds", done)

@@ -1,0 +1,202 @@
+// The scoreboard of timing.cpp: when rows, units, ports and places of the link FIFOs are free, and the one rule by which
+// a beat starts: after the beat before it, after what it waits for, after its sources are written, late enough that
+// what it writes lands after every read and write of that row before it, and when there are ports for both.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <vector>
+
+#include "clock/timing.h"
+
+namespace ltc {
+
+struct RowClock {
+    std::uint64_t ready = 0;      // the first cycle at which what was written last can be read
+    std::uint64_t last_read = 0;  // start of the last beat that read it
+};
+
+// The read ports of a core's tensor store: how many of them the instructions so far, in program order, use in which
+// cycle. That the oldest instruction goes first lets the walk take one after the other. Cycles may lie far apart, so
+// they stand in a hash table; those before `past`, where no beat can start any more, are dropped when it is full.
+class ReadPorts {
+public:
+    // The first cycle from `cycle` on with `n` of `ports` free.
+    std::uint64_t first(std::uint64_t cycle, std::uint64_t n, std::uint64_t ports) const {
+        while (slots_[find(cycle)].used + n > ports) ++cycle;
+        return cycle;
+    }
+
+    void take(std::uint64_t cycle, std::uint64_t n, std::uint64_t past) {
+        Slot& slot = slots_[find(cycle)];
+        if (slot.used == 0 && ++filled_ > slots_.size() / 2) {
+            --filled_;
+            rebuild(past);
+            return take(cycle, n, past);
+        }
+        slot = {cycle, slot.used + n};
+    }
+
+private:
+    struct Slot {
+        std::uint64_t cycle, used;  // used 0: an empty slot
+    };
+
+    std::size_t find(std::uint64_t cycle) const {
+        const std::size_t mask = slots_.size() - 1;
+        std::size_t at = static_cast<std::size_t>(cycle) & mask;
+        while (slots_[at].used != 0 && slots_[at].cycle != cycle) at = (at + 1) & mask;
+        return at;
+    }
+
+    void rebuild(std::uint64_t past) {
+        std::vector<Slot> kept;
+        for (const Slot& slot : slots_)
+            if (slot.used != 0 && slot.cycle >= past) kept.push_back(slot);
+        slots_.assign(kept.size() * 4 > slots_.size() ? slots_.size() * 2 : slots_.size(), Slot{});
+        filled_ = kept.size();
+        for (const Slot& slot : kept) slots_[find(slot.cycle)] = slot;
+    }
+
+    std::vector<Slot> slots_ = std::vector<Slot>(256);  // a power of two, at most half of them filled
+    std::size_t filled_ = 0;
+};
+
+// A link's FIFO by its places, which are filled and emptied in turn.
+struct LinkClock {
+    struct Place {
+        std::uint64_t arrival = 0;  // the row in it can be received from here on
+        std::uint64_t vacant = 0;   // it can be filled from here on
+    };
+    std::vector<Place> places;
+    std::size_t in = 0, out = 0;
+
+    Place& take(std::size_t& cursor) {
+        Place& place = places[cursor];
+        cursor = cursor + 1 == places.size() ? 0 : cursor + 1;
+        return place;
+    }
+};
+
+// A unit works on one instruction at a time and holds a few more that were issued to it.
+struct UnitClock {
+    std::uint64_t free = 0;            // the last instruction's last beat is over
+    std::vector<std::uint64_t> freed;  // the same of as many instructions as the queue holds, the oldest at `oldest`
+    std::size_t oldest = 0;
+    // Its write port: landings[c mod size] is c if a result lands in cycle c. The beats of a unit start one after the
+    // other, so a ring longer than any beat's way to its landing is enough.
+    std::vector<std::uint64_t> landings;
+
+    std::uint64_t& landing(std::uint64_t cycle) { return landings[cycle & (landings.size() - 1)]; }
+
+    void leave(std::uint64_t cycle) {
+        free = freed[oldest] = cycle;
+        oldest = oldest + 1 == freed.size() ? 0 : oldest + 1;
+    }
+};
+
+struct CoreClock {
+    std::uint64_t next_issue = 0;
+    std::array<UnitClock, isa::n_units> units;
+    std::vector<RowClock> rows;
+    ReadPorts reads;
+};
+
+// The beats of one instruction on its unit: for each, await() what it waits for apart from its rows, then beat().
+template <bool traced>
+class Beats {
+public:
+    // begin: the first beat starts no sooner. delay, hold: of every beat, unless it says otherwise.
+    Beats(CoreClock& core, UnitClock& unit, std::uint64_t read_ports, std::uint64_t begin, std::uint64_t delay,
+          std::uint64_t hold)
+        : next_(begin), delay_(delay), hold_(hold), read_ports_(read_ports), core_(core), unit_(unit) {}
+
+    void await(std::uint64_t cycle, Stall why) {
+        if (cycle <= at_) return;
+        at_ = cycle;
+        if constexpr (traced) why_ = why;
+    }
+
+    // A whole beat: reads and writes some rows, and holds the unit for a number of cycles. What it writes can be read
+    // `delay` cycles after its last cycle began.
+    template <std::size_t R, std::size_t W>
+    std::uint64_t beat(const std::array<std::uint64_t, R>& reads, const std::array<std::uint64_t, W>& writes) {
+        return beat(reads, writes, hold_);
+    }
+
+    template <std::size_t R, std::size_t W>
+    std::uint64_t beat(const std::array<std::uint64_t, R>& reads, const std::array<std::uint64_t, W>& writes,
+                       std::uint64_t hold) {
+        const std::uint64_t landing = delay_ + hold - 1;
+        std::vector<RowClock>& rows = core_.rows;
+        for (std::uint64_t row : reads) await(rows[row].ready, Stall::operand);
+        for (std::uint64_t row : writes) {
+            const std::uint64_t used = std::max(rows[row].ready, rows[row].last_read);
+            if (used >= landing) await(used - landing + 1, Stall::overwrite);
+        }
+        const std::uint64_t wanted = std::max(at_, next_);
+        const std::uint64_t start = take_ports<R, W>(wanted, landing);
+        if constexpr (traced) note(wanted, start);
+        for (std::uint64_t row : reads) rows[row].last_read = std::max(rows[row].last_read, start);
+        for (std::uint64_t row : writes) rows[row].ready = start + landing;
+        if constexpr (W > 0) last_ready = std::max(last_ready, start + landing);
+        next_ = start + hold;
+        busy += hold;
+        at_ = 0;
+        return start;
+    }
+
+    std::uint64_t next() const { return next_; }  // the unit is free from here on
+
+    std::uint64_t last_ready = 0;  // a row that it wrote can be read, the latest of them
+    std::uint64_t busy = 0;
+    std::uint64_t first = 0;  // traced only: start of the first beat
+    std::array<std::uint64_t, std::size(stall_names)> lost{};  // traced only: cycles by cause
+
+private:
+    // The first cycle from `cycle` on that has read ports for R rows, and the unit's write port `landing` cycles later.
+    template <std::size_t R, std::size_t W>
+    std::uint64_t take_ports(std::uint64_t cycle, std::uint64_t landing) {
+        if constexpr (R > 0) cycle = core_.reads.first(cycle, R, read_ports_);
+        if constexpr (W > 0) {
+            while (unit_.landing(cycle + landing) == cycle + landing) {
+                ++cycle;
+                if constexpr (R > 0) cycle = core_.reads.first(cycle, R, read_ports_);
+            }
+            unit_.landing(cycle + landing) = cycle + landing;
+        }
+        if constexpr (R > 0) core_.reads.take(cycle, R, core_.next_issue);
+        return cycle;
+    }
+
+    void note(std::uint64_t wanted, std::uint64_t start) {
+        if (busy == 0) first = start;
+        if (wanted > next_) lost[static_cast<std::size_t>(why_)] += wanted - next_;
+        lost[static_cast<std::size_t>(Stall::port)] += start - wanted;
+    }
+
+    std::uint64_t next_;
+    std::uint64_t delay_, hold_;
+    std::uint64_t read_ports_;
+    CoreClock& core_;
+    UnitClock& unit_;
+    std::uint64_t at_ = 0;
+    Stall why_ = Stall::none;
+};
+
+using Rows = std::array<std::uint64_t, 1>;
+inline constexpr std::array<std::uint64_t, 0> no_rows{};
+
+// A row and its two steps over a grid.
+struct Lattice {
+    std::int64_t base, outer, inner;
+    std::uint64_t at(std::uint64_t o, std::uint64_t i) const {
+        const std::int64_t row = base + static_cast<std::int64_t>(o) * outer + static_cast<std::int64_t>(i) * inner;
+        return static_cast<std::uint64_t>(row);
+    }
+};
+
+}  // namespace ltc

@@ -1,0 +1,88 @@
+// The bf16 sigmoid and tanh (9) without their tables: what networks spend their time in, in a few operations on whole
+// vectors where a table would be a look-up for every lane. The tables stay the definition. These sequences give their
+// values for every bf16 input, with fused operations or without: tests/test_core_units.py looks at all of them on every
+// instruction set. Only the coefficients and the clamps were chosen for that; another polynomial of this degree misses.
+// Included by kernels.cpp alone, once per instruction set, like lanes.h.
+#pragma once
+
+#include "numerics/lanes.h"
+
+namespace ltc::LTC_ISA {
+namespace {
+
+// 2^f = 1 + f * (...) for |f| <= 1/2, to 2^-18; the highest term first.
+inline constexpr float exp2_terms_bf16[] = {0x1.3a046ep-7f, 0x1.c9f048p-5f, 0x1.ec061ep-3f, 0x1.62dfbcp-1f};
+
+// e^(x * scale / log2(e)) = (1 + f * series) * 2^k, with k in the exponent bits of a word. Of several vectors step by step,
+// which hides the latency of the steps.
+template <class V, std::size_t N>
+struct Powers {
+    V f[N], series[N];
+    U<V> k[N];
+};
+#define LTC_EACH _Pragma("GCC unroll 8") for (std::size_t i = 0; i < N; ++i)
+template <class V, std::size_t N>
+LTC_INLINE Powers<V, N> powers(const V (&x)[N], float scale) {
+    const V rounder = splat<V>(fp32::rounder), factor = splat<V>(scale);
+    Powers<V, N> e;
+    V shifted[N];
+    LTC_EACH shifted[i] = fused(x[i], factor, rounder);
+    LTC_EACH e.f[i] = rounder - shifted[i];
+    LTC_EACH e.f[i] = fused(x[i], factor, e.f[i]);
+    LTC_EACH e.series[i] = splat<V>(exp2_terms_bf16[0]);
+    for (int n = 1; n < 4; ++n) LTC_EACH e.series[i] = fused(e.series[i], e.f[i], splat<V>(exp2_terms_bf16[n]));
+    LTC_EACH e.k[i] = bits(shifted[i]) << 23;
+    return e;
+}
+
+// The sigmoid before it is rounded to nearest, even or otherwise; -87.25 <= x <= 88.
+template <class V, std::size_t N>
+LTC_INLINE void gates(V (&x)[N]) {
+    const Powers<V, N> e = powers(x, -fp32::log2_e);
+    const V one = splat<V>(1.0f);
+    V y[N];
+    LTC_EACH y[i] = fused(e.series[i], e.f[i], one);
+    LTC_EACH y[i] = from_bits<V>(bits(y[i]) + e.k[i]);
+    LTC_EACH y[i] = one + y[i];
+    LTC_EACH x[i] = one / y[i];
+}
+
+// A result of the sequences as bf16. None lies halfway between two bf16 values where the nearest is the upper one.
+template <class V>
+LTC_INLINE V nearest_bf16(V x) {
+    return from_bits<V>((bits(x) + 0x7FFFu) & 0xFFFF0000u);
+}
+
+// x is bf16; a NaN stays one.
+template <class V>
+LTC_INLINE V sigmoid_bf16(V x) {
+    V s[1] = {fp32::at_most(x, 88.0f)};
+    gates(s);
+    return choose<V>(x < -87.25f, V{}, nearest_bf16(s[0]));  // below 2^-126
+}
+
+template <class V>
+LTC_INLINE V tanh_bf16(V x) {
+    const V inside[1] = {fp32::at_most(absolute(x), 5.0f)};
+    const Powers<V, 1> e = powers(inside, 2.0f * fp32::log2_e);
+    const V scale = from_bits<V>(e.k[0] + 0x3F800000u), y = fused(scale, e.series[0] * e.f[0], scale - 1.0f);
+    return with_sign(nearest_bf16(y / (y + 2.0f)), x);
+}
+
+// An activation instruction on architectural values.
+template <Activation which, bool bf16, class V>
+LTC_INLINE V activation(V x) {
+    constexpr bool sequence = which == Activation::sigmoid || which == Activation::tanh;
+    if constexpr (bf16 && sequence) {
+        const V rounded = round_architectural(x);
+        const V y = which == Activation::sigmoid ? sigmoid_bf16(rounded) : tanh_bf16(rounded);
+        return choose<V>(x == x, y, x);  // the one NaN
+    } else if constexpr (bf16) {
+        return table<which>(x);
+    } else {
+        return activation_fp32<which>(x);
+    }
+}
+
+}  // namespace
+}  // namespace ltc::LTC_ISA

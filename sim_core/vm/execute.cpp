@@ -1,0 +1,326 @@
+// Builds an Executable: lays out and fills the arena, and lowers instructions to steps.
+#include "vm/execute.h"
+
+#include <algorithm>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "numerics/numerics.h"
+#include "program/work.h"
+#include "vm/direct_links.h"
+#include "vm/looks.h"
+
+namespace ltc {
+namespace {
+
+using isa::Opcode;
+
+}  // namespace
+
+Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
+                       const Kernels& kernels)
+    : program_(std::move(program)), parameters_(std::move(parameters)), kernels_(kernels), bit_accurate_(bit_accurate),
+      B_(program_->machine.block_size) {
+    std::size_t scratch = 1;
+    for (const Model& model : program_->models)
+        for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
+            const Instruction& i = program_->code[at];
+            if (i.info().format == isa::Format::Matmul)
+                scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(input_lanes(i, B_)) + scratch_spare);
+            else if (i.opcode == Opcode::synapse)
+                scratch = std::max<std::size_t>(scratch, scratch_zeros + 2 * std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
+        }
+    Pieces counted(nullptr);
+    lay_out(counted, scratch);
+    arena_ = std::make_unique<Block>(counted.used() + 2 * Pieces::line);  // kernels may read a vector past the last row
+    Pieces pieces(arena_->data());
+    lay_out(pieces, scratch);
+    for (std::size_t core = 0; core < program_->cores.size(); ++core)
+        for (const ConstantRange& range : program_->cores[core].constants)
+            std::copy(range.data.begin(), range.data.end(), rows_[core] + range.row * B_);
+    for (const Model& model : program_->models) {
+        const Work work = work_of(*program_, model);
+        takes_long_.push_back(std::max(work.beats, work.instructions) > short_beats);
+        build(model, takes_long_.back());
+    }
+    for (const auto& [end, body] : std::exchange(bodies_, {})) steps_[end].loop.body = &steps_[body];
+}
+
+bool Executable::run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept {
+    Frame frame{{}, inputs, outputs, watch, false};
+    for (const Step* step = &steps_[entry_[model]]; step != nullptr;) step = step->run(frame, step);
+    if (frame.stopped)
+        for (Fifo* fifo : fifos_)
+            if (fifo != nullptr) fifo->count = 0;
+    return !frame.stopped;
+}
+
+// ---- memory ----------------------------------------------------------------------------------------------------------
+
+void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
+    rows_.clear(), fifos_.clear();
+    scratch_ = pieces.take<std::uint32_t>(scratch);
+    for (const Core& core : program_->cores) rows_.push_back(pieces.take<float>(core.tensor_rows * B_));
+    for (const std::uint32_t rows : program_->fifo_rows) {
+        if (rows == 0) {
+            fifos_.push_back(nullptr);
+            continue;
+        }
+        fifos_.push_back(pieces.take<Fifo>(1));
+        float* data = pieces.take<float>(rows * B_);
+        if (arena_ != nullptr) *fifos_.back() = {data, rows, 0, 0};
+    }
+}
+
+// ---- steps -----------------------------------------------------------------------------------------------------------
+
+Address Executable::address(std::uint32_t core, isa::Row row) const {
+    return {rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
+}
+
+// A step from row to row, in floats; 0 where it is never taken, and may be any number.
+std::ptrdiff_t Executable::floats(std::int32_t step, std::uint32_t count) const {
+    return count == 1 ? 0 : step * static_cast<std::ptrdiff_t>(B_);
+}
+
+isa::Precision Executable::precision(std::uint32_t field) const {
+    return bit_accurate_ ? static_cast<isa::Precision>(field) : isa::Precision::fp32;
+}
+
+void Executable::build(const Model& model, bool takes_long) {
+    entry_.push_back(steps_.size());
+    const DirectLinks links = find_direct_links(*program_, model);
+    std::vector<std::size_t> loops;
+    std::vector<Copy> copies;
+    Looks looks(takes_long);
+    for (std::uint32_t n = model.code_begin; n < model.code_end; ++n) {
+        const Instruction& i = program_->code[n];
+        if (i.opcode == Opcode::send) {
+            const auto op = i.as<isa::Send>();
+            for (std::uint32_t target = 0; target < program_->machine.cores; ++target) {
+                if ((links.targets[n - model.code_begin] >> target & 1) == 0) continue;
+                Step step = step_of(i, model);
+                step.link = link(op.src, i.core, op.rows, i.core, target);
+                append(step, op.rows, looks);
+            }
+            continue;
+        }
+        const std::uint32_t sender = links.sender[n - model.code_begin];
+        if (sender != DirectLinks::none) {
+            copies.push_back({steps_.size(), program_->code[sender].core, i.core});
+            append(copy(program_->code[sender], i), i.as<isa::Receive>().rows, looks);
+            continue;
+        }
+        if (i.opcode == Opcode::loop) {
+            steps_.push_back(step_of(i, model));
+            loops.push_back(steps_.size());
+            looks.enter();
+        } else if (i.opcode == Opcode::end) {
+            const std::uint32_t turns = program_->code[i.match].as<isa::Loop>().count;
+            const std::size_t body = loops.back();
+            loops.pop_back();
+            if (unroll_copies(body, i.depth + 1, turns, copies)) {
+                if (looks.behind_unrolled(turns)) steps_.push_back(look_step());
+                continue;
+            }
+            if (looks.before_end(turns)) steps_.push_back(look_step());
+            bodies_.emplace_back(steps_.size(), body);
+            steps_.push_back(step_of(i, model));
+        } else {
+            const std::uint64_t beats = beats_of(*program_, i);
+            for (const Step& piece : takes_long ? pieces_of(step_of(i, model), i, beats) : std::vector{step_of(i, model)})
+                append(piece, std::min(beats, beats_at_once), looks);
+        }
+    }
+    Step stop{};
+    stop.run = kernels_.stop;
+    steps_.push_back(stop);
+}
+
+void Executable::append(const Step& step, std::uint64_t beats, Looks& looks) {
+    steps_.push_back(step);
+    if (looks.behind(beats)) steps_.push_back(look_step());
+}
+
+// The rows of a send as its receive takes them where no FIFO is needed.
+Step Executable::copy(const Instruction& send, const Instruction& receive) const {
+    const auto from = send.as<isa::Send>();
+    Step step{};
+    step.grid.at[0] = address(receive.core, receive.as<isa::Receive>().dst);
+    step.grid.at[1] = address(send.core, from.src);
+    step.grid.n_outer = step.grid.n_inner = 1;
+    step.grid.lanes = static_cast<std::uint32_t>(from.rows * B_);
+    step.run = kernels_.handler(Opcode::move, isa::Precision::fp32, static_cast<std::uint32_t>(B_));
+    return step;
+}
+
+// Puts the copies that are a loop's whole body in place of the loop, each for all turns at once; false if they are not, or
+// if one could touch what another reads or writes.
+bool Executable::unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies) {
+    const std::size_t n = steps_.size() - body;
+    if (n == 0 || count > limits::store || copies.size() < n || copies[copies.size() - n].step != body) return false;
+    for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
+        if (steps_[copies[a].step].grid.n_outer != 1 || copies[a].source != copies.back().source) return false;
+        for (std::size_t b = a + 1; b < copies.size(); ++b)
+            if (copies[a].target == copies[b].target) return false;
+    }
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(body) - 1);
+    for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
+        GridStep& grid = steps_[--copies[a].step].grid;
+        grid.n_outer = count;
+        for (int operand = 0; operand < 2; ++operand)
+            grid.outer[operand] = grid.at[operand].level == level ? std::exchange(grid.at[operand].stride, 0) : 0;
+    }
+    return true;
+}
+
+Step Executable::step_of(const Instruction& i, const Model& model) {
+    Step step{};
+    Opcode opcode = i.opcode;
+    isa::Precision result = isa::Precision::fp32;
+    const isa::FormatInfo& format = i.format();
+    for (std::size_t f = 0; f < format.n_fields; ++f)
+        if (format.fields[f].kind == isa::FieldKind::precision) result = precision(i.operands[format.fields[f].word]);
+    const auto lanes = static_cast<std::uint32_t>(B_);
+    switch (i.info().format) {
+        case isa::Format::Unary:
+        case isa::Format::Binary:
+        case isa::Format::Ternary:
+        case isa::Format::Splat: step.grid = grid(i); break;
+        case isa::Format::RowReduce: {
+            const auto op = i.as<isa::RowReduce>();
+            step.row_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.groups),
+                               floats(op.src_step, op.groups), op.groups, op.k, lanes};
+            break;
+        }
+        case isa::Format::ColumnReduce: {
+            const auto op = i.as<isa::ColumnReduce>();
+            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.k_step, op.k), op.k, op.n_inner, lanes};
+            break;
+        }
+        case isa::Format::Matmul:
+            step.matmul = matmul(i);
+            if (!bit_accurate_) opcode = Opcode::matmul_fp32;
+            break;
+        case isa::Format::Synapse: step.synapse = synapse(i); break;
+        case isa::Format::Update: step.update = update(i); break;
+        case isa::Format::Gather: {
+            const auto op = i.as<isa::Gather>();
+            step.gather = {address(i.core, op.dst), address(i.core, op.src), parameters_->entries(i.core) + op.entries * (2 + B_), op.count, lanes};
+            break;
+        }
+        case isa::Format::Transpose: {
+            const auto op = i.as<isa::Transpose>();
+            step.transpose = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.dst_rows),
+                              floats(op.src_step, op.src_rows), op.dst_rows, op.src_rows, lanes};
+            break;
+        }
+        case isa::Format::Send: break;  // one step for each target: see build
+        case isa::Format::Receive: {
+            const auto op = i.as<isa::Receive>();
+            step.link = link(op.dst, i.core, op.rows, op.source, i.core);
+            break;
+        }
+        case isa::Format::Input: {
+            const auto op = i.as<isa::Input>();
+            step.port = port(i, op.dst, {op.port, op.first, op.rows}, model.inputs);
+            result = precision(static_cast<std::uint32_t>(model.inputs[op.port].precision));
+            break;
+        }
+        case isa::Format::Output: {
+            const auto op = i.as<isa::Output>();
+            step.port = port(i, op.src, {op.port, op.first, op.rows}, model.outputs);
+            break;
+        }
+        case isa::Format::Loop: step.loop = {i.depth + 1u, 0, nullptr}; break;
+        case isa::Format::End: step.loop = {i.depth + 1u, program_->code[i.match].as<isa::Loop>().count, nullptr}; break;
+    }
+    step.run = kernels_.handler(opcode, result, lanes);
+    return step;
+}
+
+// Runs of rows that follow each other in every operand become one long row: in ascending order, as the rows would be.
+GridStep Executable::grid(const Instruction& i) const {
+    const isa::FormatInfo& format = i.format();
+    const auto row = static_cast<std::ptrdiff_t>(B_);
+    GridStep g{};
+    const isa::AccessInfo& first = format.accesses[0];
+    g.n_outer = i.operands[first.extents[0].count_word];
+    g.n_inner = i.operands[first.extents[1].count_word];
+    g.lanes = static_cast<std::uint32_t>(B_);
+    bool inner_follows = true, outer_follows = true;
+    for (std::size_t n = 0; n < format.n_accesses; ++n) {
+        const isa::AccessInfo& access = format.accesses[n];
+        g.at[n] = address(i.core, i.row(access.word));
+        g.outer[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), g.n_outer);
+        g.inner[n] = floats(i.step(static_cast<std::size_t>(access.extents[1].step_word)), g.n_inner);
+        inner_follows &= g.inner[n] == row || g.n_inner == 1;
+        outer_follows &= g.outer[n] == static_cast<std::ptrdiff_t>(g.n_inner) * row || g.n_outer == 1;
+    }
+    if (i.opcode == Opcode::splat) {
+        g.lane = i.as<isa::Splat>().lane;
+    } else if (inner_follows) {
+        g.lanes *= std::exchange(g.n_inner, 1);
+        if (outer_follows) g.lanes *= std::exchange(g.n_outer, 1);
+    }
+    return g;
+}
+
+MatmulStep Executable::matmul(const Instruction& i) const {
+    const auto op = i.as<isa::Matmul>();
+    const Parameters::Weights& packed = parameters_->weights(i);
+    const bool apart = std::abs(std::int64_t{op.dst_step}) >= std::int64_t{op.m_rows};
+    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), floats(op.dst_step, op.batch),
+            floats(op.x_step, op.batch), floats(op.bias_step, op.batch), floats(op.tap_step, op.taps),
+            packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_),
+            op.batch, op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
+}
+
+SynapseStep Executable::synapse(const Instruction& i) const {
+    const auto op = i.as<isa::Synapse>();
+    const Parameters::Synapses& packed = parameters_->synapses(i);
+    const auto lanes = static_cast<std::uint32_t>(B_);
+    return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v),
+            packed.words, packed.rows, scratch_, op.v_rows * lanes, op.targets, lanes, packed.paired};
+}
+
+// Rows that follow each other in every operand become one long row, in ascending order, as the rows would be.
+UpdateStep Executable::update(const Instruction& i) const {
+    const isa::FormatInfo& format = i.format();
+    const auto row = static_cast<std::ptrdiff_t>(B_);
+    UpdateStep u{};
+    u.n = i.as<isa::Update>().n;
+    u.lanes = static_cast<std::uint32_t>(B_);
+    bool follows = true;
+    for (std::size_t n = 0; n < format.n_accesses; ++n) {
+        const isa::AccessInfo& access = format.accesses[n];
+        u.at[n] = address(i.core, i.row(access.word));
+        u.step[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), u.n);
+        follows &= u.step[n] == row || u.n == 1;
+    }
+    if (follows) u.lanes *= std::exchange(u.n, 1);
+    return u;
+}
+
+LinkStep Executable::link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const {
+    return {address(core, row), fifos_[source * program_->machine.cores + target], rows, static_cast<std::uint32_t>(B_)};
+}
+
+// Whole vectors, or the rows of one: then a single vector as wide as these rows are filled.
+PortStep Executable::port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const {
+    const std::size_t width = ports[rows.port].shape.width(), across = program_->machine.rows(width);
+    const std::size_t vector = rows.first / across, row = rows.first % across;
+    PortStep step{address(i.core, at), rows.port, 1, 0, 0, vector * width + row * B_};
+    if (row == 0 && rows.rows % across == 0) {
+        step.vectors = static_cast<std::uint32_t>(rows.rows / across);
+        step.width = static_cast<std::uint32_t>(width);
+        step.row_lanes = static_cast<std::uint32_t>(across * B_);
+    } else {
+        step.width = static_cast<std::uint32_t>(std::min(width, (row + rows.rows) * B_) - row * B_);
+        step.row_lanes = static_cast<std::uint32_t>(rows.rows * B_);
+    }
+    return step;
+}
+
+}  // namespace ltc

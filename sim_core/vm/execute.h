@@ -1,0 +1,80 @@
+// A program made ready to run: rows and links on one arena, and its code decoded into steps with resolved addresses.
+// All of that happens here, once; a run only follows the steps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "host/interrupt.h"
+#include "kernels/kernels.h"
+#include "program/program.h"
+#include "vm/looks.h"
+#include "vm/packing.h"
+
+namespace ltc {
+
+class Executable {
+public:
+    // parameters: of that program, packed for the same kernels and accuracy. Of the program itself, code, models, constants
+    // and the lengths of runs of slots are read; its weights, slots and entries may be gone. bit_accurate=false: every
+    // precision is fp32.
+    Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
+               const Kernels& kernels);
+    Executable(const Executable&) = delete;
+    Executable& operator=(const Executable&) = delete;
+
+    // Whether it came to its end. Only a model that takes long looks at the watch, and may stop: then rows hold anything.
+    bool run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept;
+
+    // A model whose beats may take longer than a host waits for an answer: it looks at its watch now and then.
+    bool takes_long(std::size_t model) const { return takes_long_[model]; }
+
+    float* row(std::uint32_t core, std::uint32_t row) { return rows_[core] + std::size_t{row} * B_; }
+    std::size_t arena_bytes() const { return arena_->bytes(); }
+    std::size_t steps() const { return steps_.size(); }
+
+private:
+    void lay_out(Pieces& pieces, std::size_t scratch_words);
+    void build(const Model& model, bool takes_long);
+    void append(const Step& step, std::uint64_t beats, Looks& looks);
+    Step step_of(const Instruction& i, const Model& model);
+    struct Copy {  // a step that copies rows of a core to another
+        std::size_t step;
+        std::uint32_t source, target;
+    };
+    Step copy(const Instruction& send, const Instruction& receive) const;
+    bool unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies);
+    GridStep grid(const Instruction& i) const;
+    MatmulStep matmul(const Instruction& i) const;
+    SynapseStep synapse(const Instruction& i) const;
+    UpdateStep update(const Instruction& i) const;
+    struct PortRows {
+        std::uint32_t port, first, rows;
+    };
+    PortStep port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const;
+    LinkStep link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const;
+    Address address(std::uint32_t core, isa::Row row) const;
+    std::ptrdiff_t floats(std::int32_t step, std::uint32_t count) const;
+    isa::Precision precision(std::uint32_t field) const;
+
+    const std::shared_ptr<const Program> program_;
+    const std::shared_ptr<const Parameters> parameters_;
+    const Kernels& kernels_;
+    const bool bit_accurate_;
+    const std::size_t B_;
+
+    std::unique_ptr<Block> arena_;
+    std::vector<float*> rows_;   // by core
+    std::vector<Fifo*> fifos_;   // [source * cores + target]
+    std::uint32_t* scratch_ = nullptr;
+
+    std::vector<Step> steps_;
+    std::vector<std::pair<std::size_t, std::size_t>> bodies_;  // the steps of an end, and of its loop's body
+    std::vector<std::size_t> entry_;                           // first step of each model
+    std::vector<bool> takes_long_;                             // by model
+};
+
+}  // namespace ltc

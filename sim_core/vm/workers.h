@@ -1,0 +1,65 @@
+// Threads that share the items of a batch. They sleep between batches; the calling thread works with them.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "host/interrupt.h"
+
+namespace ltc {
+
+class Workers {
+public:
+    using Task = void (*)(void* context, std::size_t item, Watch& watch) noexcept;
+
+    // `threads` in all, the caller's among them. Throws std::system_error if the system has no more.
+    explicit Workers(std::size_t threads);
+    ~Workers();
+    Workers(const Workers&) = delete;
+    Workers& operator=(const Workers&) = delete;
+
+    std::size_t threads() const { return helpers_.size() + 1; }
+
+    // task(context, item, watch) for every item below `items`, each once, in any order on any thread; returns when all are
+    // done. The watch is the thread's own, of `interrupt`, which the calling thread goes on asking while it waits.
+    void run(std::size_t items, Task task, void* context, Interrupt& interrupt) noexcept;
+
+private:
+    void leave() noexcept;
+    void help() noexcept;
+    void take_items(Watch& watch) noexcept;
+
+    std::mutex mutex_;
+    std::condition_variable begin_, done_;
+    std::size_t batch_ = 0, at_work_ = 0;  // under the mutex, as the next three are set
+    bool leaving_ = false;
+    Task task_ = nullptr;
+    void* context_ = nullptr;
+    Interrupt* interrupt_ = nullptr;
+    std::size_t items_ = 0;
+    std::atomic<std::size_t> next_ = 0;
+    std::vector<std::thread> helpers_;
+};
+
+// The workers of a VM, as many as asked for. A process that was forked has none of its parent's threads: it gets new ones.
+class WorkerPool {
+public:
+    WorkerPool() = default;
+    ~WorkerPool();
+    WorkerPool(const WorkerPool&) = delete;
+    WorkerPool& operator=(const WorkerPool&) = delete;
+    Workers& of(std::size_t threads);
+
+private:
+    void forget() noexcept;
+
+    std::unique_ptr<Workers> workers_;
+    long process_ = 0;
+};
+
+}  // namespace ltc
