@@ -11,10 +11,8 @@ READY := $(VENV)/ready
 # The rebuild at import calls cmake and ninja by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 SANITIZED := build/sanitize
-# The tests that execute C++; they must not need torch, which does not run under the sanitizers in reasonable time.
-SANITIZE_TESTS ?= $(addprefix tests/,test_core.py test_core_runs.py test_core_units.py test_core_partition.py \
-	test_numerics.py test_activations.py test_oracle.py test_differential.py test_program.py test_container.py test_timing.py \
-	test_timing_walks.py test_self_test.py test_batch.py test_limits.py test_files.py test_interrupts.py)
+# All that executes C++ on programs from bytecode or graphs; its conftest.py keeps torch out.
+SANITIZE_TESTS ?= tests/core
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test proof lint sanitize stubs docs docs-isa clean
@@ -68,7 +66,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The sanitized core stands apart from the installed one; tests/conftest.py puts it in place through LTC_CORE.
+# The sanitized core stands apart from the installed one; tests/support/chosen_core.py puts it in place of that, as LTC_CORE asks.
 # Preloaded: what must come before Python's own allocator and exceptions.
 sanitize: $(READY)
 	$(BIN)/cmake -S . -B $(SANITIZED) -G Ninja \

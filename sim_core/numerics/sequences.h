@@ -1,6 +1,6 @@
 // The bf16 sigmoid and tanh (9) without their tables: what networks spend their time in, in a few operations on whole
 // vectors where a table would be a look-up for every lane. The tables stay the definition. These sequences give their
-// values for every bf16 input, with fused operations or without: tests/test_core_units.py looks at all of them on every
+// values for every bf16 input, with fused operations or without: tests/core/test_units.py looks at all of them on every
 // instruction set. Only the coefficients and the clamps were chosen for that; another polynomial of this degree misses.
 // Included by kernels.cpp alone, once per instruction set, like lanes.h.
 #pragma once

@@ -1,4 +1,4 @@
-// The self-test's program, its numbers, and the pinned hashes. tests/test_self_test.py builds the same program for the
+// The self-test's program, its numbers, and the pinned hashes. tests/core/test_self_test.py builds the same program for the
 // reference machine and says what a hash must be.
 #include "vm/self_test.h"
 

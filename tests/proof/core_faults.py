@@ -1,6 +1,6 @@
 """The faults of core_faults.toml: mutate_core.py plants them in the C++ core, each with the tests that must notice it.
 
-tests/test_mutations.py sees to it that their texts are still there.
+tests/project/test_mutations.py sees to it that their texts are still there.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python tests/proof/fuzz.py --minutes 5 programs                       one kind for five minutes
     python tests/proof/fuzz.py --core build/sanitize/_core.abi3.so texts  on another build of the core (make sanitize)
 
-Each case is a seed of tests/fuzz_<kind>.py, run in a child process with bounds on memory and time, so that a crash, a
-hang and a case that takes all memory are found too, and the next seed goes on. Exit status 1 if anything was found; a
-case is run again by `--seed N --cases 1`.
+Each case is a seed of tests/support/fuzz_<kind>.py, run in a child process with bounds on memory and time, so that a
+crash, a hang and a case that takes all memory are found too, and the next seed goes on. Exit status 1 if anything was
+found; a case is run again by `--seed N --cases 1`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
-TESTS = ROOT / "tests"
+SUPPORT = ROOT / "tests" / "support"
 KINDS = ("programs", "texts", "graphs", "modules", "onnx")
 MEMORY = 16 << 30  # bytes of address space of a child
 PATIENCE = 120  # seconds for a case, of which the slowest take a few
@@ -39,7 +39,7 @@ LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so.6")
 def child(kind: str, seed: int, cases: int) -> None:
     """Runs seeds until it is stopped: a line of JSON before each, and one behind it."""
     if "LTC_CORE" in os.environ:
-        importlib.import_module("conftest")  # puts that core in place
+        importlib.import_module("chosen_core")  # puts that core in place
     else:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # a sanitizer maps more than that
     case = importlib.import_module(f"fuzz_{kind}").case
@@ -58,7 +58,7 @@ def child(kind: str, seed: int, cases: int) -> None:
 
 def events(kind: str, seed: int, cases: int, core: str | None) -> Iterator[dict[str, Any]]:
     """What a child says, and how it ended if that was not its own end."""
-    environment = os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(SUPPORT), "OMP_NUM_THREADS": "1"}
     if core is not None:
         paths = [_library(name) for name in LIBRARIES]
         environment |= {"LTC_CORE": core, "LD_PRELOAD": " ".join(paths), "ASAN_OPTIONS": "detect_leaks=0",

@@ -4,8 +4,9 @@
     python tests/proof/mutate_core.py rounding bias  those whose names contain one of the words
 
 The copy is built in build/mutants with the compiler flags of a release; LTC_CORE puts it in place of the installed core
-(tests/conftest.py). The copy without a fault must pass all the files first. A test that fails, crashes or never ends
-has noticed the fault. The faults stand in core_faults.toml; tests/test_mutations.py plants those in the Python half.
+(tests/support/chosen_core.py). The copy without a fault must pass all the files first. A test that fails, crashes or
+never ends has noticed the fault. The faults stand in core_faults.toml; tests/project/test_mutations.py plants those in
+the Python half.
 """
 
 from __future__ import annotations

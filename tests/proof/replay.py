@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from generators import random_graph  # noqa: E402
 from models.machine import record  # noqa: E402

@@ -3,7 +3,7 @@
     python tests/proof/walk_through.py     about two minutes on two cores
 
 Before the line of C++ that gives the new row its meaning the copy must not build, and without the line of Python the
-reference machine must not import. (docs/add-an-op.md needs no build; tests/test_docs.py follows it.)
+reference machine must not import. (docs/add-an-op.md needs no build; tests/project/test_docs.py follows it.)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from walkthroughs import apply, hunks  # noqa: E402
 
@@ -32,12 +32,12 @@ ENVIRONMENT = os.environ | {
     "LTC_CORE": str(BUILD / "_core.abi3.so"),
 }
 TESTS = (
-    "tests/test_differential.py",
-    "tests/test_timing_walks.py",
-    "tests/test_oracle.py",
-    "tests/test_bytecode.py",
-    "tests/test_compile.py",
-    "tests/test_front_end_functions.py",
+    "tests/core/test_differential.py",
+    "tests/core/test_timing_walks.py",
+    "tests/oracle/test_oracle.py",
+    "tests/isa/test_bytecode.py",
+    "tests/schedule/test_compile.py",
+    "tests/front_end/test_functions.py",
 )
 IMPORT = """
 import importlib.util, sys

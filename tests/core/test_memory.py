@@ -1,0 +1,58 @@
+"""A loaded program and its VM hold the weights once each: as the file has them, and packed."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from children import run_python
+
+from ltc_compiler import Config
+from ltc_compiler.ir.graph import Graph, Type
+from ltc_compiler.ir.ops import add
+from ltc_compiler.nnir import NNIR
+
+MEASURE = """
+import gc, json, sys
+from pathlib import Path
+from ltc_compiler.program import Program
+
+def resident():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmRSS")).split()[1]) * 1024
+
+Program.load(sys.argv[1]).to_vm()  # what is loaded with the first one stays: tables, code
+gc.collect()
+before = resident()
+program = Program.load(sys.argv[1])
+vm = program.to_vm()
+both = resident() - before
+packed = vm.metrics()["parameter_bytes"]
+del program
+gc.collect()
+print(json.dumps({"both": both, "vm": resident() - before, "packed": packed}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif("LD_PRELOAD" in os.environ, reason="the sanitizer keeps memory that was given back")
+def test_resident_size(tmp_path: Path) -> None:
+    rng, graph = np.random.default_rng(0), Graph("six layers")
+    value = graph.add_input(Type((1, 1024)), "x")
+    for _ in range(6):
+        arrays = [graph.constant(rng.uniform(-0.03, 0.03, shape)) for shape in ((1024, 1024), (1024,))]
+        value = add(graph, "linear", value, *arrays)
+    graph.add_output(value)
+    path = tmp_path / "large.ltcp"
+    NNIR(graph).to_program(Config.v80_c6b32()).save(path)
+    size, spare = path.stat().st_size, 4 << 20  # measured: 40 kB; the weights once more would be 12 MiB
+    assert size > 30 << 20
+    done = run_python(MEASURE, str(path))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    weights = 6 * 1024 * 1024 * 2  # bf16
+    assert weights <= found["packed"] <= 1.1 * weights + (4 << 20)
+    assert found["both"] < 1.5 * size + (16 << 20)
+    assert found["both"] < size + found["packed"] + spare
+    assert found["vm"] < found["packed"] + spare  # the VM keeps nothing of the program
