@@ -25,7 +25,7 @@ help:
 	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
 	@echo "make stubs     refresh the golden typed stub of the C++ core"
 	@echo "make docs      the pages of docs/ as a site, in build/site"
-	@echo "make docs-isa  regenerate docs/isa.md"
+	@echo "make docs-isa  regenerate docs/isa.md and docs/configuration.md"
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -88,7 +88,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build -q --strict
 
 docs-isa: $(READY)
-	$(BIN)/python -I ltc_compiler/isa --markdown docs/isa.md
+	$(BIN)/python -I ltc_compiler/isa --instructions docs/isa.md --configuration docs/configuration.md
 
 clean:
 	rm -rf $(VENV) build ltc_compiler/_core.pyi

@@ -1,87 +1,49 @@
 """The accelerator configuration: what a machine has of each resource, and how long each unit takes.
 
-A Config is frozen and refuses nonsense when it is built. Each field declares its range and its meaning once,
-and the constructor, the TOML reader and the writer are loops over the fields. The machines that ship with the
-project are the files of configs/, one each; a new machine is a new file.
+A Config is frozen and refuses nonsense when it is built. Its fields, with range, unit, meaning and default, are the
+rows of isa/machine.py; the constructor, the TOML form (config_file.py) and the description are loops over them. The
+machines that ship with the project are the files of configs/, one each; a new machine is a new file.
 """
 
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
 
+from ltc_compiler import config_file
+from ltc_compiler.config_file import Given
 from ltc_compiler.errors import ConfigError, shown
 from ltc_compiler.files import write_file
+from ltc_compiler.isa import machine
+from ltc_compiler.isa.machine import PARAMETERS, Parameter, Scalar
 
-Scalar = bool | int | float | str
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
-def _ranged(low: float, high: float, meaning: str, default: float | None = None) -> Any:
-    metadata = {"low": low, "high": high, "meaning": meaning}
-    if default is None:
-        return field(metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def _cycles(default: int, meaning: str) -> Any:
-    return _ranged(1, 1000, meaning, default)
+_NAME = re.compile(machine.NAME)
+_ROWS = {p.name: p for p in PARAMETERS}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Latencies:
+class Latencies(machine.Latencies):
     """Cycles from the issue of a row to its result being readable, operand read and write included.
 
     Every field lies in 1..1000 cycles. The defaults are plausible for fp32 operators of an FPGA at 300 MHz.
     Raises ConfigError for a value out of range.
     """
 
-    issue: int = _cycles(1, "between two instructions of one core")
-    add: int = _cycles(4, "fp32 add and subtract")
-    mul: int = _cycles(4, "fp32 multiply")
-    div: int = _cycles(17, "fp32 divide")
-    sqrt: int = _cycles(17, "fp32 square root")
-    compare: int = _cycles(2, "compare, minimum, maximum and select")
-    move: int = _cycles(2, "copy and broadcast of a row")
-    gather: int = _cycles(3, "gather of lanes into a row")
-    activation: int = _cycles(5, "bf16 activation, a table look-up")
-    activation_fp32: int = _cycles(65, "fp32 activation, a sequence of operations")
-    rsqrt: int = _cycles(32, "fp32 reciprocal square root: a square root, then a division")
-    accumulate: int = _cycles(4, "one addition to an accumulator of the matrix unit")
-    accumulate_reduce: int = _cycles(1, "one addition to an accumulator of the reduction unit")
-    matrix: int = _cycles(27, "matrix unit from the last beat on: multiplier, adder tree, write")
-    reduce: int = _cycles(25, "reduction of a row: adder tree and write")
-    synapse: int = _cycles(15, "synapse unit from the last row of synapses on")
-    update: int = _cycles(27, "update of an LTC state, from its last operands on")
-    link: int = _cycles(12, "a row from one core to another")
-    io_in: int = _cycles(7, "a row from the host's side into a tensor row")
-    io_out: int = _cycles(8, "a tensor row out to the host's side")
-    crossing: int = _cycles(
-        6, "more than these for a core other than the first, which is beside the host's side"
-    )
-
     def __post_init__(self) -> None:
         _check_fields(self, prefix="latency.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostLink:
+class HostLink(machine.HostLink):
     """The way between the host's memory and the accelerator, for an estimate of the time of IO: no cycle depends on it.
 
     The defaults are those of a PCIe 3.0 x16 card with a driver in user space (docs/machine.md). Raises ConfigError for
     a value out of range.
     """
-
-    latency_us: float = _ranged(0, 1e6, "µs that a transfer takes one way besides its bytes", 0.7)
-    bytes_per_us: float = _ranged(1e-3, 1e9, "bytes that pass in a µs, in each direction", 12000.0)
 
     def __post_init__(self) -> None:
         _check_fields(self, prefix="host.")
@@ -96,41 +58,20 @@ TABLES: dict[str, type[Latencies | HostLink]] = {"latency": Latencies, "host": H
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(machine.Machine):
     """One accelerator configuration.
 
-    name: 1 to 64 letters, digits, "_" or "-", the first a letter or a digit. Every other field has the unit
-    and the range that its declaration gives; counts of stores are per core. Raises ConfigError for a value
-    out of range. The presets (class methods, and files of configs/) are models of this project's own machine
-    in the public geometry of the boards that they are named after.
+    Its fields, each with range, unit and meaning, stand in docs/configuration.md and are printed by describe(); counts
+    of stores are per core. Raises ConfigError for a value out of range. The presets (Config.preset, class methods, and
+    files of configs/) are models of this project's own machine in the public geometry of the boards that they are
+    named after.
     """
 
-    name: str
-    cores: int = _ranged(1, 16, "cores")
-    block_size: int = _ranged(4, 128, "lanes of a row, and sides of a weight block; a power of two")
-    clock_mhz: float = _ranged(1, 2000, "clock in MHz")
-    weight_blocks: int = _ranged(1, 65536, "blocks of the weight store, bf16")
-    tensor_rows: int = _ranged(1, 65536, "rows of the tensor store")
-    read_ports: int = _ranged(3, 16, "rows that the tensor store of a core gives in a cycle")
-    accumulators: int = _ranged(1, 64, "row blocks that the matrix unit can have in flight")
-    synapse_slots: int = _ranged(1, 65536, "rows of the synapse store, one synapse a lane")
-    gather_entries: int = _ranged(1, 65536, "rows of the gather pattern store")
-    instruction_slots: int = _ranged(16, 65536, "instructions")
-    link_fifo_rows: int = _ranged(1, 4096, "rows that wait at the end of a link")
-    issue_queue: int = _ranged(1, 64, "instructions that a unit holds, the one at work included")
-    fp32_beats: int = _ranged(1, 64, "cycles that a beat of fp32 operands holds its unit")
-    fp32_matmul: bool
-    fp8_weights: bool
-    synapse_unit: bool
     latency: Latencies = field(default_factory=Latencies)
     host: HostLink = field(default_factory=HostLink)
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if self.block_size & (self.block_size - 1):
-            what = f"block_size is {self.block_size}, not a power of two"
-            remedy = "use 4, 8, 16, 32, 64 or 128"
-            raise ConfigError(what, where=f"block_size of {self.name!r}", remedy=remedy)
         for table, kind in TABLES.items():
             if not isinstance(getattr(self, table), kind):
                 what = f"{table} is {shown(getattr(self, table))}, not a {kind.__name__}"
@@ -146,62 +87,70 @@ class Config:
         """Rows (or blocks along one side) that n elements take: ceil(n / block_size)."""
         return -(-n // self.block_size)
 
+    def replace(self, *, name: str, **changes: object) -> Self:
+        """A machine of that name with other values in some fields.
+
+        changes: fields by name; `latency` and `host` take a whole table, or a dict of what differs in it:
+        config.replace(name="slow_adder", cores=2, latency={"add": 6}). Raises ConfigError.
+        """
+        where = f"replace of {self.name!r}"
+        values: dict[str, object] = dict(self.to_dict())
+        for key, value in changes.items():
+            if key not in TABLES:
+                new = {key: value}
+            elif isinstance(value, TABLES[key]):
+                new = {f"{key}.{f.name}": getattr(value, f.name) for f in fields(value)}
+            elif isinstance(value, Mapping):
+                new = {f"{key}.{inner}": given for inner, given in value.items()}
+            else:
+                remedy = f"give a {TABLES[key].__name__}, or a dict of what differs"
+                raise ConfigError(f"{key} is {shown(value)}, not a table", where=where, remedy=remedy)
+            values |= new
+        return self.from_dict(values | {"name": name}, where=where)
+
     def to_dict(self) -> dict[str, Scalar]:
         """All fields as plain values, as declared; those of a table are called like "latency.add"."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TABLES}
-        for table in TABLES:
-            inner = getattr(self, table)
-            plain |= {f"{table}.{f.name}": getattr(inner, f.name) for f in fields(inner)}
-        return plain
+        return {p.name: _value(self, p.name) for p in PARAMETERS}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object], *, where: str = "a dict") -> Self:
         """The inverse of to_dict: every field and no other, or ConfigError names `where` and the field."""
-        wanted = [f.name for f in fields(cls) if f.name not in TABLES]
-        wanted += [f"{table}.{f.name}" for table, kind in TABLES.items() for f in fields(kind)]
-        missing = [name for name in wanted if name not in values]
-        unknown = [name for name in values if name not in wanted]
-        if unknown:
-            remedy = f"the fields are {', '.join(wanted)}"
-            raise ConfigError(f"unknown {_listed(unknown)}", where=where, remedy=remedy)
+        config_file.check_names(values, where)
+        missing = [p.name for p in PARAMETERS if p.name not in values]
         if missing:
-            remedy = "give every field; the presets are complete examples"
-            raise ConfigError(f"missing {_listed(missing)}", where=where, remedy=remedy)
-        rest = {name: values[name] for name in wanted if "." not in name}
-        try:
-            for table, kind in TABLES.items():
-                rest[table] = kind(**{f.name: values[f"{table}.{f.name}"] for f in fields(kind)})  # type: ignore[arg-type]
-            return cls(**rest)  # type: ignore[arg-type]
-        except ConfigError as error:
-            raise ConfigError(error.what, where=f"{error.where} in {where}", remedy=error.remedy) from None
+            remedy = "give every field, as to_dict does"
+            raise ConfigError(f"missing {config_file.listed(missing)}", where=where, remedy=remedy)
+        return cls._built({name: Given(value, where) for name, value in values.items()}, where)
+
+    @classmethod
+    def _built(cls, given: Mapping[str, Given], where: str) -> Self:
+        """From the fields that are given; the others have their defaults."""
+        missing = [p.name for p in PARAMETERS if p.default is None and p.name not in given]
+        if missing:
+            remedy = 'give it, or a base = "..." that has all but the name; a preset is a complete example'
+            raise ConfigError(f"missing {config_file.listed(missing)}", where=where, remedy=remedy)
+        name = given["name"].value
+        owner = f" of {name!r}" if isinstance(name, str) and _NAME.fullmatch(name) else ""
+        values = {
+            key: _checked(_ROWS[key], value, f"{key}{'' if '.' in key else owner} in {origin}")
+            for key, (value, origin) in given.items()
+        }
+        rest: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
+        for table, kind in TABLES.items():
+            inner = {
+                key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{table}.")
+            }
+            rest[table] = kind(**inner)  # type: ignore[arg-type]
+        return cls(**rest)
 
     def to_bytes(self) -> bytes:
         """The TOML text in UTF-8, equal for equal configurations: what save() writes."""
-        lines, open_table = [], ""
-        for name, value in self.to_dict().items():
-            table, _, key = name.rpartition(".")
-            if table != open_table:
-                open_table = table
-                lines += ["", f"[{table}]"]
-            lines.append(f"{key} = {_toml(value)}")
-        return ("\n".join(lines) + "\n").encode()
+        return config_file.text(self.to_dict()).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str = "bytes") -> Self:
-        """The inverse of to_bytes; reads any TOML with the same fields. Raises ConfigError."""
-        try:
-            document = tomllib.loads(data.decode())
-        except (ValueError, RecursionError) as error:  # of any kind: bytes, grammar, digits, depth
-            remedy = "give a TOML file like those of configs/, or one that Config.save wrote"
-            raise ConfigError(f"not a TOML text: {error}", where=where, remedy=remedy) from error
-        for table in TABLES:
-            inner = document.pop(table, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(
-                    f"{table} is {shown(inner)}, not a table", where=where, remedy=f"write [{table}]"
-                )
-            document |= {f"{table}.{name}": value for name, value in inner.items()}
-        return cls.from_dict(document, where=where)
+        """The inverse of to_bytes; reads any TOML text that load() reads from a file. Raises ConfigError."""
+        return cls._built(config_file.parse(data, where=where), where)
 
     def save(self, path: str | Path) -> None:
         """Write a TOML file that load() reads back to an equal Config. Raises FileError."""
@@ -209,26 +158,39 @@ class Config:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a TOML file. Raises ConfigError naming the file and the field."""
-        try:
-            data = Path(path).read_bytes()
-        except OSError as error:
-            remedy = "give the path of a TOML file; Config.preset(name) reads the shipped ones"
-            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path), remedy=remedy) from error
-        return cls.from_bytes(data, where=str(path))
+        """Read a TOML file, which may give only what differs from its base (docs/configuration.md).
+
+        Raises ConfigError naming the file and the field.
+        """
+        return cls._built(config_file.read_file(Path(path)), str(path))
 
     @staticmethod
     def presets() -> list[str]:
         """Names of the configurations that ship with the project, in alphabetical order."""
-        return sorted(f.name.removesuffix(".toml") for f in _shipped().iterdir() if f.name.endswith(".toml"))
+        return config_file.presets()
 
     @classmethod
     def preset(cls, name: str) -> Self:
         """The shipped configuration of that name. Raises ConfigError with the names there are."""
-        if name not in cls.presets():
-            remedy = f"use one of {', '.join(cls.presets())}"
-            raise ConfigError(f"no preset is called {name!r}", where="name", remedy=remedy)
-        return cls.from_bytes((_shipped() / f"{name}.toml").read_bytes(), where=f"preset {name}")
+        return cls._built(config_file.read_preset(name), f"preset {name}")
+
+    def equal_presets(self) -> list[str]:
+        """The presets of another name that are equal to this machine in every field but the name."""
+        others = (self.preset(name) for name in self.presets() if name != self.name)
+        return [other.name for other in others if other.to_dict() | {"name": self.name} == self.to_dict()]
+
+    def describe(self) -> str:
+        """A text with a line for every field: its value, its unit, its meaning."""
+        rows = [(p.name, str(_value(self, p.name)), p.unit, p.meaning) for p in PARAMETERS]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [
+            f"{name:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}  {meaning}"
+            for name, value, unit, meaning in rows
+        ]
+        equal = self.equal_presets()
+        if equal:
+            lines.append(f"equal, but for the name, to {' and '.join(equal)}")
+        return "\n".join(lines)
 
     @classmethod
     def ip_core(cls, num_cores: int, block_size: int) -> Self:
@@ -244,17 +206,7 @@ class Config:
             clock_mhz=320.0,
             weight_blocks=1024,
             tensor_rows=8192 * 32 // rows_of,
-            read_ports=6,
-            accumulators=8,
             synapse_slots=4096 * 32 // rows_of,
-            gather_entries=4096,
-            instruction_slots=8192,
-            link_fifo_rows=64,
-            issue_queue=8,
-            fp32_beats=9,
-            fp32_matmul=True,
-            fp8_weights=True,
-            synapse_unit=True,
         )
 
     @classmethod
@@ -308,11 +260,10 @@ class Config:
         return cls.preset("small_c2b16")
 
 
-def _shipped() -> Traversable:
-    """Folder of the shipped TOML files: package data of a wheel, configs/ of a source tree."""
-    package = files("ltc_compiler")
-    installed = package / "configs"
-    return installed if installed.is_dir() else Path(__file__).parents[1] / "configs"
+def _value(config: machine.Machine, name: str) -> Scalar:
+    table, _, key = name.rpartition(".")
+    value: Scalar = getattr(getattr(config, table) if table else config, key)
+    return value
 
 
 def _check_fields(instance: Config | Latencies | HostLink, prefix: str = "") -> None:
@@ -320,40 +271,39 @@ def _check_fields(instance: Config | Latencies | HostLink, prefix: str = "") -> 
     owner = getattr(instance, "name", "")
     for f in fields(instance):
         if f.name not in TABLES:
-            where = f"{prefix}{f.name}" + (f" of {owner!r}" if owner else "")
-            plain = _plain(f"{prefix}{f.name}", str(f.type), getattr(instance, f.name), f.metadata, where)
+            where = f"{prefix}{f.name}" + (f" of {shown(owner)}" if owner else "")
+            plain = _checked(_ROWS[f"{prefix}{f.name}"], getattr(instance, f.name), where)
             object.__setattr__(instance, f.name, plain)
 
 
-def _plain(name: str, kind: str, value: object, metadata: Mapping[str, Any], where: str) -> Scalar:
-    if kind == "str":
+def _checked(row: Parameter, value: object, where: str) -> Scalar:
+    """The value as a plain int, float, bool or str; ConfigError if it is of another type or outside the row's range."""
+    if row.kind == "str":
         if isinstance(value, str) and _NAME.fullmatch(value):
             return value
-        remedy = 'use 1 to 64 letters, digits, "_" or "-", the first a letter or a digit'
-        raise ConfigError(f"{name} is {shown(value)}", where=where, remedy=remedy)
-    if kind == "bool":
+        raise ConfigError(f"{row.name} is {shown(value)}", where=where, remedy=f"use a {row.meaning}")
+    if row.kind == "bool":
         if isinstance(value, bool):
             return value
-        raise ConfigError(f"{name} is {shown(value)}", where=where, remedy="use true or false")
-    low, high = metadata["low"], metadata["high"]
-    if not isinstance(value, bool):
-        if kind == "int" and isinstance(value, Integral) and low <= value <= high:
-            return int(value)
-        if kind == "float" and isinstance(value, Real) and low <= value <= high:
-            return float(value)
-    noun = "an integer" if kind == "int" else "a number"
-    remedy = f"use {noun} from {low} to {high}: {metadata['meaning']}"
-    raise ConfigError(
-        f"{name} is {shown(value)}, not {noun} from {low} to {high}", where=where, remedy=remedy
-    )
+        raise ConfigError(f"{row.name} is {shown(value)}", where=where, remedy="use true or false")
+    number = _number(row, value)
+    if number is None:
+        noun = f"{'an integer' if row.kind == 'int' else 'a number'} from {row.low} to {row.high}"
+        what = f"{row.name} is {shown(value)}, not {noun}"
+        raise ConfigError(what, where=where, remedy=f"use {noun} {row.unit}: {row.meaning}")
+    if row.power_of_two and int(number) & (int(number) - 1):
+        allowed = ", ".join(str(n) for n in machine.powers_of_two(row))
+        what = f"{row.name} is {number}, not a power of two"
+        raise ConfigError(what, where=where, remedy=f"use one of {allowed}")
+    return number
 
 
-def _toml(value: Scalar) -> str:
+def _number(row: Parameter, value: Any) -> int | float | None:
+    """A number in the row's range as a plain one; None for everything else."""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else repr(value)  # names need no escapes: see _NAME
-
-
-def _listed(names: list[str]) -> str:
-    some = ", ".join(name if len(name) <= 64 else f"{name[:61]}..." for name in names[:8])
-    return ("field " if len(names) == 1 else "fields ") + some + (", ..." if len(names) > 8 else "")
+        return None
+    if row.kind == "int" and isinstance(value, Integral) and row.low <= int(value) <= row.high:
+        return int(value)
+    if row.kind == "float" and isinstance(value, Real) and row.low <= float(value) <= row.high:
+        return float(value)
+    return None

@@ -15,12 +15,8 @@ from ltc_compiler.bytecode.reader import Reader
 from ltc_compiler.bytecode.stores import CoreImage, EntryArrays, SlotArrays
 from ltc_compiler.config import Config
 from ltc_compiler.errors import ProgramError, shown
+from ltc_compiler.isa.machine import COUNTS, FEATURES
 
-_MACHINE_COUNTS = (
-    "cores", "block_size", "weight_blocks", "tensor_rows", "accumulators", "synapse_slots", "gather_entries",
-    "instruction_slots", "link_fifo_rows", "fp32_beats", "issue_queue", "read_ports",
-)  # fmt: skip
-_MACHINE_FEATURES = ("fp32_matmul", "fp8_weights", "synapse_unit")
 _CORE = "<5I"
 _RANGE = "<2I"
 _MODEL = "<5I"
@@ -28,10 +24,12 @@ _MODEL = "<5I"
 
 def machine(config: Config) -> bytes:
     """MACH: what the simulator needs of the configuration; the clock stands in CONF alone."""
-    counts = struct.pack(f"<{len(_MACHINE_COUNTS)}I", *(getattr(config, name) for name in _MACHINE_COUNTS))
-    features = struct.pack("<3Bx", *(getattr(config, name) for name in _MACHINE_FEATURES))
-    latencies = (getattr(config.latency, name) for name in isa.LATENCIES)
-    return counts + features + struct.pack(f"<{len(isa.LATENCIES)}I", *latencies)
+    counts = [getattr(config, p.name) for p in COUNTS]
+    features = [getattr(config, p.name) for p in FEATURES]
+    latencies = [getattr(config.latency, name) for name in isa.LATENCIES]
+    padding = -len(features) % 4
+    packed = struct.pack(f"<{len(counts)}I{len(features)}?{padding}x", *counts, *features)
+    return packed + struct.pack(f"<{len(latencies)}I", *latencies)
 
 
 def write_cores(cores: Sequence[CoreImage]) -> bytes:

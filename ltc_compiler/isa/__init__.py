@@ -5,6 +5,7 @@ The package imports the standard library alone: the build runs it by its path (_
 are there.
 """
 
+from ltc_compiler.isa.machine import LATENCIES
 from ltc_compiler.isa.table import (
     ABSENT,
     ACTIVATION_MEANINGS,
@@ -14,7 +15,6 @@ from ltc_compiler.isa.table import (
     ENCODINGS,
     FORMATS,
     INSTRUCTIONS,
-    LATENCIES,
     MAX_LOOP_DEPTH,
     PRECISIONS,
     UNITS,

@@ -1,7 +1,9 @@
 """Prints what is made from the tables.
 
-    python -I ltc_compiler/isa --header OUT     writes the header that CMake compiles
-    python -I ltc_compiler/isa --markdown OUT   writes docs/isa.md
+    python -I ltc_compiler/isa --header OUT          the C++ header that CMake compiles
+    python -I ltc_compiler/isa --instructions OUT    docs/isa.md
+    python -I ltc_compiler/isa --configuration OUT   docs/configuration.md
+    python -m ltc_compiler.isa --schema OUT          the JSON schema of a machine's TOML file
 
 The build runs this by its path. The package ltc_compiler cannot be imported then, since it needs the core that is being
 built, and an installed one may be another: a package without content, whose folder is this one's parent, stands in.
@@ -24,18 +26,25 @@ def _stand_in() -> None:
 
 
 def main() -> None:
-    """Write the C++ header or the reference."""
-    from ltc_compiler.isa import cpp, markdown
+    """Write what is asked for."""
+    from ltc_compiler.isa import cpp, markdown, schema
 
-    parser = argparse.ArgumentParser(prog="isa", description="Print the tables of the machine.")
-    parser.add_argument("--header", type=Path, metavar="OUT", help="the C++ header")
-    parser.add_argument("--markdown", type=Path, metavar="OUT", help="the reference in Markdown")
-    arguments = parser.parse_args()
-    if arguments.header is None and arguments.markdown is None:
-        parser.error("nothing to print: give --header OUT or --markdown OUT")
-    for path, text in ((arguments.header, cpp.header), (arguments.markdown, markdown.reference)):
-        if path is not None:
-            path.write_text(text(), encoding="utf-8")
+    printers = {
+        "header": (cpp.header, "the C++ header"),
+        "instructions": (markdown.instructions, "the reference of the instructions, in Markdown"),
+        "configuration": (markdown.configuration, "the reference of the machine's parameters, in Markdown"),
+        "schema": (schema.schema, "the JSON schema of a machine's TOML file"),
+    }
+    parser = argparse.ArgumentParser(
+        prog="python -m ltc_compiler.isa", description="Print the tables of the machine."
+    )
+    for name, (_, what) in printers.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="OUT", help=what)
+    asked = {name: path for name, path in vars(parser.parse_args()).items() if path is not None}
+    if not asked:
+        parser.error(f"nothing to print: give {' or '.join(f'--{name} OUT' for name in printers)}")
+    for name, path in asked.items():
+        path.write_text(printers[name][0](), encoding="utf-8")
 
 
 if __name__ == "__main__":

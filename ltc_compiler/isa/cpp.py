@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from ltc_compiler.isa import table
+from ltc_compiler.isa import machine, table
 
 
 def _words(f: table.Field) -> int:
@@ -140,14 +140,14 @@ def header() -> str:
         f"inline constexpr unsigned all_cores = {table.ALL_CORES};  // the core of control instructions",
         f"inline constexpr unsigned absent = 0x{table.ABSENT:X};  // a lane that is not there",
         f"inline constexpr unsigned n_units = {len(table.UNITS)};",
-        f"inline constexpr unsigned n_latencies = {len(table.LATENCIES)};",
+        f"inline constexpr unsigned n_latencies = {len(machine.LATENCIES)};",
         f"inline constexpr unsigned n_formats = {len(table.FORMATS)};",
         f"inline constexpr unsigned max_opcode = {max(table.BY_OPCODE)};",
         f"inline constexpr std::uint8_t hash[32] = {{{digest}}};",
         "",
         _cpp_enum("Opcode", opcodes),
         _cpp_enum("Unit", list(table.UNITS)),
-        _cpp_enum("Latency", list(table.LATENCIES)),
+        _cpp_enum("Latency", list(machine.LATENCIES)),
         _cpp_enum("Pattern", patterns),
         _cpp_enum("Format", [f.name for f in table.FORMATS]),
         _cpp_enum("FieldKind", list(table.ENCODINGS)),

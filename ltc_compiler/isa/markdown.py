@@ -1,10 +1,11 @@
-"""The reference in Markdown, docs/isa.md: every instruction, then every operand format."""
+"""The references in Markdown: docs/isa.md of the instructions, docs/configuration.md of the machine's parameters."""
 
 from __future__ import annotations
 
 import struct
 
-from ltc_compiler.isa import table
+from ltc_compiler.isa import machine, table
+from ltc_compiler.isa.machine import Parameter
 
 _MARKDOWN_HEAD = """\
 # The instruction set
@@ -33,7 +34,7 @@ def _markdown_format(fmt: table.Format) -> list[str]:
     return [*out, ""] if fmt.accesses else out
 
 
-def reference() -> str:
+def instructions() -> str:
     """The reference: every instruction, then every operand format."""
     out = [_MARKDOWN_HEAD, "## Field encodings", "", "| kind | bytes |", "|---|---|"]
     out += [f"| {kind} | {struct.calcsize(encoding)} |" for kind, encoding in table.ENCODINGS.items()]
@@ -48,3 +49,64 @@ def reference() -> str:
     out += ["", "## Operand formats", ""]
     out += [line for fmt in table.FORMATS for line in _markdown_format(fmt)]
     return "\n".join(out).rstrip("\n") + "\n"
+
+
+_CONFIGURATION_HEAD = """\
+# Configurations
+
+The tables below are printed from `ltc_compiler/isa/machine.py` by `make docs-isa`.
+
+A machine is a TOML file. It gives a name, and the fields in which it differs from a base; the base is a preset, or a
+file in the same folder (`base = "mine.toml"`), which may have a base itself.
+
+```toml
+name = "two_cores"
+base = "v80_c6b32"
+cores = 2
+
+[latency]
+add = 6
+```
+
+Without a base, a file gives every field that has no default. `Config.load("two_cores.toml")` reads it, and refuses a
+field that does not exist, a value of another type or out of its range, and a base that is not there, each with the file
+and the key. In Python the same machine is
+
+```python
+config = Config.preset("v80_c6b32").replace(name="two_cores", cores=2, latency={"add": 6})
+print(config.describe())
+```
+
+`describe` gives every field with its value, unit and meaning. `python -m ltc_compiler.isa --schema machine.json` writes
+a JSON schema of such files, for editors and for other tools.
+
+`Config.presets()` lists the machines that ship, the files of `configs/`. `nt400d11_c6b32` equals `ia_420f_c6b32` in
+every field but the name: two boards with one geometry.
+"""
+
+
+def configuration() -> str:
+    """The page of the machine's parameters: a table for each part of the file."""
+    out = [_CONFIGURATION_HEAD]
+    for title, prefix in (("Fields", ""), *((f"Table `[{name}]`", f"{name}.") for name in machine.TABLES)):
+        out += [
+            f"## {title}",
+            "",
+            "| field | type | range | unit | default | meaning |",
+            "|---|---|---|---|---|---|",
+        ]
+        out += [
+            _parameter(p, p.name.removeprefix(prefix))
+            for p in machine.PARAMETERS
+            if p.name.rpartition(".")[0] == prefix.rstrip(".")
+        ]
+        out.append("")
+    return "\n".join(out).rstrip("\n") + "\n"
+
+
+def _parameter(p: Parameter, key: str) -> str:
+    kind = {"int": "integer", "float": "number", "bool": "true or false", "str": "string"}[p.kind]
+    bounds = f"{p.low} to {p.high}" if p.unit else ""
+    bounds += ", a power of two" if p.power_of_two else ""
+    default = "" if p.default is None else str(p.default).lower()
+    return f"| `{key}` | {kind} | {bounds} | {p.unit} | {default} | {p.meaning} |"

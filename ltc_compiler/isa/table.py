@@ -13,19 +13,14 @@ import hashlib
 import struct
 from dataclasses import dataclass
 
+from ltc_compiler.isa.machine import COUNTS, FEATURES, LATENCIES
+
 MAX_LOOP_DEPTH = 4
 ALL_CORES = 255  # the `core` of control instructions: every core executes them
 ABSENT = 0xFFFF  # a lane of a gather entry or synapse slot that is not there
 
 UNITS = (
     "control", "matrix", "vector", "activation", "synapse", "reduce", "move", "link_out", "link_in", "io_in", "io_out",
-)  # fmt: skip
-
-# The keys of the configuration's latency table that a row of INSTRUCTIONS may name.
-LATENCIES = (
-    "issue", "add", "mul", "div", "sqrt", "compare", "move", "gather", "activation", "activation_fp32", "rsqrt",
-    "accumulate", "accumulate_reduce", "matrix", "reduce", "synapse", "update", "link", "io_in", "io_out",
-    "crossing",
 )  # fmt: skip
 
 # kind of field -> its encoding (little endian). A row address is base, stride, level:
@@ -327,7 +322,9 @@ class Instruction:
             raise ValueError(f"instruction {self.name}: unit {self.unit!r} is not one of {UNITS}")
         for latency in (self.latency, self.latency_fp32):
             if latency not in LATENCIES:
-                raise ValueError(f"instruction {self.name}: latency {latency!r} is not one of {LATENCIES}")
+                raise ValueError(
+                    f"instruction {self.name}: latency class {latency!r} is not in machine.Latencies"
+                )
 
     @property
     def size(self) -> int:
@@ -478,7 +475,30 @@ INSTRUCTIONS: tuple[Instruction, ...] = _table()
 BY_NAME: dict[str, Instruction] = {i.name: i for i in INSTRUCTIONS}
 BY_OPCODE: dict[int, Instruction] = {i.opcode: i for i in INSTRUCTIONS}
 
+# The first table was hashed with its words. Programs of it are still those of the table with this structure.
+_FIRST_STRUCTURE = "613d2fedf435206c28d971ca028fd8a55c6c6686ccc3ff70ea041954f01ecad6"
+_FIRST_HASH = "32746bc1d9c04c727bbe4b13f02a72407363eef97f89f38779d5dee4ee2bfe1c"
+
 
 def isa_hash() -> bytes:
-    """SHA-256 over everything that fixes the encoding and meaning of a program: 32 bytes."""
-    return hashlib.sha256(repr((INSTRUCTIONS, UNITS, LATENCIES, sorted(ENCODINGS.items()))).encode()).digest()
+    """SHA-256 over what fixes the encoding and the meaning of a program's bytes, and no word of explanation: 32 bytes.
+
+    An instruction that is to compute something else needs another name: nothing here says what it computes.
+    """
+    digest = hashlib.sha256(repr(_structure()).encode()).hexdigest()
+    return bytes.fromhex(_FIRST_HASH if digest == _FIRST_STRUCTURE else digest)
+
+
+def _structure() -> tuple[object, ...]:
+    formats = [
+        (
+            f.name,
+            f.pattern,
+            [(x.name, x.kind) for x in f.fields],
+            [(a.field, a.write, a.extents) for a in f.accesses],
+        )
+        for f in FORMATS
+    ]
+    rows = [(i.opcode, i.name, i.format.name, i.unit, i.latency, i.latency_fp32) for i in INSTRUCTIONS]
+    section = [[p.name for p in COUNTS], [p.name for p in FEATURES], LATENCIES]
+    return formats, rows, UNITS, sorted(ENCODINGS.items()), PRECISIONS, section

@@ -244,9 +244,9 @@ def test_bytes_come_in_any_buffer(data: bytes) -> None:
 
 
 def test_a_program_of_another_table_is_refused_as_such(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build whose table has one meaning more refuses the programs of this one."""
-    changed = (*isa.INSTRUCTIONS[:-1], replace(isa.INSTRUCTIONS[-1], meaning="something else"))
-    monkeypatch.setattr(isa, "INSTRUCTIONS", changed)
+    """A build that has an instruction under another name refuses the programs of this one."""
+    changed = (*isa.INSTRUCTIONS[:-1], replace(isa.INSTRUCTIONS[-1], name="something_else"))
+    monkeypatch.setattr(isa.table, "INSTRUCTIONS", changed)
     refused(IsaMismatchError, lambda: Program.load_bytes(data), "instruction set")
     monkeypatch.undo()
     Program.load_bytes(data)

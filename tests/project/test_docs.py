@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,23 @@ def test_names_that_a_guide_finds_in_a_file_are_there(guide: Path) -> None:
 
 def test_the_reference_of_the_instruction_set_is_current() -> None:
     found = (ROOT / "docs" / "isa.md").read_text(encoding="utf-8")
-    assert found == markdown.reference(), "the table changed: run `make docs-isa`"
+    assert found == markdown.instructions(), "the table changed: run `make docs-isa`"
+
+
+def test_the_reference_of_the_configuration_is_current() -> None:
+    found = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert found == markdown.configuration(), "the parameters changed: run `make docs-isa`"
+
+
+def test_the_configuration_of_the_document_is_what_it_says(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    (toml,), (code,) = (re.findall(rf"^```{k}\n(.*?)^```$", text, re.M | re.S) for k in ("toml", "python"))
+    (tmp_path / "two_cores.toml").write_text(toml, encoding="utf-8")
+    names: dict[str, Any] = {"Config": Config}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, names)
+    assert names["config"] == Config.load(tmp_path / "two_cores.toml")
+    assert "latency.add" in printed.getvalue()
 
 
 # --- the walk-throughs --------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def main() -> None:
     for test in TESTS:
         done = python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test)
         demand(done.returncode == 0, f"{test}: {done.stdout.strip().splitlines()[-1:]}", done)
-    done = python("-I", "ltc_compiler/isa", "--markdown", "docs/isa.md")
+    done = python("-I", "ltc_compiler/isa", "--instructions", "docs/isa.md")
     written = (COPY / "docs" / "isa.md").read_text(encoding="utf-8")
     demand("| `square` | Unary | vector | mul |" in written, "docs/isa.md has the new row", done)
 
