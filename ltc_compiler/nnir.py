@@ -304,7 +304,7 @@ class NNIR:
         *inputs: Any,
         expected: Any = None,
         observed: Sequence[Observed] = (),
-        turns: int = 64,
+        iterations: int = 64,
         what_if: int = 5,
         factor: float = 16.0,
         optimize: bool = True,
@@ -313,16 +313,16 @@ class NNIR:
 
         inputs: one array for each input, with a time axis more (or a list of steps) to run several steps, the states
         carried along. expected: PyTorch's outputs, as one array or one for each output, to compare with too. observed:
-        what PyTorch computed on the way (ltc_torch.compare gives it), for a column of its own errors. turns: scans of
-        up to so many turns are looked into. what_if: so many of the worst operations are tried in FP32 alone, each by
-        compiling again. factor: an operation loses precision where the error grows by this. Print the result. Raises
-        InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
+        what PyTorch computed on the way (ltc_torch.compare gives it), for a column of its own errors. iterations: scans
+        of up to so many iterations are looked into. what_if: so many of the worst operations are tried in FP32 alone,
+        each by compiling again. factor: an operation loses precision where the error grows by this. Print the result.
+        Raises InputError for wrong arguments, AllocationError where not all values find room, and as `to_program`.
         """
         from ltc_compiler.compare import compare
 
         _check_config(config)
-        return compare(self.graph, config, inputs, expected=expected, observed=observed, turns=turns, what_if=what_if,
-                       factor=factor, optimize=optimize)  # fmt: skip
+        return compare(self.graph, config, inputs, expected=expected, observed=observed, iterations=iterations,
+                       what_if=what_if, factor=factor, optimize=optimize)  # fmt: skip
 
 
 def _numbers(name: str, array: Array, shape: tuple[int, ...]) -> Array:

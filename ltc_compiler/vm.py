@@ -165,8 +165,8 @@ class VM:
         check_aligned(align and steps is not None, end)
         self._check_steps(model_index, len(arrays[0]), 1 if steps is None else steps)
         if steps is None or stream.in_place or not align:
-            turns = 1 if steps is None else steps
-            outputs = self._batch(model_index, arrays, turns, wanted)
+            count = 1 if steps is None else steps
+            outputs = self._batch(model_index, arrays, count, wanted)
             return one_or_all([array[:, 0] for array in outputs] if steps is None else outputs)
         made = self._aligned(model_index, arrays, end, wanted)
         return one_or_all([np.ascontiguousarray(array) for array in made])

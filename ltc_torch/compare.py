@@ -30,7 +30,7 @@ def compare(
     inputs: as the model takes them; the comparison is made on these values. streaming: the axis of the steps (or one
     for each input tensor, None for one that is the same at every step), to compare step by step with the states
     carried along; None compares the whole call. context: as to_nnir takes it. module_state: as prepare_shape takes it.
-    options: those of NNIR.compare (turns, what_if, factor, optimize).
+    options: those of NNIR.compare (iterations, what_if, factor, optimize).
     Precision contexts that are active apply. Print the result, or use its .rows, .to_dataframe(), .to_csv() and
     .plot(). Raises UnsupportedError for a model that cannot be lowered, StreamingError for one that has no step, and
     as NNIR.compare.

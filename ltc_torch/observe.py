@@ -19,13 +19,15 @@ Seen = dict[tuple[fx.Node, int], list[np.ndarray[Any, Any]]]
 
 
 def observe(traced: fx.GraphModule, inputs: list[Tensor]) -> list[Observed]:
-    """Run a recorded graph and keep the floating-point results of its calls, those in bodies of loops turn by turn."""
+    """Run a recorded graph and keep the floating-point results of its calls, those in bodies of loops per iteration."""
     seen: Seen = {}
     with torch.no_grad():
         _Observer(traced, seen).run(
             *(x.clone() for x in inputs)
         )  # a recorded call may write into its operand
-    return [Observed(node.meta.get("source", Source()), np.stack(turns)) for (node, _), turns in seen.items()]
+    return [
+        Observed(node.meta.get("source", Source()), np.stack(results)) for (node, _), results in seen.items()
+    ]
 
 
 class _Observer(fx.Interpreter):

@@ -40,7 +40,7 @@ class Row:
             )
 
     def at(self, counters: Sequence[int]) -> int:
-        """The row, where counters[level - 1] is the current turn of the loop of that level."""
+        """The row, where counters[level - 1] is the current iteration of the loop of that level."""
         return self.base + (counters[self.level - 1] * self.stride if self.level else 0)
 
     def __str__(self) -> str:

@@ -43,7 +43,7 @@ class Comparison:
     the machine against them and "reference_max_error" of fp64 against them (None if not). max_error, relative: over
     all outputs. first_loss: the first row that loses precision, or None. cycles: of one spaced inference. steps: that
     were run. factor: by which an error grows where precision is lost. unopened: places of the scans whose bodies have
-    too many turns to look into. ulp_bins: upper ends of the bins of the histograms.
+    too many iterations to look into. ulp_bins: upper ends of the bins of the histograms.
     """
 
     ulp_bins = ULP_BINS
@@ -101,20 +101,20 @@ def compare(
     *,
     expected: Any = None,
     observed: Sequence[Observed] = (),
-    turns: int = 64,
+    iterations: int = 64,
     what_if: int = 5,
     factor: float = 16.0,
     optimize: bool = True,
 ) -> Comparison:
     """Run `graph` on three machines and compare every value that an operation computes.
 
-    inputs, expected: see inputs.py. observed: what PyTorch computed on the way, see observed.py. turns: bodies of scans
-    are looked into up to this many turns. what_if: how many of the operations whose own errors reach the outputs most
-    are tried in FP32, each by compiling again. factor: by which an error grows where precision is lost. optimize: as
-    for NNIR.to_program. Raises InputError for wrong arguments, AllocationError where there is no room for all values,
-    and as NNIR.to_program.
+    inputs, expected: see inputs.py. observed: what PyTorch computed on the way, see observed.py. iterations: bodies of
+    scans are looked into up to this many iterations. what_if: how many of the operations whose own errors reach the
+    outputs most are tried in FP32, each by compiling again. factor: by which an error grows where precision is lost.
+    optimize: as for NNIR.to_program. Raises InputError for wrong arguments, AllocationError where there is no room for
+    all values, and as NNIR.to_program.
     """
-    for name, number in (("turns", turns), ("what_if", what_if)):
+    for name, number in (("iterations", iterations), ("what_if", what_if)):
         if not isinstance(number, int) or number < 0:
             raise InputError(f"{name} is {number!r}", where=name, remedy="give a whole number of 0 or more")
     if not factor > 1:
@@ -127,7 +127,7 @@ def compare(
     result.cycles = program.cycle_count_per_inference()
     outputs = run_machine(program, arrays, steps, True)
 
-    probed = probe(passed, turns)
+    probed = probe(passed, iterations)
     probing = schedule_probes(probed.graph, config)
     exact = run_exact(probed.graph, arrays, steps)
     plain, machine = (run_machine(probing, arrays, steps, accurate) for accurate in (False, True))

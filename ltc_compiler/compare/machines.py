@@ -37,7 +37,7 @@ def schedule_probes(graph: Graph, config: Config) -> Program:
     try:
         return schedule(graph, roomy, optimize=False)
     except AllocationError as error:
-        remedy = "give fewer `turns`, so that long scans are taken as a whole"
+        remedy = "give fewer `iterations`, so that long scans are taken as a whole"
         where = "the program that hands out every value"
         raise AllocationError(error.store, needed=error.needed, available=error.available,
                               where=where, remedy=remedy) from error  # fmt: skip
@@ -66,13 +66,13 @@ def run_exact(graph: Graph, inputs: Sequence[Array], steps: int, change: Change 
 def run_disturbed(
     graph: Graph, inputs: Sequence[Array], steps: int, target: Node, errors: Sequence[Array]
 ) -> list[Array]:
-    """The outputs in fp64 if the results of one node are off by `errors`, (steps * turns, *shape) each."""
-    turn = count()
+    """The outputs in fp64 if the results of one node are off by `errors`, (steps * iterations, *shape) each."""
+    iteration = count()
 
     def change(node: Node, results: Sequence[Array]) -> Sequence[Array]:
         if node is not target:
             return results
-        now = next(turn)
+        now = next(iteration)
         return [result + error[now] for result, error in zip(results, errors, strict=True)]
 
     return run_exact(graph, inputs, steps, change)

@@ -22,7 +22,7 @@ MOST_AXES = 4
 
 
 class Observed(NamedTuple):
-    """Results of one call, (executions, *shape): a call in the body of a loop is executed at every turn."""
+    """Results of one call, (executions, *shape): a call in the body of a loop is executed in every iteration."""
 
     source: Source
     values: Array
@@ -31,7 +31,7 @@ class Observed(NamedTuple):
 def match(
     found: Iterable[tuple[Node | None, Value]], exact: Mapping[Value, Array], observed: Sequence[Observed]
 ) -> dict[Value, Array]:
-    """For every value that some call computes, what it computed, as (steps * turns, *shape)."""
+    """For every value that some call computes, what it computed, as (steps * iterations, *shape)."""
     calls: dict[tuple[Source, int], list[tuple[float, Array]]] = defaultdict(list)
     for source, values in observed:
         calls[source, values.size].append((rms(values), values))
@@ -51,7 +51,7 @@ def match(
 
 
 def _arranged(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The values in every order of their axes: the steps stand in front here, and the passes turn axes round."""
+    """The values in every order of their axes: the steps stand in front here, and the passes iteration axes round."""
     axes = [axis for axis, n in enumerate(values.shape) if n > 1]
     if len(axes) > MOST_AXES:
         yield values.reshape(shape)

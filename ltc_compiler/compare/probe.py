@@ -2,7 +2,7 @@
 
 `probe` builds the copy, `read` turns its outputs back into the values of the original graph. Inputs, states and carries
 are probed as they are read. Operations that only move data (DERIVED) are not: their values follow from their operands.
-Inside the body of a scan a value has one array for each turn; such a scan gets one more stacked output for each.
+Inside the body of a scan a value has one array for each iteration; such a scan gets one more stacked output for each.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DERIVED = MOVES | {"constant"}
 
 Probe = tuple[
     Value, Value
-]  # a value of the original graph, and that of the copy which holds it, over all turns
+]  # a value of the original graph, and that of the copy which holds it, over all iterations
 
 
 @dataclass
 class Probed:
     """`graph`: the copy, its first outputs those of the original. `values`: of the original, in the order of the
-    outputs after these. `inside`: the scans whose bodies are probed; the others have too many turns.
+    outputs after these. `inside`: the scans whose bodies are probed; the others have too many iterations.
     """
 
     graph: Graph
@@ -36,11 +36,11 @@ class Probed:
     inside: set[Node] = field(default_factory=set)
 
 
-def probe(graph: Graph, turns: int) -> Probed:
-    """Probe everything, and the bodies of scans as far as all turns, those of scans around them included, are at most
-    `turns`. The graph is one that the pipeline made; precisions stay as they are.
+def probe(graph: Graph, iterations: int) -> Probed:
+    """Probe everything, and the bodies of scans that have at most `iterations` iterations, those of the scans around
+    them included. The graph is one that the pipeline made; precisions stay as they are.
     """
-    prober = _Prober(turns)
+    prober = _Prober(iterations)
     new = rewrite(graph, prober.rule, into_bodies=False)
     found = list(zip(graph.inputs, new.inputs, strict=True))
     found += [(old.value, made.value) for old, made in zip(graph.states, new.states, strict=True)]
@@ -56,13 +56,13 @@ def probe(graph: Graph, turns: int) -> Probed:
 class _Prober:
     """A rule for `rewrite` that remembers where each value went."""
 
-    def __init__(self, turns: int) -> None:
-        self.turns = turns
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
         self.found: list[Probe] = []
         self.inside: set[Node] = set()
 
     def rule(self, graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:
-        if node.op == "scan" and node.attrs["trip_count"] <= self.turns:
+        if node.op == "scan" and node.attrs["trip_count"] <= self.iterations:
             results = self._scan(graph, node, operands)
         else:
             results = copy(graph, node, operands)
@@ -73,7 +73,7 @@ class _Prober:
     def _scan(self, graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         """The scan with one more stacked output for every probe of its body; returns its own results."""
         count = node.attrs["trip_count"]
-        inner = _Prober(self.turns // count)
+        inner = _Prober(self.iterations // count)
         body = rewrite(node.body, inner.rule, into_bodies=False)
         carried = scan_parts(node.body.inputs, node.attrs)[0]
         found = [*zip(carried, body.inputs, strict=False), *inner.found]
@@ -92,7 +92,7 @@ class _Prober:
 
 
 def read(graph: Graph, probed: Probed, outputs: Sequence[Array], steps: int) -> dict[Value, Array]:
-    """Every value of `graph` from the outputs of the copy, in fp64, as (steps * turns, *shape), the steps outermost.
+    """Every value of `graph` from the outputs of the copy, in fp64, as (steps * iterations, *shape), steps outermost.
 
     outputs: arrays of (steps, *shape of the copy's output). Bodies that are not probed have no values.
     """
@@ -108,7 +108,7 @@ def _derive(graph: Graph, env: dict[Value, Array], inside: set[Node], count: int
         if node.op in DERIVED:
             env[node.results[0]] = evaluated(node, env, count)[0]
         elif node in inside:
-            turns = node.attrs["trip_count"]
+            iterations = node.attrs["trip_count"]
             _, scanned, captured = scan_parts(node.operands, node.attrs)
             _, slices, whole = scan_parts(node.body.inputs, node.attrs)
             for outer, inner, axis in zip(scanned, slices, node.attrs["in_axes"], strict=True):
@@ -116,9 +116,11 @@ def _derive(graph: Graph, env: dict[Value, Array], inside: set[Node], count: int
             for outer, inner in zip(captured, whole, strict=True):
                 value = outer.constant()
                 env[inner] = (
-                    np.repeat(env[outer], turns, 0) if value is None else _repeated(value, count * turns)
+                    np.repeat(env[outer], iterations, 0)
+                    if value is None
+                    else _repeated(value, count * iterations)
                 )
-            _derive(node.body, env, inside, count * turns)
+            _derive(node.body, env, inside, count * iterations)
 
 
 def evaluated(node: Node, env: Mapping[Value, Array], count: int) -> list[Array]:

@@ -26,8 +26,8 @@ COLUMNS = {
     "line": "in that file; 0 where it is not known",
     "text": "of that line",
     "precision": "fp32, bf16 or fp8_e4m3: of the weights that it reads, or of the result",
-    "turns": "of the scans around it; 1 outside",
-    "elements": "that are compared, over all steps and turns",
+    "iterations": "of the scans around it; 1 outside",
+    "elements": "that are compared, over all steps and iterations",
     "max_error": "largest error of the bit-accurate machine against fp64",
     "rms_error": "root mean square of these errors",
     "relative": "rms_error over the root mean square of the exact values",
@@ -54,7 +54,7 @@ FLOOR = 2.0**-24  # an exact value is known to half an fp32 ulp
 
 @dataclass(frozen=True)
 class Values:
-    """Every value of the graph as three machines computed it, (steps * turns, *shape) fp64 each."""
+    """Every value of the graph as three machines computed it, (steps * iterations, *shape) fp64 each."""
 
     exact: Mapping[Value, Array]
     fp32: Mapping[Value, Array]
@@ -63,12 +63,12 @@ class Values:
 
 @dataclass(frozen=True)
 class Place:
-    """A value with the node that makes it (None for inputs and states), and the turns that it is made in."""
+    """A value with the node that makes it (None for inputs and states), and the iterations that it is made in."""
 
     op: str
     value: Value
     node: Node | None
-    turns: int
+    iterations: int
 
 
 def places(graph: Graph, probed: Probed) -> list[Place]:
@@ -78,12 +78,12 @@ def places(graph: Graph, probed: Probed) -> list[Place]:
     return read + list(_computed(graph, probed, 1))
 
 
-def _computed(graph: Graph, probed: Probed, turns: int) -> Iterator[Place]:
+def _computed(graph: Graph, probed: Probed, iterations: int) -> Iterator[Place]:
     for node in graph.nodes:
         if node in probed.inside:
-            yield from _computed(node.body, probed, turns * node.attrs["trip_count"])
+            yield from _computed(node.body, probed, iterations * node.attrs["trip_count"])
         if node.op not in DERIVED:
-            yield from (Place(node.op, value, node, turns) for value in node.results)
+            yield from (Place(node.op, value, node, iterations) for value in node.results)
 
 
 def precision(node: Node) -> Precision:
@@ -145,7 +145,7 @@ def _row(
         "line": source.line,
         "text": source.text,
         "precision": kind.name.lower(),
-        "turns": place.turns,
+        "iterations": place.iterations,
         "elements": machine.size,
         "max_error": figures.max,
         "rms_error": figures.rms,

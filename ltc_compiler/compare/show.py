@@ -67,7 +67,7 @@ CELLS: dict[str, Callable[[Row], str]] = {
     "op": lambda r: str(r["op"]),
     "value": lambda r: f"%{r['value']}" if r["value"] else "",
     "precision": lambda r: str(r["precision"]),
-    "turns": lambda r: str(r["turns"]) if r["turns"] > 1 else "",
+    "iterations": lambda r: str(r["iterations"]) if r["iterations"] > 1 else "",
     "max": lambda r: f"{r['max_error']:.1e}",
     "rms": lambda r: f"{r['rms_error']:.1e}",
     "relative": lambda r: f"{r['relative']:.1e}",
@@ -106,7 +106,7 @@ def headline(result: Comparison) -> list[str]:
         )
     elif best is not None:
         lines.append("none of the operations tried alone in FP32 makes the outputs better")
-    lines += [f"not looked into, too many turns: the scan at {where}" for where in result.unopened]
+    lines += [f"not looked into, too many iterations: the scan at {where}" for where in result.unopened]
     return lines
 
 

@@ -31,7 +31,7 @@ class CycleReport:
     last_in: start of the last beat that took a row in from the host; 0 if there was none.
     last_out: the last output row is out; `total` if there was none.
     busy: busy[core][unit], in the order of isa.UNITS: cycles in which the unit was occupied by a beat.
-    instructions: executed instructions, over all cores; a loop counts once, and its end once a turn.
+    instructions: executed instructions, over all cores; a loop counts once, and its end once per iteration.
     """
 
     total: int
@@ -48,7 +48,7 @@ class CycleReport:
 
 
 def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: int = 1) -> CycleReport:
-    """Walk a model of `image` turn by turn and count its cycles.
+    """Walk a model of `image` iteration by iteration and count its cycles.
 
     inferences: that many follow each other as if the code stood in a loop, each with its data there.
 
@@ -77,9 +77,9 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: i
 
 
 def _executed(code: list[Instr]) -> Iterator[tuple[Instr, list[int]]]:
-    """Every executed instruction in order, with the turn of each enclosing loop, outermost first."""
+    """Every executed instruction in order, with the iteration of each enclosing loop, outermost first."""
     counters: list[int] = []
-    loops: list[tuple[int, int]] = []  # first instruction of the body, number of turns
+    loops: list[tuple[int, int]] = []  # first instruction of the body, number of iterations
     at = 0
     while at < len(code):
         instr = code[at]
@@ -89,9 +89,9 @@ def _executed(code: list[Instr]) -> Iterator[tuple[Instr, list[int]]]:
             loops.append((at, instr.number("count")))
             counters.append(0)
         elif instr.name == "end":
-            body, turns = loops[-1]
+            body, count = loops[-1]
             counters[-1] += 1
-            if counters[-1] < turns:
+            if counters[-1] < count:
                 at = body
             else:
                 loops.pop()
@@ -100,19 +100,19 @@ def _executed(code: list[Instr]) -> Iterator[tuple[Instr, list[int]]]:
 
 def _check_work(image: Image, code: list[Instr], inferences: int) -> int:
     """Executed instructions of `code`, found without executing it. Raises ProgramError beyond MAX_WORK."""
-    turns = [inferences]
+    executions = [inferences]
     instructions = work = 0
     for instr in code:
         slots = None
         if instr.name == "synapse":
             core = image.cores[instr.core]
             slots = sum(slots_walked(core, instr.number("slots"), instr.number("targets")))
-        instructions += turns[-1]
-        work += turns[-1] * beats(instr, image.config, slots)
+        instructions += executions[-1]
+        work += executions[-1] * beats(instr, image.config, slots)
         if instr.name == "loop":
-            turns.append(turns[-1] * instr.number("count"))
+            executions.append(executions[-1] * instr.number("count"))
         elif instr.name == "end":
-            turns.pop()
+            executions.pop()
     if max(instructions, work) > MAX_WORK:
         what = f"a run executes {instructions} instructions and {work} beats, more than {MAX_WORK}"
         raise ProgramError(what, where="the model's code", remedy="lower the trip counts of its loops")

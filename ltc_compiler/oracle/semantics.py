@@ -252,7 +252,7 @@ def _output(step: Step) -> None:
 
 
 def _loop(step: Step) -> None:
-    step.require(step.number("count") > 0, "has no turn")
+    step.require(step.number("count") > 0, "has no iteration")
     step.require(len(step.machine.loops) < isa.MAX_LOOP_DEPTH, f"nests deeper than {isa.MAX_LOOP_DEPTH}")
     step.machine.loops.append(Loop(step.machine.counter, step.number("count")))
 
@@ -260,8 +260,8 @@ def _loop(step: Step) -> None:
 def _end(step: Step) -> None:
     step.require(bool(step.machine.loops), "ends no loop")
     loop = step.machine.loops[-1]
-    loop.turn += 1
-    if loop.turn < loop.count:
+    loop.iteration += 1
+    if loop.iteration < loop.count:
         step.machine.counter = loop.start
     else:
         step.machine.loops.pop()

@@ -21,7 +21,7 @@ from ltc_compiler.errors import ProgramError
 class Loop:
     start: int  # of the `loop` instruction
     count: int
-    turn: int = 0
+    iteration: int = 0
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Step:
 
     def address(self, name: str) -> int:
         """The row that a row field names now."""
-        return self.instr.row(name).at([loop.turn for loop in self.machine.loops])
+        return self.instr.row(name).at([loop.iteration for loop in self.machine.loops])
 
     def read(self, row: int) -> F32:
         tensor = self.machine.tensor[self.instr.core]

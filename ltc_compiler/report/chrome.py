@@ -84,7 +84,7 @@ def _slices(report: Report, shift: int) -> Iterator[Entry]:
                 "busy": event.busy,
                 "stall": stall,
                 "stalled": event.felt,
-                "turns": list(event.turns),
+                "iterations": list(event.iterations),
             },
         }
 

@@ -24,7 +24,7 @@ COLUMNS = {
     "file": "of the user's source",
     "line": "in that file; 0 where it is not known",
     "text": "of that line",
-    "executions": "executed instructions, over all turns and cores",
+    "executions": "executed instructions, over all iterations and cores",
     "critical": "cycles on the critical path; over all rows they add up to the whole inference",
     "share": "of all critical cycles, from 0 to 1",
     "busy": "cycles that beats hold a unit, over all cores",

@@ -1,7 +1,7 @@
 """The executed instructions of one inference, and the rows that each of them touches.
 
-The simulator's trace says when an instruction issued, started and finished. Here it meets the code again: the turn of
-every loop, from that the rows read and written, and what the instruction moves in bytes.
+The simulator's trace says when an instruction issued, started and finished. Here it meets the code again, which adds
+the iteration of every loop, the rows read and written in that iteration, and the bytes that the instruction moves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ltc_compiler.bytecode.cost import busy, latency, occupancy, slots_walked
 Record = tuple[
     int, int, int, int, int, str, int
 ]  # of _core.trace: index, core, issue, start, finish, stall, lost
-Turns = tuple[int, ...]  # of the enclosing loops, outermost first
+Iterations = tuple[int, ...]  # of the enclosing loops, outermost first
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Event:
     finish: int
     busy: int
     hint: str
-    turns: Turns
+    iterations: Iterations
 
     @property
     def waited(self) -> int:
@@ -67,7 +67,7 @@ class Code:
         self.config = image.config
         self._slots: dict[int, int] = {}
         self._busy: dict[int, int] = {}
-        self._rows: dict[tuple[int, bool, Turns], tuple[int, ...]] = {}
+        self._rows: dict[tuple[int, bool, Iterations], tuple[int, ...]] = {}
 
     def __getitem__(self, index: int) -> Instr:
         return self.image.code[index]
@@ -96,28 +96,28 @@ class Code:
         """Cycles from the start of the last beat to the last effect."""
         return latency(self[index], self.config)
 
-    def rows(self, index: int, turns: Turns, write: bool) -> tuple[int, ...]:
+    def rows(self, index: int, iterations: Iterations, write: bool) -> tuple[int, ...]:
         """Rows of its core's tensor store that an execution reads, or writes, in ascending order."""
         instr = self[index]
         counting = [r for r in instr.operands.values() if isinstance(r, Row) and r.level]
-        key = index, write, turns if counting else ()
+        key = index, write, iterations if counting else ()
         if key not in self._rows:
             find = self._gather_rows if instr.name == "gather" else self._access_rows
-            self._rows[key] = tuple(sorted(find(instr, turns, write)))
+            self._rows[key] = tuple(sorted(find(instr, iterations, write)))
         return self._rows[key]
 
-    def _access_rows(self, instr: Instr, turns: Turns, write: bool) -> set[int]:
+    def _access_rows(self, instr: Instr, iterations: Iterations, write: bool) -> set[int]:
         found: set[int] = set()
         for access in instr.row_of_table.format.accesses:
             if access.write == write:
-                base = instr.row(access.field).at(turns)
+                base = instr.row(access.field).at(iterations)
                 found.update(base + offset for offset in self._offsets(instr, access.extents))
         return found
 
-    def _gather_rows(self, instr: Instr, turns: Turns, write: bool) -> set[int]:
+    def _gather_rows(self, instr: Instr, iterations: Iterations, write: bool) -> set[int]:
         entries = self.image.cores[instr.core].entries
         field, column = ("dst", entries.dst) if write else ("src", entries.src)
-        first, base = instr.number("entries"), instr.row(field).at(turns)
+        first, base = instr.number("entries"), instr.row(field).at(iterations)
         return {base + int(offset) for offset in column[first : first + instr.number("count")]}
 
     def _offsets(self, instr: Instr, extents: Iterable[tuple[str, str]]) -> Iterator[int]:
@@ -133,8 +133,8 @@ class Code:
     def traffic(self, index: int) -> Traffic:
         """Bytes of one execution: 4 a lane of a row, 2 a weight, 18 a synapse, 2 a lane of a gather entry."""
         instr, lanes = self[index], self.config.block_size
-        turns = (0,) * isa.MAX_LOOP_DEPTH  # the number of rows is the same on every turn
-        read = 4 * lanes * len(self.rows(index, turns, write=False))
+        iterations = (0,) * isa.MAX_LOOP_DEPTH  # the number of rows is the same in every iteration
+        read = 4 * lanes * len(self.rows(index, iterations, write=False))
         match instr.row_of_table.format.pattern:
             case "matrix":
                 across = instr.number("taps") * self.config.block_rows(instr.number("k"))
@@ -145,32 +145,34 @@ class Code:
                 read += 18 * lanes * (self.slots(index) or 0)
             case "gather":
                 read += 2 * lanes * instr.number("count")
-        return Traffic(read, 4 * lanes * len(self.rows(index, turns, write=True)))
+        return Traffic(read, 4 * lanes * len(self.rows(index, iterations, write=True)))
 
 
 def replay(code: Code, trace: Sequence[Record], arrival: int) -> list[Event]:
-    """The trace of a walk as events in program order, with the turns of the loops that each one stands in.
+    """The trace of a walk as events in program order, with the iterations of the loops that each one stands in.
 
     arrival: the cycle at which the host's data came, as the walk was told it.
     """
     events: list[Event] = []
-    loops: list[list[int]] = []  # turn, number of turns
+    loops: list[list[int]] = []  # iteration, number of iterations
     free: dict[tuple[int, str], int] = {}
     for index, core, issued, started, finished, stall, _ in trace:
         issue, start, finish = issued - arrival, started - arrival, finished - arrival
-        unit, turns = code.unit(index), tuple(turn for turn, _ in loops)
+        unit, iterations = code.unit(index), tuple(iteration for iteration, _ in loops)
         if unit == "control":
-            events.append(Event(index, core, issue, issue, start, finish, finish, 0, stall, turns))
+            events.append(Event(index, core, issue, issue, start, finish, finish, 0, stall, iterations))
             if core == code.config.cores - 1:  # a loop or an end leaves one record for every core
-                _turn(loops, code[index])
+                _iteration(loops, code[index])
             continue
         begin = max(issue, free.get((core, unit), issue))
         end = free[core, unit] = finish - code.latency(index) + occupancy(code[index], code.config)
-        events.append(Event(index, core, issue, begin, start, end, finish, code.busy(index), stall, turns))
+        events.append(
+            Event(index, core, issue, begin, start, end, finish, code.busy(index), stall, iterations)
+        )
     return events
 
 
-def _turn(loops: list[list[int]], instr: Instr) -> None:
+def _iteration(loops: list[list[int]], instr: Instr) -> None:
     """Account for an executed loop or end."""
     if instr.name == "loop":
         loops.append([0, instr.number("count")])

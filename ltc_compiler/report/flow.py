@@ -97,8 +97,8 @@ class Flow:
     def _enter(self, number: int, event: Event) -> None:
         unit = self._code.unit(event.index)
         self._issue.append(self._issue_cause(event, unit))
-        reads = [(event.core, row) for row in self._code.rows(event.index, event.turns, write=False)]
-        writes = [(event.core, row) for row in self._code.rows(event.index, event.turns, write=True)]
+        reads = [(event.core, row) for row in self._code.rows(event.index, event.iterations, write=False)]
+        writes = [(event.core, row) for row in self._code.rows(event.index, event.iterations, write=True)]
         producers = Counter(self._writer[place] for place in reads if place in self._writer)
         causes = [*self._waits(event, unit, producers), *self._overwrites(writes)]
         own = self._begin_cause(number, event, unit)

@@ -71,9 +71,10 @@ def page_data(report: Report) -> dict[str, Any]:
         "utilisation": report.units,
         "instructions": {i: [g, report.code.unit(i), instr_text(report.code[i])] for i, g in groups.items()},
         "event_names": ["index", "core", "issue", "begin", "start", "end", "finish", "stall", "felt", "critical",
-                        "turns"],
+                        "iterations"],
         "events": [
-            [e.index, e.core, e.issue, e.begin, e.start, e.end, e.finish, stall, e.felt, critical[n], list(e.turns)]
+            [e.index, e.core, e.issue, e.begin, e.start, e.end, e.finish, stall, e.felt, critical[n],
+             list(e.iterations)]
             for n, (e, stall) in enumerate(zip(report.events, report.stalls, strict=True))
         ],
         "life_names": ["core", "row", "rows", "begin", "end", "writer", "kind"],

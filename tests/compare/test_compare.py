@@ -45,7 +45,7 @@ def recurrence(steps: int = 6) -> NNIR:
 
 
 def nested() -> NNIR:
-    """Three turns of a scan, each with two turns of another around it: v = tanh(v + w), then w = v."""
+    """Three iterations of a scan, each with two iterations of another around it: v = tanh(v + w), then w = v."""
     inner, (v, w) = body((8,), (8,))
     inner.add_output(add(inner, "tanh", add(inner, "add", v, w)))
     outer, (a, b) = body((8,), (8,))
@@ -128,10 +128,10 @@ def test_values_inside_nested_scans() -> None:
 
 def test_long_scans_are_not_opened() -> None:
     scans = [n for n in nested().graph.walk() if n.op == "scan"]
-    assert [len(probe(nested().graph, turns).inside) for turns in (2, 3, 5, 6)] == [0, 1, 1, len(scans)]
-    result = nested().compare(CONFIG, *RNG.normal(size=(2, 8)), turns=3)
+    assert [len(probe(nested().graph, count).inside) for count in (2, 3, 5, 6)] == [0, 1, 1, len(scans)]
+    result = nested().compare(CONFIG, *RNG.normal(size=(2, 8)), iterations=3)
     assert len(result.unopened) == 1
-    assert "not looked into, too many turns" in str(result)
+    assert "not looked into, too many iterations" in str(result)
     assert not any(row["op"] == "tanh" for row in result.rows)
 
 
@@ -267,7 +267,7 @@ def test_a_loss_in_a_loop_is_found_in_the_body() -> None:
     result = recurrence().compare(CONFIG, RNG.normal(size=(6, 8)))
     loss = result.first_loss
     assert loss is not None
-    assert (loss["op"], loss["turns"], loss["elements"]) == ("tanh", 6, 48)
+    assert (loss["op"], loss["iterations"], loss["elements"]) == ("tanh", 6, 48)
     assert not any(row["loses"] for row in result.rows if row["op"] == "scan")
 
 
@@ -370,7 +370,7 @@ BAD: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((np.ones((0, 4)), np.ones(4)), {}, "x0 has shape"),
     (([np.ones(4), np.ones(3)], np.ones(4)), {}, "the steps of x0 have the shapes"),
     (("four", np.ones(4)), {}, "x0 is a str"),
-    ((np.ones(4), np.ones(4)), {"turns": -1}, "turns is -1"),
+    ((np.ones(4), np.ones(4)), {"iterations": -1}, "iterations is -1"),
     ((np.ones(4), np.ones(4)), {"what_if": 1.5}, "what_if is 1.5"),
     ((np.ones(4), np.ones(4)), {"factor": 1}, "factor is 1"),
     (

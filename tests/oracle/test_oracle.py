@@ -58,7 +58,7 @@ IN, OUT = "c0 input dst=0 rows=1 port=0 first=0", "c0 output src=0 rows=1 port=0
             "reads weight block 0 of 0",
         ),
         ("all end", "ends no loop"),
-        ("all loop count=0", "has no turn"),
+        ("all loop count=0", "has no iteration"),
     ],
 )
 def test_bad_programs_are_refused_where_they_go_wrong(line: str, fault: str) -> None:
