@@ -18,8 +18,9 @@ from ltc_compiler.errors import AllocationError, ConfigError, GraphError, InputE
 from ltc_compiler.files import write_file
 from ltc_compiler.ir.draw import draw
 from ltc_compiler.ir.graph import Array, Graph
+from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.run import evaluate, initial_states
-from ltc_compiler.ir.text import parse_graph, print_graph
+from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.streaming.transform import Axes, Tables, streaming_transform
 from ltc_compiler.transforms.tie import tie

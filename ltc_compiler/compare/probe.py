@@ -14,7 +14,8 @@ import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, Type, Value, rewrite
 from ltc_compiler.ir.graph import copy_node as copy
-from ltc_compiler.ir.ops import OPS, scan_parts
+from ltc_compiler.ir.ops import scan_parts
+from ltc_compiler.ir.run import apply
 from ltc_compiler.ir.verify import KEEPS_PRECISION, verify
 
 MOVES = KEEPS_PRECISION | {"concat"}
@@ -127,9 +128,8 @@ def evaluated(node: Node, env: Mapping[Value, Array], count: int) -> list[Array]
     """The results of one operation in fp64, from operands in `env`, for each of `count` evaluations."""
     if node.op == "constant":
         return [_repeated(node.attrs["value"], count)]
-    meaning = OPS[node.op].evaluate
     with np.errstate(all="ignore"):
-        rows = [meaning([env[v][i] for v in node.operands], node.attrs) for i in range(count)]
+        rows = [apply(node.op, [env[v][i] for v in node.operands], node.attrs) for i in range(count)]
     return [np.stack([np.asarray(row[k]) for row in rows]) for k in range(len(node.results))]
 
 

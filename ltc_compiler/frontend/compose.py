@@ -17,6 +17,7 @@ import numpy as np
 from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Array, Graph, Source, Value
 from ltc_compiler.ir.ops import NOWHERE
+from ltc_compiler.ir.run import apply
 
 FOLD_LIMIT = (
     1 << 24
@@ -134,7 +135,7 @@ class Composer:
                 if self.budget is not None:
                     self.budget.touch(size)
                 with np.errstate(all="ignore"):
-                    folded = ops.OPS[op].evaluate(arrays, attrs)
+                    folded = apply(op, arrays, attrs)
                 return tuple(self.value(array) for array in folded)
         return ops.add_many(self.graph, op, values, attrs, self.source)
 

@@ -153,9 +153,9 @@ class State:
     plain: Array | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Graph:
-    """Inputs, states, nodes in order, outputs.
+    """Inputs, states, nodes in order, outputs. `print_graph` in text.py gives its text.
 
     The streaming transform sets, of every input and output, the axis that its steps stood on (None for none), how
     many steps after its index an output comes out (its latency), and how many of its elements are still to come after
@@ -249,11 +249,6 @@ class Graph:
             yield node
             if "body" in node.attrs:
                 yield from node.body.walk()
-
-    def __str__(self) -> str:
-        from ltc_compiler.ir.text import print_graph
-
-        return print_graph(self)
 
 
 # A rewrite rule sees a node and its operands in the new graph. It returns the new results, or None to copy the node.

@@ -17,10 +17,11 @@ import numpy as np
 from ltc_compiler.errors import GraphError, shown
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
 from ltc_compiler.ir.ops import OPS
+from ltc_compiler.ir.text import NAME
+from ltc_compiler.ir.verify import verify
 
 _Member = TypeVar("_Member", bound=Enum)
 
-NAME = r"[A-Za-z_][\w.\-]*"
 STRING = r'"(?:[^"\\\n]|\\.)*"'
 MAX_DEPTH = 32  # of bodies in bodies; a machine has loops of isa.MAX_LOOP_DEPTH
 SMALL = 1 << 16  # elements
@@ -39,8 +40,6 @@ def parse_graph(text: str, check: bool = True) -> Graph:
         graph.prologue = parser.graph()
     parser.expect("")
     if check:
-        from ltc_compiler.ir.verify import verify
-
         verify(graph)
     return graph
 

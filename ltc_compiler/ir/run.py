@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, Value
-from ltc_compiler.ir.ops import OPS, scan_value
+from ltc_compiler.ir.ops import OPS, Attrs, scan_parts
 
 Change = Callable[[Node, Sequence[Array]], Sequence[Array]]
 
@@ -21,8 +21,8 @@ def evaluate(
     """The outputs for given inputs, in the inputs' dtype (fp64 where there are none).
 
     `states` holds the states' values by name; it is read and then updated in place. A graph with states needs it.
-    `change` sees every node with its results when it is evaluated, in bodies at every turn, and gives those to go on
-    with.
+    `change` sees every node with its results when it is evaluated, in bodies at every iteration, and gives those to go
+    on with.
     """
     dtype = np.result_type(*inputs) if inputs else np.dtype(np.float64)
     env: dict[Value, Array] = dict(zip(graph.inputs, inputs, strict=True))
@@ -32,10 +32,9 @@ def evaluate(
     with np.errstate(all="ignore"):
         for node in graph.nodes:
             operands = [env[v] for v in node.operands]
+            results: Sequence[Array] = apply(node.op, operands, node.attrs, change)
             if change is not None:
-                results = change(node, _changed(node, operands, change))
-            else:
-                results = OPS[node.op].evaluate(operands, node.attrs)
+                results = change(node, results)
             for value, result in zip(node.results, results, strict=True):
                 env[value] = np.asarray(result).astype(dtype, copy=False)
     if states is not None:
@@ -45,11 +44,24 @@ def evaluate(
     return [env[v] for v in graph.outputs]
 
 
-def _changed(node: Node, operands: Sequence[Array], change: Change) -> Sequence[Array]:
-    """The results of a node in whose body `change` is at work."""
-    if node.op != "scan":
-        return OPS[node.op].evaluate(operands, node.attrs)
-    return scan_value(operands, node.attrs, lambda inputs: evaluate(node.body, inputs, change=change))
+def apply(
+    op: str, operands: Sequence[Array], attrs: Attrs, change: Change | None = None
+) -> tuple[Array, ...]:
+    """The results of one operation. change: as in `evaluate`, for the nodes of its body."""
+    meaning = OPS[op].evaluate
+    return _scan(operands, attrs, change) if meaning is None else meaning(operands, attrs)
+
+
+def _scan(operands: Sequence[Array], attrs: Attrs, change: Change | None) -> tuple[Array, ...]:
+    carries, scanned, captured = scan_parts(list(operands), attrs)
+    stacked: list[list[Array]] = [[] for _ in attrs["out_axes"]]
+    for t in range(attrs["trip_count"]):
+        slices = [np.take(x, t, axis) for x, axis in zip(scanned, attrs["in_axes"], strict=True)]
+        results = evaluate(attrs["body"], [*carries, *slices, *captured], change=change)
+        carries = results[: len(carries)]
+        for column, y in zip(stacked, results[len(carries) :], strict=True):
+            column.append(y)
+    return (*carries, *(np.stack(c, axis) for c, axis in zip(stacked, attrs["out_axes"], strict=True)))
 
 
 def initial_states(graph: Graph) -> dict[str, Array]:

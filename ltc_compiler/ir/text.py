@@ -1,4 +1,4 @@
-"""The text form of NNIR: prints a graph and parses it back to the same graph, constants and source places included.
+"""The text form of NNIR and its printer; parse.py reads it back to the same graph, constants and sources included.
 
     graph "main" (%x: f32[12,3], %dt: f32[12] elapsed_time) {
       state "h" %h: f32[8] = splat(0.0)
@@ -27,14 +27,9 @@ import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, Role, Source, State, StateKind, Value
 from ltc_compiler.ir.ops import OPS
-from ltc_compiler.ir.parse import NAME, parse_graph
 
-__all__ = ["parse_graph", "print_graph"]
-
+NAME = r"[A-Za-z_][\w.\-]*"  # a name that needs no quotes
 DENSE_LIMIT = 16  # elements that are still printed as decimals
-
-
-# ---------------------------------------------------------------- printing
 
 
 def print_graph(graph: Graph, elide: bool = False) -> str:

@@ -12,7 +12,8 @@ from functools import partial
 import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, rewrite
-from ltc_compiler.ir.ops import OPS, POINTWISE, add, broadcast_shapes
+from ltc_compiler.ir.ops import POINTWISE, add, broadcast_shapes
+from ltc_compiler.ir.run import apply
 from ltc_compiler.transforms.scans import Scan, inline
 from ltc_compiler.transforms.simplify import simplify
 
@@ -37,7 +38,7 @@ def fold(graph: Graph, layout: bool = True) -> Graph:
 def evaluate_node(node: Node, operands: list[Array]) -> list[Array]:
     """The results of one node in fp64."""
     with np.errstate(all="ignore"):
-        results = OPS[node.op].evaluate(operands, node.attrs)
+        results = apply(node.op, operands, node.attrs)
     return [np.asarray(r, dtype=np.float64) for r in results]
 
 

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Graph, Node, Precision, Type, Value, copy_node, empty_copy
+from ltc_compiler.ir.ops import check_names
 from ltc_compiler.ir.verify import KEEPS_PRECISION, describe
 from ltc_compiler.transforms.cleanup import eliminate_dead_code
 
 BF16_UNITS = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh"})
 WEIGHTS = {"linear": (1,), "synapse": (1, 2, 3, 4, 5)}  # operands that follow the precision of the op
+check_names("BF16_UNITS and WEIGHTS in ltc_compiler/transforms/formats.py", {*BF16_UNITS, *WEIGHTS})
 
 
 def assign_precision(graph: Graph) -> Graph:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ltc_compiler.ir.graph import Graph, Node, Value
-from ltc_compiler.ir.ops import POINTWISE, add, broadcast_shapes
+from ltc_compiler.ir.ops import POINTWISE, add, broadcast_shapes, check_names
 
 Simplify = Callable[[Graph, Node, tuple[Value, ...]], Value | None]
 
@@ -109,3 +109,4 @@ _RULES: dict[str, Simplify] = {
     "broadcast": _broadcast,
     **dict.fromkeys(sorted(POINTWISE), _pointwise),
 }
+check_names("_RULES in ltc_compiler/transforms/simplify.py", _RULES)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ltc_compiler.ir.graph import Graph, Node, Value, rewrite
-from ltc_compiler.ir.ops import NOWHERE, POINTWISE, add
+from ltc_compiler.ir.ops import NOWHERE, POINTWISE, add, check_names
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
 from ltc_compiler.transforms.simplify import producer
@@ -173,3 +173,4 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("slice", "concat"), _along),
     **dict.fromkeys(("sum", "amax"), _reduced),
 }
+check_names("_RULES in ltc_compiler/transforms/sink.py", _RULES)

@@ -24,8 +24,9 @@ from folders import FILETESTS
 from nnir_cases import run_steps
 
 from ltc_compiler.ir.graph import Graph
+from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.run import evaluate
-from ltc_compiler.ir.text import parse_graph, print_graph
+from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.pipeline import PASSES
 from ltc_compiler.transforms.streaming.transform import streaming_transform

@@ -14,8 +14,9 @@ from nnir_cases import HERE, assert_same, body, graph, leaky, scan
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Graph, Node, Precision, Role, Source, Type, Value
 from ltc_compiler.ir.ops import add
+from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.run import evaluate
-from ltc_compiler.ir.text import parse_graph, print_graph
+from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
 
 

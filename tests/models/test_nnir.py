@@ -8,8 +8,9 @@ from models.zoo import ZOO, Case, build, context
 from nnir_cases import assert_same, assert_streams
 
 from ltc_compiler.ir.graph import Array, Graph
+from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.run import evaluate
-from ltc_compiler.ir.text import parse_graph, print_graph
+from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.pipeline import run_pipeline
 from ltc_compiler.transforms.streaming.transform import streaming_transform

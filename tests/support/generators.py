@@ -12,7 +12,7 @@ import numpy as np
 from graph_builder import MOVES, SIZES, Builder
 
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Type, Value
-from ltc_compiler.ir.ops import BINARY, UNARY, add, add_many
+from ltc_compiler.ir.ops import BINARY, TERNARY, UNARY, add, add_many
 
 
 def random_graph(
@@ -130,11 +130,12 @@ def _partner(b: Builder, x: Value) -> Value:
     return b.weights(*shape[int(b.rng.integers(0, len(shape) + 1)) :])
 
 
-def _select(b: Builder) -> None:
+def _ternary(b: Builder) -> None:
+    op = str(b.rng.choice([t for t in TERNARY if b.allowed(t)] or ["select"]))
     x = b.pick()
-    if x is not None:
-        condition = add(b.graph, "gt", x, b.graph.constant(0.25), source=b.place())
-        b.keep(add(b.graph, "select", condition, x, _partner(b, x), source=b.place()))
+    if x is not None and b.allowed(op):
+        first = add(b.graph, "gt", x, b.graph.constant(0.25), source=b.place())
+        b.keep(add(b.graph, op, first, x, _partner(b, x), source=b.place()))
 
 
 def _linear(b: Builder) -> None:
@@ -249,7 +250,7 @@ def _scan(b: Builder) -> None:
 _GROW: dict[str, tuple[Collection[str], Callable[[Builder], None]]] = {
     "unary": (UNARY, _unary),
     "binary": (BINARY, _binary),
-    "select": (("select",), _select),
+    "ternary": (TERNARY, _ternary),
     "linear": (("linear",), _linear),
     "layer": (("linear",), _layer),
     "synapse": (("synapse",), _synapse),

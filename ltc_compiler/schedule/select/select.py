@@ -1,6 +1,6 @@
 """Selection: the machine's side of every NNIR op, one function a family, one table over all of them.
 
-A new op needs a row in ir/ops.py and one in SELECTORS; the check at the end of this file fails the import otherwise.
+A new op needs a row in ir/families/ and one in SELECTORS; the check below that fails the import otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ltc_compiler import numerics
 from ltc_compiler.ir.graph import Graph, Node, Precision, Value
-from ltc_compiler.ir.ops import BINARY, OPS, UNARY
+from ltc_compiler.ir.ops import BINARY, TERNARY, UNARY, check_rows
 from ltc_compiler.schedule.rows.contents import digest, weight_blocks
 from ltc_compiler.schedule.rows.layout import View, iteration, leading
 from ltc_compiler.schedule.rows.lowering import Lowering
@@ -316,7 +316,7 @@ def select_concat(low: Lowering, node: Node) -> Sequence[Place]:
 
 
 SELECTORS: dict[str, Selector] = {
-    **dict.fromkeys((*UNARY, *BINARY, "select", "ltc_update"), select_pointwise),
+    **dict.fromkeys((*UNARY, *BINARY, *TERNARY, "ltc_update"), select_pointwise),
     "relu": select_relu,
     **dict.fromkeys(("reshape", "permute", "broadcast"), select_move),
     "slice": select_slice,
@@ -327,8 +327,7 @@ SELECTORS: dict[str, Selector] = {
     "scan": select_scan,
 }
 
-_missing = sorted(set(OPS) - set(SELECTORS) - {"constant"})
-assert not _missing, f"ops without selection: {_missing}"
+check_rows("SELECTORS in ltc_compiler/schedule/select/select.py", SELECTORS, beside=["constant"])
 
 
 def lower_graph(low: Lowering, graph: Graph) -> None:

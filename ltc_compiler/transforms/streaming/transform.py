@@ -1,6 +1,6 @@
 """The streaming transform: a graph over a whole sequence becomes a graph of one step, with states.
 
-Each op follows the rule that its row of the op table names (streaming_rules.py, streaming_scan.py). Operands that are
+Each op follows the rule that its row of the op table names (rules.py, scan_rule.py). Operands that are
 there earlier than others get a delay line. A constant prefix makes a stream's offset negative: the first -off indices,
 its history, are known before the first step and become the initial contents of delay lines.
 """
@@ -40,8 +40,11 @@ _RULES: dict[str, Rule] = {
     "broadcast": rules.broadcast,
     "scan": scan,
 }
-if missing := {op.streaming for op in OPS.values()} - set(_RULES) - {"constant"}:
-    raise ImportError(f"streaming rules of the op table that stand nowhere: {sorted(missing)}")
+if astray := {
+    f"{op.streaming} of {op.name}" for op in OPS.values() if op.streaming not in (*_RULES, "constant")
+}:
+    where = "_RULES in ltc_compiler/transforms/streaming/transform.py"
+    raise ImportError(f"{where} lacks streaming rules that the op table names: {', '.join(sorted(astray))}")
 
 
 def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse") -> Graph:

@@ -13,7 +13,7 @@ from math import prod
 from typing import NamedTuple
 
 from ltc_compiler.ir.graph import Graph, Node, Value, rewrite
-from ltc_compiler.ir.ops import POINTWISE, add
+from ltc_compiler.ir.ops import POINTWISE, add, check_names
 from ltc_compiler.transforms.simplify import producer
 
 Shape = tuple[int, ...]
@@ -177,3 +177,4 @@ _RULES: dict[str, Rule] = {
     "reshape": _reshaped,
     "linear": _linear,
 }
+check_names("_RULES in ltc_compiler/transforms/streaming/unmerge.py", _RULES)
