@@ -43,14 +43,19 @@ class Program:
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
 
-    def to_vm(self, bit_accurate: bool = True, max_work: int | None = None) -> VM:
+    def to_vm(self, bit_accurate: bool = True, max_work: int | None = None, kernels: str | None = None) -> VM:
         """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding.
 
-        max_work: as for load(), if given. Raises ProgramError.
+        max_work: as for load(), if given. kernels: the CPU's instruction set that the simulator uses: "sse2", "avx2",
+        "avx512" or "avx512_bf16" ("generic" on other CPUs than x86-64); all give the same bits. By default the one
+        that the environment variable LTC_SIMD names, or else the widest that the CPU has.
+
+        Raises ProgramError for more work than max_work or where the fp32 originals are missing, ConfigError where
+        the CPU cannot run those kernels, and ArithmeticMismatchError where they fail their self-test.
         """
         if max_work is not None:
             self._core.check_work(_checked_work(max_work))
-        return VM(self._image, self._core, bit_accurate)
+        return VM(self._image, self._core, bit_accurate, kernels)
 
     def work_per_inference(self, model_index: int = 0) -> dict[str, int]:
         """What an inference of a model executes: "instructions", and "beats", the rows, blocks, slots and entries that

@@ -48,7 +48,9 @@ class VM:
     holds the weights once, packed, and nothing of the program that it was made from.
     """
 
-    def __init__(self, image: Image, core: CoreProgram, bit_accurate: bool = True) -> None:
+    def __init__(
+        self, image: Image, core: CoreProgram, bit_accurate: bool = True, kernels: str | None = None
+    ) -> None:
         if not bit_accurate and not all(c.has_shadow for c in image.cores):
             raise ProgramError(
                 "the program holds no fp32 originals, which plain fp32 needs", where="section SHAD",
@@ -61,7 +63,7 @@ class VM:
         )  # not its stores
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._limited = any(stream.limit for stream in self._streaming)
-        self._vm = CoreVM(core, bit_accurate)
+        self._vm = CoreVM(core, bit_accurate, kernels)
         self.bit_accurate = bit_accurate
 
     def run(self, *inputs: Any, model_index: int = 0) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
 from ltc_compiler.bytecode.cost import beats, busy, latency, occupancy, slots_walked
+from ltc_compiler.bytecode.ports import model_at
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.oracle.beats import PATTERNS, Beat, Context, Outside
 
@@ -56,12 +57,9 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: i
     there: 0 gives the contiguous figure, and the `total` of that the spaced one. Raises InputError for a model that
     is not there or an arrival outside 0..2**62 - 1, and ProgramError beyond MAX_WORK executed instructions or beats.
     """
-    if not 0 <= model_index < len(image.models):
-        remedy = f"the program has models 0 to {len(image.models) - 1}"
-        raise InputError(f"there is no model {model_index}", where="model_index", remedy=remedy)
+    model = model_at(image.models, model_index)
     if not 0 <= arrival < 1 << 62:
         raise InputError(f"arrival is {arrival}", where="arrival", remedy="use 0 to 2**62 - 1 cycles")
-    model = image.models[model_index]
     code = image.code[model.begin : model.end]
     instructions = _check_work(image, code, inferences)
     offered = {}

@@ -350,21 +350,19 @@ private:
     CycleReport report_{};
 };
 
-const Model& checked_model(const Program& program, std::size_t model, std::uint64_t arrival) {
-    if (model >= program.models.size())
-        throw Refusal(RefusalKind::input, "there is no model " + std::to_string(model), "model_index",
-                      "the program has models 0 to " + std::to_string(program.models.size() - 1));
+const Model& checked_model(const Program& program, std::ptrdiff_t index, std::uint64_t arrival) {
+    const Model& model = model_at(program, index);
     if (arrival >> 62)
         throw Refusal(RefusalKind::input, "arrival is " + std::to_string(arrival), "arrival",
                       "use 0 to 2**62 - 1 cycles");
-    return program.models[model];
+    return model;
 }
 
 constexpr const char* fewer_turns = "lower the trip counts of its loops";
 
 }  // namespace
 
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences,
+CycleReport count_cycles(const Program& program, std::ptrdiff_t model, std::uint64_t arrival, std::uint64_t inferences,
                          Interrupt& interrupt) {
     const Model& checked = checked_model(program, model, arrival);
     if (inferences == 0)
@@ -375,7 +373,7 @@ CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_
     return walk.report(instructions);
 }
 
-std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
+std::vector<TraceRecord> trace_cycles(const Program& program, std::ptrdiff_t model, std::uint64_t arrival,
                                       std::size_t limit, Interrupt& interrupt) {
     const Model& checked = checked_model(program, model, arrival);
     check_work(program, checked, 1, max_walk, fewer_turns);

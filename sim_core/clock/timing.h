@@ -55,11 +55,11 @@ struct Interrupted {};
 // Both throw Refusal for a model that is not there, an `arrival` from 2^62 on, and work beyond max_walk; and Interrupted.
 // arrival: the cycle at which the host's data is there. inferences: that many, at least 1, follow each other as if the
 // code stood in a loop, each with its data there.
-CycleReport count_cycles(const Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences,
+CycleReport count_cycles(const Program& program, std::ptrdiff_t model, std::uint64_t arrival, std::uint64_t inferences,
                          Interrupt& interrupt);
 
 // The first `limit` records of the same walk.
-std::vector<TraceRecord> trace_cycles(const Program& program, std::size_t model, std::uint64_t arrival,
+std::vector<TraceRecord> trace_cycles(const Program& program, std::ptrdiff_t model, std::uint64_t arrival,
                                       std::size_t limit, Interrupt& interrupt);
 
 }  // namespace ltc

@@ -30,17 +30,20 @@ std::vector<Choice> choices() {  // the widest last
 
 }  // namespace
 
-const Kernels& choose_kernels() {
-    const char* asked = std::getenv("LTC_SIMD");
+const Kernels& choose_kernels(const char* name) {
+    const char* const of_environment = std::getenv("LTC_SIMD");
+    const bool any = name == nullptr && (of_environment == nullptr || *of_environment == 0);
+    const std::string asked = any ? "" : name != nullptr ? name : of_environment;
     const std::vector<Choice> all = choices();
     std::string names;
     for (auto choice = all.rbegin(); choice != all.rend(); ++choice) {
         if (!choice->supported) continue;
-        if (asked == nullptr || *asked == 0 || std::string(asked) == choice->kernels.name) return choice->kernels;
+        if (any || asked == choice->kernels.name) return choice->kernels;
         names = std::string(choice->kernels.name) + (names.empty() ? "" : ", ") + names;
     }
-    throw Refusal(RefusalKind::config, "there are no kernels " + std::string(asked) + " for this CPU",
-                  "environment variable LTC_SIMD", "unset it, or set it to one of " + names);
+    throw Refusal(RefusalKind::config, "there are no kernels " + asked + " for this CPU",
+                  name != nullptr ? "kernels" : "environment variable LTC_SIMD",
+                  (name != nullptr ? "leave it out, or give one of " : "unset it, or set it to one of ") + names);
 }
 
 }  // namespace ltc

@@ -146,6 +146,9 @@ Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> o
 // The rules that hold between the parts of a parsed program; fills depth, match and fifo_rows. Called by parse.
 void verify(Program& program);
 
+// Throws Refusal for an index that is none.
+const Model& model_at(const Program& program, std::ptrdiff_t index);
+
 // "instruction 12 (add)", for the message of a refusal.
 std::string name_of(const Program& program, std::size_t index);
 

@@ -12,11 +12,6 @@
 #include "program/program.h"
 
 namespace ltc {
-
-std::string name_of(const Program& program, std::size_t index) {
-    return "instruction " + std::to_string(index) + " (" + program.code[index].info().name + ")";
-}
-
 namespace {
 
 using isa::Opcode;

@@ -12,7 +12,7 @@ namespace nb = nanobind;
 
 namespace {
 
-nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t arrival, std::uint64_t inferences) {
+nb::dict cycles(const ltc::Program& program, Py_ssize_t model, std::uint64_t arrival, std::uint64_t inferences) {
     ltc::CycleReport report;
     ltc::PythonInterrupt interrupt;
     try {
@@ -38,7 +38,7 @@ nb::dict cycles(const ltc::Program& program, std::size_t model, std::uint64_t ar
     return out;
 }
 
-nb::list trace(const ltc::Program& program, std::size_t model, std::uint64_t arrival, std::size_t limit) {
+nb::list trace(const ltc::Program& program, Py_ssize_t model, std::uint64_t arrival, std::size_t limit) {
     std::vector<ltc::TraceRecord> records;
     ltc::PythonInterrupt interrupt;
     try {

@@ -333,7 +333,7 @@ const Kernels& require_self_test(const Kernels& kernels) {
     if (!differing.empty())
         throw Refusal(RefusalKind::arithmetic, "this CPU, or this build, computes other bits than the contract: " + differing,
                       "kernels " + std::string(kernels.name) + ", built by " + __VERSION__,
-                      "build with the project's own compiler flags, or name other kernels with LTC_SIMD");
+                      "build with the project's own compiler flags, or choose other kernels: kernels= of to_vm, or LTC_SIMD");
     passed.push_back(&kernels);
     return kernels;
 }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/choose.h"
 #include "numerics/numerics.h"
 #include "vm/self_test.h"
 
@@ -37,8 +36,8 @@ std::shared_ptr<const Program> without_parameters(const Program& program, bool b
 
 }  // namespace
 
-VM::VM(const Program& program, bool bit_accurate)
-    : program_(without_parameters(program, bit_accurate)), bit_accurate_(bit_accurate), kernels_(require_self_test(choose_kernels())),
+VM::VM(const Program& program, bool bit_accurate, const Kernels& kernels)
+    : program_(without_parameters(program, bit_accurate)), bit_accurate_(bit_accurate), kernels_(require_self_test(kernels)),
       parameters_(std::make_shared<const Parameters>(program, bit_accurate, kernels_)) {
     streams_.push_back(std::make_unique<Stream>(*this));
 }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/choose.h"
 #include "program/program.h"
 #include "vm/execute.h"
 #include "vm/workers.h"
@@ -23,9 +24,8 @@ enum class Status : std::uint8_t {
 class VM {
 public:
     // Throws Refusal: plain fp32 without originals, kernels that this CPU lacks (choose_kernels), or kernels that fail the
-    // self-test.
-    // Keeps nothing of `program`'s weights, synapses and gather patterns but the packed form.
-    VM(const Program& program, bool bit_accurate);
+    // self-test. Keeps nothing of `program`'s weights, synapses and gather patterns but the packed form.
+    explicit VM(const Program& program, bool bit_accurate = true, const Kernels& kernels = choose_kernels());
     // As many streams, in the same states; it shares the parameters, which nobody writes. Hold a Lease on `other`.
     VM(const VM& other);
     VM& operator=(const VM&) = delete;

@@ -1,11 +1,12 @@
 """The differential programs on every set of kernels that this CPU runs: one hash, the reference machine's.
 
 Each set runs in a process of its own, as a user's would: LTC_SIMD is all that differs. Programs and inputs come from a
-file that the first process writes.
+file that the first process writes. VMs of one process may differ in their kernels too.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 from pathlib import Path
@@ -18,7 +19,7 @@ from core_images import kernel_names
 from generators import random_graph, random_inputs
 from random_programs import draw, inputs_of
 
-from ltc_compiler import Config
+from ltc_compiler import Config, ConfigError
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
 
@@ -48,15 +49,20 @@ def corpus() -> list[Case]:
     return found
 
 
+def bits_after(machine: Any, inputs: list[Any]) -> bytes:
+    """The bits of every output and state after one run."""
+    outputs = machine.run(*inputs)
+    arrays = (*(outputs if isinstance(outputs, tuple) else (outputs,)), *machine.state.values())
+    return b"".join(np.ascontiguousarray(array, np.float32).tobytes() for array in arrays)
+
+
 def hashed(cases: list[Case], machine_of: Any) -> str:
     """SHA-256 of every output and state."""
     digest = hashlib.sha256()
     for data, bit_accurate, runs in cases:
         machine = machine_of(Program.load_bytes(data), bit_accurate)
         for inputs in runs:
-            outputs = machine.run(*inputs)
-            for array in (*(outputs if isinstance(outputs, tuple) else (outputs,)), *machine.state.values()):
-                digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+            digest.update(bits_after(machine, inputs))
     return digest.hexdigest()
 
 
@@ -84,3 +90,30 @@ def test_one_hash(kernels: str, recorded: tuple[Path, str]) -> None:
     done = run_python(script, str(path), environment={"LTC_SIMD": kernels}, folders=(here,))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [kernels, expected]
+
+
+def test_vms_of_one_process_differ_in_kernels_and_in_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTC_SIMD", "none")  # what a program asks for goes before what the environment does
+    names = kernel_names()
+    for seed in range(6):
+        program, rng = Program(draw(seed, 40)), np.random.default_rng(seed)
+        machines = {name: program.to_vm(kernels=name) for name in names}
+        oracle = program.to_oracle()
+        for _ in range(RUNS):
+            inputs = inputs_of(rng, program.image.models[0])
+            expected = bits_after(oracle, inputs)
+            assert {name: bits_after(vm, inputs) for name, vm in machines.items()} == dict.fromkeys(
+                names, expected
+            )
+        assert [vm.metrics()["simd"] for vm in machines.values()] == names
+        assert [copy.copy(vm).metrics()["simd"] for vm in machines.values()] == names
+
+
+def test_kernels_that_are_not_there_are_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTC_SIMD", raising=False)
+    program = Program(draw(0, 40))
+    for name in ("avx3", "", "AVX2"):
+        with pytest.raises(ConfigError, match=f"no kernels {name} for this CPU") as caught:
+            program.to_vm(kernels=name)
+        assert caught.value.where == "kernels"
+        assert caught.value.remedy.rsplit(" of ", 1)[1].split(", ") == kernel_names()

@@ -33,12 +33,12 @@ class VM:
     A program with a state of its own. For one thread at a time: StateError if it is busy.
     """
 
-    def __init__(self, program: Program, bit_accurate: bool = True) -> None:
+    def __init__(self, program: Program, bit_accurate: bool = True, kernels: str | None = None) -> None:
         """
         bit_accurate=False computes in plain fp32 from the fp32 originals; ProgramError if there are none.
 
-        The environment variable LTC_SIMD names the kernels: sse2, avx2, avx512, avx512_bf16
-        (generic off x86-64); ConfigError if this CPU cannot run them.
+        kernels: sse2, avx2, avx512 or avx512_bf16 (generic off x86-64); ConfigError if this CPU cannot run them.
+        None: those that the environment variable LTC_SIMD names, or the widest that the CPU has.
         """
 
     def run(self, model: int, inputs: Any) -> list[Any]:
