@@ -15,7 +15,7 @@ from ltc_compiler.config import Config
 from ltc_compiler.errors import ConfigError
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import Source
+from ltc_compiler.schedule.search import Job
 from ltc_compiler.settle import compile_models
 
 
@@ -24,7 +24,7 @@ class ProgramBuilder:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._models: list[Source] = []
+        self._models: list[Job] = []
 
     def add_nnir(
         self, nnir: NNIR, name: str | None = None, core_indices: Sequence[int] | None = None
@@ -46,7 +46,7 @@ class ProgramBuilder:
                 where=f"model {name!r}",
                 remedy=f"give different cores from 0 to {self.config.cores - 1}, at least one",
             )
-        self._models.append(Source(name, nnir.graph, cores))
+        self._models.append(Job(name, nnir.graph, cores))
         return self
 
     def to_program(

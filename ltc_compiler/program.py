@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from ltc_compiler import isa
 from ltc_compiler._core import Program as CoreProgram
-from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image, Model, Port, disassemble, store_use
 from ltc_compiler.bytecode.alignment import Streaming, streaming_of
 from ltc_compiler.bytecode.ports import host_bytes, model_at
+from ltc_compiler.clock import Clock
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError, shown
 from ltc_compiler.files import write_file
@@ -28,7 +28,6 @@ from ltc_compiler.vm import VM
 
 TRACED = 100_000  # executed instructions, over all cores, that a report takes in
 MAX_WORK = 1 << 33  # instructions or beats of an inference of a file: minutes
-SETTLED = 8  # inferences in a row after which the distance of two is that of all that follow
 
 
 class Program:
@@ -42,6 +41,7 @@ class Program:
         self._image = image
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
+        self._clock = Clock(image, self._core)
 
     def to_vm(self, bit_accurate: bool = True, max_work: int | None = None, kernels: str | None = None) -> VM:
         """A simulator with a fresh state; bit_accurate=False computes in plain fp32, without rounding.
@@ -240,7 +240,8 @@ class Program:
         spaced=False: the input arrives the moment the previous inference ends. A latency: how often an inference can
         be made is cycle_interval_per_inference.
         """
-        return int(self.cycle_summary_per_inference(model_index, spaced)["latency"])
+        self._model(model_index)
+        return self._clock.latency(model_index, spaced)
 
     def cycle_interval_per_inference(self, model_index: int = 0) -> float:
         """Cycles from one inference to the next when they follow each other without a pause: the throughput.
@@ -248,12 +249,8 @@ class Program:
         The next inference issues as soon as the one before it has issued, and its input is there: what overlaps are the
         ends and beginnings of neighbours. The mean over some inferences, after as many before them.
         """
-        model = self._model(model_index)
-        first, last = (
-            summary["last_out"] if model.outputs else summary["total"]
-            for summary in (cycles(self._core, model_index, 0, n) for n in (SETTLED, 2 * SETTLED))
-        )
-        return int(last - first) / SETTLED
+        self._model(model_index)
+        return self._clock.interval(model_index)
 
     def compute_duration_per_inference_us(
         self, clock_mhz: float | None = None, model_index: int = 0, spaced: bool = True
@@ -299,17 +296,8 @@ class Program:
         from "arrival" on), to "last_out"; "total": everything done; "last_in": the last input row is taken;
         "busy": for each core the cycles that each unit was at work; "instructions": executed, over all cores.
         """
-        model = self._model(model_index)
-        arrival = 0
-        summary = dict(cycles(self._core, model_index, arrival))
-        if spaced:
-            arrival = int(summary["total"])
-            summary = dict(cycles(self._core, model_index, arrival))
-        last = summary["last_out"] if model.outputs else summary["total"]
-        latency = max(
-            0, last - summary["offered"]
-        )  # outputs of state alone may be out before the input comes
-        return {"latency": latency, "arrival": arrival, **summary}
+        self._model(model_index)
+        return self._clock.summary(model_index, spaced)
 
     def report(self, model_index: int = 0, spaced: bool = True, limit: int = TRACED) -> Report:
         """Where the cycles of one inference go, by op and by line of the user's source.
@@ -322,7 +310,7 @@ class Program:
                 f"limit is {limit}", where="limit", remedy="give the number of instructions to look at"
             )
         summary = self.cycle_summary_per_inference(model_index, spaced)
-        records = trace(self._core, model_index, summary["arrival"], limit + 1)
+        records = self._clock.trace(model_index, summary["arrival"], limit + 1)
         return Report(self._image, Walk(model_index, spaced, summary, records[:limit], len(records) <= limit))
 
     def save_trace(

@@ -15,7 +15,8 @@ import numpy as np
 from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph, rewrite
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import Source, compile_graphs
+from ltc_compiler.schedule.compile import compile_graphs
+from ltc_compiler.schedule.search import Job
 
 LARGEST = 65536  # rows, blocks, slots, entries and instructions: bits do not depend on how much there is
 
@@ -32,7 +33,7 @@ def settled(graph: Graph, config: Config) -> Graph:
     placed = rewrite(graph.prologue, lambda *_: None)
     for node in placed.walk():
         node.cores = ()  # of the user's machine, which this is not
-    prologue = compile_graphs([Source("prologue", placed, (0,))], roomy, optimize=False)
+    prologue = Program(compile_graphs([Job("prologue", placed, (0,))], roomy, optimize=False))
     exact, plain = (_run(prologue, bit_accurate) for bit_accurate in (True, False))
     new = rewrite(graph, lambda *_: None)
     new.prologue = None
@@ -52,16 +53,16 @@ def _run(prologue: Program, bit_accurate: bool) -> dict[str, np.ndarray]:
 
 
 def compile_models(
-    models: Sequence[Source], config: Config, *, optimize: bool = True, quick: bool = False
+    jobs: Sequence[Job], config: Config, *, optimize: bool = True, quick: bool = False
 ) -> Program:
-    """compile_graphs, for graphs with a prologue too."""
-    sources = [replace(m, graph=settled(m.graph, config)) for m in models]
-    return compile_graphs(sources, config, optimize=optimize, quick=quick)
+    """The program of several models, with prologues or without; keywords and errors are those of compile_graphs."""
+    ready = [replace(job, graph=settled(job.graph, config)) for job in jobs]
+    return Program(compile_graphs(ready, config, optimize=optimize, quick=quick))
 
 
 def compile_model(
     graph: Graph, config: Config, name: str | None = None, *, optimize: bool = True, quick: bool = False
 ) -> Program:
-    """compile_graph, for a graph with a prologue too."""
-    source = Source(name or graph.name, graph, tuple(range(config.cores)))
-    return compile_models([source], config, optimize=optimize, quick=quick)
+    """compile_models, of one model on all cores."""
+    job = Job(name or graph.name, graph, tuple(range(config.cores)))
+    return compile_models([job], config, optimize=optimize, quick=quick)

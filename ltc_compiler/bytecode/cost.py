@@ -1,7 +1,7 @@
 """What one instruction costs by itself: the cycles that it holds its unit, and the cycles until its result is there.
 
-Facts of the instruction table and the configuration alone. When it starts is the clock's matter: oracle/clock.py
-for the compiler, sim_core/clock/timing.cpp for the simulator.
+Facts of the instruction table and the configuration alone. When it starts is for the two clocks to say:
+sim_core/clock/timing.cpp, and oracle/clock.py for the tests.
 """
 
 from __future__ import annotations

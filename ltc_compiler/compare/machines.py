@@ -17,7 +17,7 @@ from ltc_compiler.errors import AllocationError
 from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_node, rewrite
 from ltc_compiler.ir.run import Change, evaluate, initial_states
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import Source, schedule_graphs
+from ltc_compiler.schedule.search import Job, best_schedule
 from ltc_compiler.settle import settled
 from ltc_compiler.transforms.formats import assign_precision
 
@@ -26,8 +26,8 @@ LARGEST = 65536
 
 def schedule(graph: Graph, config: Config, optimize: bool) -> Program:
     """The program of a graph that the pipeline made."""
-    source = Source(graph.name, settled(graph, config), tuple(range(config.cores)))
-    return schedule_graphs([source], config, optimize=optimize)
+    job = Job(graph.name, settled(graph, config), tuple(range(config.cores)))
+    return Program(best_schedule([job], config, optimize=optimize).image)
 
 
 def schedule_probes(graph: Graph, config: Config) -> Program:

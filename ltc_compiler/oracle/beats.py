@@ -1,7 +1,7 @@
 """The beats that an instruction consists of.
 
 Each iteration pattern of the instruction table is a generator of beats, which is told in return the cycle at which
-each of them started. machine.py decides that cycle, and walks a whole program.
+each of them started. clock.py decides that cycle, and walks a whole program.
 """
 
 from __future__ import annotations

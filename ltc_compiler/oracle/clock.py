@@ -1,4 +1,4 @@
-"""The machine's clock, as the scheduler sees it: the cycles that a program takes.
+"""The reference clock: the cycles that a program takes, counted in Python for the tests alone.
 
 A core issues in order, and an instruction is a sequence of beats on one unit (beats.py). One rule of rows (read
 when ready, overwrite after the last read and after the last write) and one of units (a beat at a time) give every
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
-from ltc_compiler.bytecode.cost import beats, busy, latency, occupancy, slots_walked
+from ltc_compiler.bytecode.cost import beats, latency, slots_walked
 from ltc_compiler.bytecode.ports import model_at
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.oracle.beats import PATTERNS, Beat, Context, Outside
-
-__all__ = ["MAX_WORK", "CycleReport", "beats", "busy", "estimate", "latency", "occupancy", "slots_walked"]
 
 MAX_WORK = 1 << 33  # executed instructions, and their beats, that a walk accepts: a minute or two in C++
 

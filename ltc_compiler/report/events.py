@@ -13,10 +13,8 @@ from itertools import product
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr, Row
 from ltc_compiler.bytecode.cost import busy, latency, occupancy, slots_walked
+from ltc_compiler.clock import Record
 
-Record = tuple[
-    int, int, int, int, int, str, int
-]  # of _core.trace: index, core, issue, start, finish, stall, lost
 Iterations = tuple[int, ...]  # of the enclosing loops, outermost first
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from ltc_compiler.bytecode import Image
 from ltc_compiler.bytecode.alignment import streaming_of
 from ltc_compiler.bytecode.ports import host_bytes
+from ltc_compiler.clock import Record
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.files import write_file
 from ltc_compiler.report.costs import Row, instruction_table, table, tallies, unit_table
-from ltc_compiler.report.events import Code, Event, Record, replay
+from ltc_compiler.report.events import Code, Event, replay
 from ltc_compiler.report.flow import Flow
 from ltc_compiler.report.page import page, table_html
 from ltc_compiler.report.source import sources

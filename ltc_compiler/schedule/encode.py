@@ -31,9 +31,9 @@ class Lowered:
 
 
 def encode(
-    models: Sequence[Lowered], low: Lowering, config: Config, used: list[int], draft: bool = False
+    models: Sequence[Lowered], low: Lowering, config: Config, used: list[int], weights: bool = True
 ) -> Image:
-    """The image of scheduled models whose buffers have rows. A draft has zeros for weights: enough for the clock."""
+    """The image of scheduled models whose buffers have rows. weights=False: with zeros for weights, for the clock."""
     ops = [op for m in models for op in m.schedule.ops]
     _check_instruction_slots(ops, config)
     placed: list[Model] = []
@@ -44,7 +44,7 @@ def encode(
         placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
         begin = end
     persistent = _persistent(low, [b for m in models for b in _state_buffers(m)])
-    cores = [_core_image(low, config, core, used[core], persistent, draft) for core in range(config.cores)]
+    cores = [_core_image(low, config, core, used[core], persistent, weights) for core in range(config.cores)]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
     operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
     meta = {
@@ -53,7 +53,7 @@ def encode(
         "streaming": [m.streaming for m in models],
         "states": [[s.kind for s in m.states] for m in models],
     }
-    return Image(config, [_instr(op, draft) for op in ops], cores, placed, meta)
+    return Image(config, [_instr(op, weights) for op in ops], cores, placed, meta)
 
 
 def _state(placed: Placed, resident: Resident) -> State:
@@ -67,14 +67,14 @@ def _state_buffers(model: Lowered) -> list[Buffer]:
     return [*own, *(c for (b, _), c in model.resident.copies.items() if b in own)]
 
 
-def _instr(op: Op, draft: bool) -> Instr:
+def _instr(op: Op, weights: bool) -> Instr:
     operands = {
         name: Row(value.buffer.row + value.offset, value.stride, value.level)
         if isinstance(value, Ref)
         else value
         for name, value in op.operands.items()
     }
-    if draft and "weights" in operands:
+    if not weights and "weights" in operands:
         operands["weights"] = 0
     return Instr(op.name, op.core, operands)
 
@@ -85,7 +85,7 @@ def _persistent(low: Lowering, states: list[Buffer]) -> list[Buffer]:
 
 
 def _core_image(
-    low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer], draft: bool
+    low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer], weights: bool
 ) -> CoreImage:
     stores, block = low.stores[core], config.block_size
     for store, depth, what in (
@@ -94,9 +94,9 @@ def _core_image(
         (stores.entries, config.gather_entries, "gather entries"),
     ):
         _check_depth(what, core, store.size, depth, config)
-    blocks = np.zeros((stores.weights.largest if draft else 0, block, block), np.uint16)
+    blocks = np.zeros((0 if weights else stores.weights.largest, block, block), np.uint16)
     originals = None
-    if not draft:
+    if weights:
         tile = np.zeros((0, block, block), np.float32)
         blocks, originals = stores.weights.column(0, blocks), stores.weights.column(1, tile)
     lanes = np.zeros((0, 4, block), np.float32)
@@ -121,7 +121,7 @@ def _core_image(
         slots,
         entries,
         originals,
-        None if draft else stores.slots.column(2, lanes),
+        stores.slots.column(2, lanes) if weights else None,
         [data if b.original is None else b.original for b, data in kept],
     )
 

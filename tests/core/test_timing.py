@@ -14,8 +14,9 @@ from programs_for_timing import both, image, machine, op, transfer
 
 from ltc_compiler import _core, isa
 from ltc_compiler.bytecode import Image, Instr, Row
+from ltc_compiler.bytecode.cost import latency
 from ltc_compiler.config import Config
-from ltc_compiler.oracle.clock import CycleReport, latency
+from ltc_compiler.oracle.clock import CycleReport
 
 ONE = machine()
 

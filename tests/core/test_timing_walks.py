@@ -14,10 +14,11 @@ from programs_for_timing import LATENCY, Drawn, both, image, machine, op, progra
 
 from ltc_compiler import _core, isa
 from ltc_compiler.bytecode import Image
+from ltc_compiler.bytecode.cost import beats, busy, latency, slots_walked
 from ltc_compiler.errors import InputError, LtcError, ProgramError
-from ltc_compiler.oracle import clock as machine_of_schedule
+from ltc_compiler.oracle import clock
 from ltc_compiler.oracle.beats import Beat
-from ltc_compiler.oracle.clock import beats, busy, estimate, latency, slots_walked
+from ltc_compiler.oracle.clock import estimate
 
 ONE = machine()
 
@@ -60,7 +61,7 @@ def test_inferences_in_a_row_are_a_loop_without_its_cost() -> None:
     )
 
 
-class Ports(machine_of_schedule._Walk):
+class Ports(clock._Walk):
     """A walk that also notes, of each cycle, the rows that a core reads and the results that land from a unit."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -80,7 +81,7 @@ class Ports(machine_of_schedule._Walk):
 def test_no_cycle_needs_more_ports_than_there_are(drawn: Drawn) -> None:
     program = drawn.image()
     walk = Ports(program, {0: 0})
-    for instr, counters in machine_of_schedule._executed(program.code):
+    for instr, counters in clock._executed(program.code):
         walk.execute(instr, counters)
     assert max(walk.read.values()) <= drawn.config.read_ports
     assert max(walk.landed.values()) == 1

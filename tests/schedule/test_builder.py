@@ -180,7 +180,7 @@ def test_what_does_not_fit_together_says_which_store() -> None:
 
 def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
     """No result changes; cycles grow from the best schedule to the quick one to the one as written."""
-    from ltc_compiler.schedule import compile as compiler
+    from ltc_compiler.schedule import search
     from ltc_compiler.schedule.encode import encode
 
     weights = np.random.default_rng(4).standard_normal((3, 96, 96)) / 10
@@ -199,7 +199,7 @@ def test_quick_compile_takes_one_schedule_and_optimize_orders_it() -> None:
 
     levels: list[dict[str, Any]] = [{}, {"quick_compile": True}, {"optimize": False}]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "encode", counted)
+        patch.setattr(search, "encode", counted)
         counts, programs = [], []
         for keywords in levels:
             made.clear()

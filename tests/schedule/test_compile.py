@@ -24,9 +24,9 @@ from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.oracle import clock
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import compile_graph
 from ltc_compiler.schedule.memory import live_ranges
 from ltc_compiler.schedule.rows.virtual import Buffer, Ref, Schedule
+from ltc_compiler.settle import compile_model
 
 # Room for every random graph: how much fits is not what these tests ask.
 MACHINES = tuple(
@@ -59,7 +59,7 @@ def test_every_machine_gives_the_same_bits(seed: int, optimize: bool) -> None:
     ]
     reference: tuple[Arrays, Arrays, Arrays] | None = None
     for config in MACHINES:
-        program = compile_graph(graph, config, optimize=optimize)
+        program = compile_model(graph, config, optimize=optimize)
         found = (
             run_both(program, inputs, True),
             run_both(program, special, True),
@@ -79,7 +79,7 @@ def test_every_machine_gives_the_same_bits(seed: int, optimize: bool) -> None:
 @given(st.integers(0, 2**32))
 def test_compiling_twice_gives_the_same_file(seed: int) -> None:
     graph = random_graph(np.random.default_rng(seed))
-    first, second = (compile_graph(graph, Config.small_c2b16()).save_bytes() for _ in range(2))
+    first, second = (compile_model(graph, Config.small_c2b16()).save_bytes() for _ in range(2))
     assert first == second
     loaded = Program.load_bytes(first)
     assert loaded.save_bytes() == first
@@ -95,14 +95,14 @@ def linear_graph(k: int, m: int, rng: np.random.Generator) -> Graph:
 
 def test_a_large_product_is_spread_over_the_cores() -> None:
     rng = np.random.default_rng(0)
-    program = compile_graph(linear_graph(1024, 1024, rng), Config.v80_c6b32())
+    program = compile_model(linear_graph(1024, 1024, rng), Config.v80_c6b32())
     cores = {i.core for i in program.image.code if i.name == "matmul"}
     assert cores == set(range(6))
     assert program.cycle_count_per_inference() < 1024 * 1024 / 32**2 / 2, "less than half of one core's beats"
 
 
 def test_a_small_product_stays_on_one_core() -> None:
-    program = compile_graph(linear_graph(32, 32, np.random.default_rng(0)), Config.v80_c6b32())
+    program = compile_model(linear_graph(32, 32, np.random.default_rng(0)), Config.v80_c6b32())
     assert {i.core for i in program.image.code} == {0}
 
 
@@ -113,7 +113,7 @@ def test_what_does_not_fit_says_which_store(k: int, m: int, store: str) -> None:
     graph = linear_graph(k, m, np.random.default_rng(0))
     config = Config.tiny_c1b8()
     with pytest.raises(AllocationError, match=store) as error:
-        compile_graph(graph, config)
+        compile_model(graph, config)
     assert error.value.needed > error.value.available > 0
     assert error.value.remedy
     assert config.name in error.value.where
@@ -128,7 +128,7 @@ def test_shared_weights_are_stored_once() -> None:
     for _ in range(3):
         y = add(graph, "tanh", add(graph, "linear", y, graph.constant(weight), graph.constant(bias)))
     graph.add_output(y)
-    assert len(compile_graph(graph, Config.tiny_c1b8()).image.cores[0].weights) == 1
+    assert len(compile_model(graph, Config.tiny_c1b8()).image.cores[0].weights) == 1
 
 
 def loop_graph(swap: bool) -> Graph:
@@ -149,7 +149,7 @@ def loop_graph(swap: bool) -> Graph:
 def test_carries_are_read_before_they_are_replaced(swap: bool) -> None:
     graph = loop_graph(swap)
     x = [np.arange(9, dtype=np.float32), np.arange(9, dtype=np.float32)[::-1].copy()]
-    program = compile_graph(graph, Config.tiny_c1b8())
+    program = compile_model(graph, Config.tiny_c1b8())
     expected = evaluate(graph, [v.astype(np.float64) for v in x])
     for found, exact in zip(run_both(program, x, True), expected, strict=True):
         np.testing.assert_array_equal(found, exact)

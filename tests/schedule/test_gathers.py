@@ -14,21 +14,21 @@ from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph
 from ltc_compiler.ir.ops import add
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import compile_graph
+from ltc_compiler.settle import compile_model
 
 TINY = replace(Config.tiny_c1b8(), tensor_rows=1 << 14, gather_entries=1 << 14, instruction_slots=1 << 12)
 
 
 def moved(g: Graph, config: Config, x: np.ndarray) -> np.ndarray:
     """What the simulator returns for a graph that only moves elements; the reference machine returns the same."""
-    program = compile_graph(g, config)
+    program = compile_model(g, config)
     found = program.to_vm().run(x)
     np.testing.assert_array_equal(found, program.to_oracle().run(x))
     return np.asarray(found)
 
 
 def entries(g: Graph, config: Config) -> int:
-    return int(compile_graph(g, config).image.cores[0].entries.src.size)
+    return int(compile_model(g, config).image.cores[0].entries.src.size)
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,7 +53,7 @@ def test_parts_are_joined_and_cut_at_any_lane(rows: int, widths: list[int], star
     g.add_output(add(g, "slice", joined, axis=1, start=start, stop=sum(widths), step=1))
     rng = np.random.default_rng(rows)
     values = [rng.normal(size=x.shape).astype(np.float32) for x in xs]
-    program = compile_graph(g, TINY)
+    program = compile_model(g, TINY)
     found = program.to_vm().run(*values)
     np.testing.assert_array_equal(found, program.to_oracle().run(*values))
     np.testing.assert_array_equal(found, np.concatenate(values, 1)[:, start:])
@@ -63,7 +63,7 @@ def test_a_transposition_takes_two_cycles_a_row_and_no_more_code_for_a_longer_se
     def turned(steps: int) -> Program:
         g, (x,) = graph((3, 24, steps))
         g.add_output(add(g, "permute", x, dims=(0, 2, 1)))
-        return compile_graph(g, TINY)
+        return compile_model(g, TINY)
 
     short, long = turned(64), turned(640)
     assert len(short.image.code) == len(long.image.code) < 30

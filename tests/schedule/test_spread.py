@@ -18,10 +18,10 @@ from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import BEST_ORDERS, Search, Source
 from ltc_compiler.schedule.order import order
 from ltc_compiler.schedule.order.order import Order
 from ltc_compiler.schedule.rows.lowering import Spread
+from ltc_compiler.schedule.search import BEST_ORDERS, Job, Search
 from ltc_compiler.schedule.spread.partition import cut_points, spread_rows
 from ltc_compiler.schedule.spread.share import Places, shared_products
 from ltc_compiler.transforms.pipeline import run_pipeline
@@ -54,8 +54,8 @@ def cells(layers: int, width: int) -> Graph:
 
 
 def program(graph: Graph, spread: Spread, how: Order = Order.STATE_FIRST, config: Config = THREE) -> Program:
-    source = Source("model", run_pipeline(graph), tuple(range(config.cores)))
-    return Search(config, (how,)).only([source], spread)
+    job = Job("model", run_pipeline(graph), tuple(range(config.cores)))
+    return Program(Search(config, (how,)).first_that_fits([job], [spread]).image)
 
 
 def bits(result: Any) -> list[bytes]:

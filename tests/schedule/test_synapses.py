@@ -19,7 +19,7 @@ from ltc_compiler.ir.graph import Graph, Precision
 from ltc_compiler.ir.ops import add_many
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import compile_graph
+from ltc_compiler.settle import compile_model
 
 ROOM = replace(
     Config.tiny_c2b8(), tensor_rows=8192, gather_entries=8192, synapse_slots=4096, instruction_slots=8192
@@ -71,13 +71,13 @@ def test_the_sums_are_the_same_on_every_machine(
     g = synapses(shape, targets, density, fp32)
     v = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     v[..., 0], v[..., 1] = np.nan, np.inf  # an absent synapse does not see them
-    expected = outputs(compile_graph(g, MACHINES["unit"]), v)
+    expected = outputs(compile_model(g, MACHINES["unit"]), v)
     plain = evaluate(g, [v.astype(np.float64)])
     for mine, exact in zip(expected, plain, strict=True):
         finite = np.isfinite(exact)
         np.testing.assert_allclose(mine[finite], exact[finite], atol=1e-4 if fp32 else 0.2)
     for name, machine in MACHINES.items():
-        program = compile_graph(g, machine, optimize=False)
+        program = compile_model(g, machine, optimize=False)
         assert ("synapse" in program.disassemble()) == machine.synapse_unit
         if machine.cores > 1 and targets > machine.block_size:
             computes = "synapse" if machine.synapse_unit else "mul"
@@ -90,7 +90,7 @@ def test_the_sums_are_the_same_on_every_machine(
 def test_plain_fp32_is_fp32_on_every_machine(name: str) -> None:
     g = synapses((2, 17), 9, 1.0, fp32=False)
     v = np.random.default_rng(1).normal(size=(2, 17)).astype(np.float32)
-    program = Program.load_bytes(compile_graph(g, MACHINES[name]).save_bytes())
+    program = Program.load_bytes(compile_model(g, MACHINES[name]).save_bytes())
     found = program.to_vm(bit_accurate=False).run(v)
     reference = program.to_oracle(bit_accurate=False).run(v)
     for mine, other, exact in zip(found, reference, evaluate(g, [v.astype(np.float64)]), strict=True):
@@ -114,9 +114,9 @@ def written_sums(columns: np.ndarray, v: np.ndarray) -> Graph:
 
 def same_everywhere(g: Graph, v: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The sums, with the same bits from every set of kernels with the unit and without, and from the reference."""
-    expected = outputs(compile_graph(g, MACHINES["unit"]), v)
+    expected = outputs(compile_model(g, MACHINES["unit"]), v)
     for name in ("unit", "wide", "no unit"):
-        program = compile_graph(g, MACHINES[name])
+        program = compile_model(g, MACHINES[name])
         for kernels in kernel_names():
             monkeypatch.setenv("LTC_SIMD", kernels)
             for mine, other in zip(outputs(program, v), expected, strict=True):

@@ -24,7 +24,8 @@ from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
-from ltc_compiler.schedule.compile import compile_graph
+from ltc_compiler.schedule.compile import compile_graphs
+from ltc_compiler.schedule.search import Job
 from ltc_compiler.transforms.streaming.transform import streaming_transform
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
@@ -205,7 +206,7 @@ def test_a_prologue_is_kept_as_text_and_in_programs() -> None:
 def test_a_prologue_that_does_not_fit_its_graph_is_refused() -> None:
     _, step, _ = small()
     with pytest.raises(GraphError, match="its states begin with what a prologue computes") as caught:
-        compile_graph(step.graph, STEP)
+        compile_graphs([Job("step", step.graph, (0,))], STEP)
     assert "NNIR.to_program" in str(caught.value.remedy)
     text = str(step)
     for wrong, what in (

@@ -19,7 +19,8 @@ from ltc_compiler.ir.ops import add
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
-from ltc_compiler.schedule.compile import Source, schedule_graphs
+from ltc_compiler.program import Program
+from ltc_compiler.schedule.search import Job, best_schedule
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
 from ltc_compiler.transforms.formats import assign_precision
@@ -385,7 +386,7 @@ def test_a_written_out_update_becomes_one_op_with_the_same_bits(swap: int) -> No
     assert new.nodes[0].source == HERE
     values = [np.abs(a).astype(np.float32) + np.float32(0.25) for a in inputs_for(g)]
     plain, fused = (
-        schedule_graphs([Source("g", form, (0,))], Config.tiny_c1b8())
+        Program(best_schedule([Job("g", form, (0,))], Config.tiny_c1b8()).image)
         for form in (run_pipeline(g, optimize=False), new)
     )
     assert "ltc_update" in fused.disassemble()

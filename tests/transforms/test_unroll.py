@@ -13,7 +13,7 @@ from ltc_compiler.ir.graph import Graph, Type
 from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.verify import verify
-from ltc_compiler.schedule.compile import compile_graph
+from ltc_compiler.settle import compile_model
 from ltc_compiler.transforms.unroll import GROUP, MAX_NODES, MAX_TURNS, may_unroll, unroll
 
 
@@ -54,12 +54,12 @@ def test_a_short_solve_is_written_out_with_the_same_bits() -> None:
     assert [n.op for n in flat.walk()].count("mul") == 5
     x = np.random.default_rng(0).standard_normal((1, 20))
     np.testing.assert_array_equal(evaluate(flat, [x])[0], evaluate(graph, [x])[0])
-    loop, written = (compile_graph(g, Config.tiny_c1b8(), optimize=False) for g in (graph, flat))
+    loop, written = (compile_model(g, Config.tiny_c1b8(), optimize=False) for g in (graph, flat))
     assert any(i.name == "loop" for i in loop.image.code)
     assert not any(i.name == "loop" for i in written.image.code)
     given = x.astype(np.float32)
     assert loop.to_vm().run(given).tobytes() == written.to_vm().run(given).tobytes()
-    best = compile_graph(graph, Config.tiny_c1b8())
+    best = compile_model(graph, Config.tiny_c1b8())
     counts = [p.cycle_count_per_inference() for p in (best, loop, written)]
     assert counts[0] <= min(counts[1:]) / 0.98
 
@@ -97,7 +97,7 @@ def test_a_loop_along_a_sequence_keeps_its_bits(turns: int, axis: int) -> None:
     counts = [n.attrs["trip_count"] for n in flat.nodes if n.op == "scan"]
     assert counts == ([] if turns <= MAX_TURNS else [turns // GROUP])
     loop, written = (
-        compile_graph(g, Config.tiny_c2b8(), optimize=False).to_vm().run(*x) for g in (graph, flat)
+        compile_model(g, Config.tiny_c2b8(), optimize=False).to_vm().run(*x) for g in (graph, flat)
     )
     assert [y.tobytes() for y in loop] == [y.tobytes() for y in written]
 
@@ -115,8 +115,8 @@ def test_turns_overlap() -> None:
         "body": body, "carries": 1, "scanned": 1, "trip_count": 4 * MAX_TURNS, "in_axes": (0,), "out_axes": (0,),
     }  # fmt: skip
     graph.add_output(add_many(graph, "scan", [start, given], attrs)[1])
-    loop = compile_graph(graph, Config.v80_c6b32(), quick=True).cycle_count_per_inference()
-    assert compile_graph(graph, Config.v80_c6b32()).cycle_count_per_inference() < 0.5 * loop
+    loop = compile_model(graph, Config.v80_c6b32(), quick=True).cycle_count_per_inference()
+    assert compile_model(graph, Config.v80_c6b32()).cycle_count_per_inference() < 0.5 * loop
 
 
 def test_a_large_body_stays_a_loop() -> None:

@@ -15,9 +15,8 @@ from enum import Enum
 from heapq import heappop, heappush
 
 from ltc_compiler.bytecode import Instr, Row
-from ltc_compiler.bytecode.cost import row_blocks_in_flight
+from ltc_compiler.bytecode.cost import busy, latency, row_blocks_in_flight
 from ltc_compiler.config import Config
-from ltc_compiler.oracle import clock
 from ltc_compiler.schedule.order.footprint import Touch, distance, touches
 from ltc_compiler.schedule.order.gaps import postpone
 from ltc_compiler.schedule.rows.virtual import Op, Ref
@@ -87,13 +86,12 @@ def _runs(ops: list[Op]) -> Iterator[list[Op]]:
 def _task(op: Op, index: int, config: Config) -> Task:
     operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
     instr = Instr(op.name, op.core, operands)
-    busy, latency = clock.busy(instr, config, op.slots), clock.latency(instr, config)
-    held = busy
-    if op.row.format.pattern == "matrix" and busy * config.block_size > 128 * _row_blocks(op):
+    held = cycles = busy(instr, config, op.slots)
+    if op.row.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_blocks(op):
         # few row blocks wait for their accumulators
         rows = min(config.accumulators, _number(op, "m_rows"))
-        held = busy * max(rows, row_blocks_in_flight(config)) // rows
-    return Task(op, index, busy, held, latency, (op.core, op.row.unit), _fifos(op))
+        held = cycles * max(rows, row_blocks_in_flight(config)) // rows
+    return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row.unit), _fifos(op))
 
 
 def _row_blocks(op: Op) -> int:

@@ -1,0 +1,214 @@
+"""The search for the best schedule: several are made without weights, and the exact cycle count decides.
+
+What is tried: loops as they are or with iterations written out, numbers of cores, heights of bands, products of the
+state lent to other cores, and two orders of the instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+
+from ltc_compiler.bytecode import Image
+from ltc_compiler.clock import Clock
+from ltc_compiler.config import Config
+from ltc_compiler.errors import AllocationError
+from ltc_compiler.ir.graph import Graph, Node
+from ltc_compiler.schedule.encode import Lowered, encode
+from ltc_compiler.schedule.lower import lower
+from ltc_compiler.schedule.memory import allocate
+from ltc_compiler.schedule.order.order import Order, reorder
+from ltc_compiler.schedule.rows.contents import Digests
+from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.schedule.rows.lowering import Lowering, Spread
+from ltc_compiler.schedule.spread.partition import check_places, cut_points
+from ltc_compiler.transforms.unroll import may_unroll, unroll
+
+BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
+GRAINS = (4, 2, 1)  # rows of a band per core
+LAST_RESORTS = (Spread(rotate=True), Spread(lending=True))  # they fill the weight stores evenly
+SMALL = 4  # blocks of the largest product below which links cannot pay
+WORTH = (
+    0.99  # a schedule of more instructions or cores must take fewer cycles than this share of the best one's
+)
+LARGE = 2000  # blocks in all above which the full machine alone is tried, and one order of what follows
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to compile: its name, its graph, and the cores that it may use; the first of them is its home."""
+
+    name: str
+    graph: Graph
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A schedule: everything that a program needs but rows and weights."""
+
+    jobs: list[Job]
+    spread: Spread
+    low: Lowering
+    models: list[Lowered]
+
+    @cached_property
+    def image(self) -> Image:
+        """The program's image. Raises AllocationError where it does not fit."""
+        return self._encoded(weights=True)
+
+    def mean_latency(self) -> float:
+        """Clock.mean_latency of the image, made without weights. Raises AllocationError where it does not fit."""
+        return Clock.of(self._encoded(weights=False)).mean_latency()
+
+    def _encoded(self, weights: bool) -> Image:
+        used = allocate([m.schedule for m in self.models], self.low.config)
+        return encode(self.models, self.low, self.low.config, used, weights)
+
+
+def best_schedule(jobs: list[Job], config: Config, *, optimize: bool = True, quick: bool = False) -> Draft:
+    """The schedule of fewest cycles, for graphs that run_pipeline made.
+
+    optimize, quick: as for compile_graphs. Raises AllocationError where nothing fits, UnsupportedError or ConfigError.
+    """
+    for job in jobs:
+        check_places(job.graph, job.cores, config)
+    search = Search(config, _orders(jobs, optimize, quick))
+    if not optimize or quick:
+        return search.first_that_fits(jobs, (Spread(core_counts(jobs, config)[-1]), *LAST_RESORTS))
+    for form, cores in product(_forms(jobs), core_counts(jobs, config)):
+        search.try_out(form, Spread(cores))
+    if search.best is None:
+        for spread in LAST_RESORTS:
+            search.try_out(jobs, spread)
+    else:
+        _refine(search, search.best, config)
+    return search.result()
+
+
+def nearer(a: AllocationError | None, b: AllocationError) -> AllocationError:
+    """The refusal that is nearer to fitting; the first of equals."""
+    return b if a is None or b.needed * a.available < a.needed * b.available else a
+
+
+class Search:
+    """The best of the schedules that were tried. One that fails for want of room counts if all of them do."""
+
+    def __init__(self, config: Config, orders: Sequence[Order]) -> None:
+        self.config = config
+        self.orders = orders
+        self.digests = Digests()
+        self.best: Draft | None = None
+        self.cycles = 0.0
+        self.failure: AllocationError | None = None
+
+    def try_out(self, jobs: list[Job], spread: Spread) -> None:
+        """Select instructions for a spread, and order them in every way."""
+        try:
+            for draft in self._drafts(jobs, spread):
+                cycles = draft.mean_latency()
+                if self.best is None or cycles < WORTH * self.cycles:
+                    self.best, self.cycles = draft, cycles
+        except AllocationError as error:
+            self.failure = nearer(self.failure, error)
+
+    def first_that_fits(self, jobs: list[Job], spreads: Sequence[Spread]) -> Draft:
+        """The first spread that finds room, in the first order. Raises AllocationError, as `result`."""
+        for spread in spreads:
+            draft = next(self._drafts(jobs, spread))
+            try:
+                _ = draft.image
+            except AllocationError as error:
+                self.failure = nearer(self.failure, error)
+                continue
+            return draft
+        return self.result()
+
+    def _drafts(self, jobs: list[Job], spread: Spread) -> Iterator[Draft]:
+        low = Lowering(self.config, self.digests)
+        models = [lower(low, job.graph, job.name, job.cores, spread) for job in jobs]
+        for order in self.orders:
+            yield Draft(jobs, spread, low, [self._ordered(m, order) for m in models])
+
+    def _ordered(self, model: Lowered, order: Order) -> Lowered:
+        ops = reorder(model.schedule.ops, self.config, order)
+        return replace(model, schedule=replace(model.schedule, ops=ops))
+
+    def result(self) -> Draft:
+        """The best. Raises the AllocationError that is nearest to fitting where nothing fits."""
+        if self.best is None:
+            assert self.failure is not None
+            raise self.failure
+        return self.best
+
+
+def _orders(jobs: list[Job], optimize: bool, quick: bool) -> Sequence[Order]:
+    """The orders to try; without states there is nothing to do before the input comes."""
+    if not optimize:
+        return (Order.AS_WRITTEN,)
+    stateful = any(job.graph.states for job in jobs)
+    if quick or not stateful:
+        return (Order.STATE_FIRST if stateful else Order.EAGER,)
+    return BEST_ORDERS
+
+
+def _refine(search: Search, first: Draft, config: Config) -> None:
+    """Bands of fewer and fewer rows on what is best so far, then lent products with fewer cores for all else."""
+    form, cores = first.jobs, first.spread.cores
+    if is_large(form, config):
+        search.orders = search.orders[-1:]
+    widest = max((row_count(n, config.block_size) for job in form for n in _widths(job.graph)), default=0)
+    for height in GRAINS:
+        if cores > 1 and height * cores < widest:
+            search.try_out(form, Spread(cores, height))
+    if config.cores > 1 and widest and any(job.graph.states for job in form):
+        grain = first.spread.grain if search.best is None else search.best.spread.grain
+        enough = -(-widest // -(-widest // cores))  # as many rows on the fullest of them
+        search.try_out(form, Spread(1, lending=True))
+        heights = sorted({grain, 1 if widest > cores else 0})
+        for fewer, height in product(sorted({enough, cores} - {1}), heights):
+            search.try_out(form, Spread(fewer, height, lending=True))
+
+
+def _forms(jobs: list[Job]) -> list[list[Job]]:
+    """The models as they are, and with iterations of their loops written out."""
+    if not any(may_unroll(job.graph) for job in jobs):
+        return [jobs]
+    return [jobs, [replace(job, graph=unroll(job.graph)) for job in jobs]]
+
+
+def is_large(jobs: Sequence[Job], config: Config) -> bool:
+    """Whether compiling takes so long that fewer schedules are tried."""
+    return sum(_blocks(n, config.block_size) for n in _linears(jobs)) > LARGE
+
+
+def core_counts(jobs: Sequence[Job], config: Config) -> list[int]:
+    """The numbers of cores that are worth trying. Large models take all of them."""
+    blocks = [_blocks(n, config.block_size) for n in _linears(jobs)]
+    targets = [n.results[0].shape[-1] for job in jobs for n in job.graph.walk() if n.op == "synapse"]
+    most = max(len(job.cores) for job in jobs)
+    if max(blocks, default=0) < SMALL:  # links cannot pay for products, but for more than one row of targets
+        most = min(most, max((row_count(n, config.block_size) for n in targets), default=1))
+    return [most] if is_large(jobs, config) else list(range(1, most + 1))
+
+
+def _linears(jobs: Sequence[Job]) -> list[Node]:
+    return [n for job in jobs for n in job.graph.walk() if n.op == "linear"]
+
+
+def _blocks(node: Node, block: int) -> int:
+    rows, columns = node.operands[1].shape
+    return row_count(rows, block) * row_count(columns, block)
+
+
+def _widths(graph: Graph) -> Iterator[int]:
+    """The widths of the pieces of every product."""
+    cuts = cut_points(graph)
+    for node in graph.nodes:
+        if node.op == "linear":
+            value = node.results[0]
+            yield from (end - first for first, end in cuts.get(value, ((0, value.shape[-1]),)))
+        elif node.op == "scan":
+            yield from _widths(node.body)
