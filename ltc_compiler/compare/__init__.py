@@ -11,6 +11,6 @@ comparison.py  compare and Comparison, the face; show.py prints and draws it, in
 from ltc_compiler.compare.comparison import Comparison, compare
 from ltc_compiler.compare.measure import ULP_BINS
 from ltc_compiler.compare.observed import Observed
-from ltc_compiler.compare.rows import COLUMNS
+from ltc_compiler.compare.table import COLUMNS
 
 __all__ = ["COLUMNS", "ULP_BINS", "Comparison", "Observed", "compare"]

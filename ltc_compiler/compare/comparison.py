@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.compare.inputs import expectations, sequences
-from ltc_compiler.compare.machines import (
+from ltc_compiler.compare.measure import ULP_BINS, errors, relative
+from ltc_compiler.compare.observed import Observed, match
+from ltc_compiler.compare.probe import probe, read_values
+from ltc_compiler.compare.runs import (
     run_disturbed,
     run_exact,
     run_machine,
@@ -20,11 +23,8 @@ from ltc_compiler.compare.machines import (
     schedule_probes,
     widened,
 )
-from ltc_compiler.compare.measure import ULP_BINS, errors, relative
-from ltc_compiler.compare.observed import Observed, match
-from ltc_compiler.compare.probe import probe, read
-from ltc_compiler.compare.rows import Row, Values, can_widen, locally_exact, places, table
-from ltc_compiler.compare.show import draw, table_html, table_text
+from ltc_compiler.compare.show import plot, table_html, table_text
+from ltc_compiler.compare.table import Row, Values, can_widen, locally_exact, subjects, table
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.files import write_file
@@ -85,7 +85,7 @@ class Comparison:
 
         Raises LtcError where matplotlib is missing.
         """
-        return draw(self, ax)
+        return plot(self, ax)
 
     def __str__(self) -> str:
         return table_text(self)
@@ -132,16 +132,16 @@ def compare(
     exact = run_exact(probed.graph, arrays, steps)
     plain, machine = (run_machine(probing, arrays, steps, accurate) for accurate in (False, True))
     _check_bits(outputs, machine)
-    values = Values(*(read(passed, probed, run, steps) for run in (exact, plain, machine)))
-    found = places(passed, probed)
+    values = Values(*(read_values(passed, probed, run, steps) for run in (exact, plain, machine)))
+    found = subjects(passed, probed)
     local = locally_exact(found, values.machine)
-    theirs = match([(place.node, place.value) for place in found], values.exact, observed)
+    theirs = match([(subject.node, subject.value) for subject in found], values.exact, observed)
     result.rows = table(found, probed, values, local, theirs, factor)
     result.unopened = [str(n.source) for n in passed.walk() if n.op == "scan" and n not in probed.inside]
     exact = exact[: len(outputs)]
     result.outputs = _outputs(graph, exact, plain, outputs, wanted)
     result.max_error, result.relative = _overall(outputs, exact)
-    suspects = _Suspects(result, passed, arrays, exact, [place.node for place in found])
+    suspects = _Suspects(result, passed, arrays, exact, [subject.node for subject in found])
     suspects.disturb(values.machine, local)
     suspects.widen(what_if, optimize)
     return result

@@ -1,8 +1,9 @@
 """Probes: a copy of a graph that also hands out every value that one of its operations computes, bodies included.
 
-`probe` builds the copy, `read` turns its outputs back into the values of the original graph. Inputs, states and carries
-are probed as they are read. Operations that only move data (DERIVED) are not: their values follow from their operands.
-Inside the body of a scan a value has one array for each iteration; such a scan gets one more stacked output for each.
+`probe` builds the copy, `read_values` turns its outputs back into the values of the original graph. Inputs, states and
+carries are probed where they are read. Operations that only move data (DERIVED) are not probed: their values follow
+from their operands. Inside the body of a scan a value has one array per iteration; such a scan gets one more stacked
+output per value.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class _Prober:
         return own
 
 
-def read(graph: Graph, probed: Probed, outputs: Sequence[Array], steps: int) -> dict[Value, Array]:
+def read_values(graph: Graph, probed: Probed, outputs: Sequence[Array], steps: int) -> dict[Value, Array]:
     """Every value of `graph` from the outputs of the copy, in fp64, as (steps * iterations, *shape), steps outermost.
 
     outputs: arrays of (steps, *shape of the copy's output). Bodies that are not probed have no values.

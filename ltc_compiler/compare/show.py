@@ -7,9 +7,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ltc_compiler.compare.measure import ULP_BINS
-from ltc_compiler.compare.rows import Row
+from ltc_compiler.compare.table import Row
 from ltc_compiler.errors import LtcError
-from ltc_compiler.report.source import Source
+from ltc_compiler.report.origins import Origin
 from ltc_compiler.report.terminal import grid
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def place(row: Row) -> str:
     """File and line, else the module; nothing where neither is known."""
     if not (row["file"] or row["module"]):
         return ""
-    return Source("", row["module"], row["file"], row["line"]).place
+    return Origin("", row["module"], row["file"], row["line"]).place
 
 
 def _name(row: Row) -> str:
@@ -178,7 +178,7 @@ def _drawn(error: float) -> float:
     return min(max(error, DRAWN[0]), DRAWN[1])
 
 
-def draw(result: Comparison, ax: Any = None) -> Any:
+def plot(result: Comparison, ax: Any = None) -> Any:
     """Relative errors over the operations, on a logarithmic axis; marks where precision is lost."""
     try:
         import matplotlib.pyplot as plt

@@ -6,6 +6,6 @@ The merged list of instructions is a legal sequential execution, so it runs fron
 checked as it goes: a bad program raises ProgramError here, where the simulator refuses to load it.
 """
 
-from ltc_compiler.oracle.machine import Oracle
+from ltc_compiler.oracle.oracle import Oracle
 
 __all__ = ["Oracle"]

@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from ltc_compiler import isa, numerics
 from ltc_compiler.bytecode import Port
 from ltc_compiler.bytecode.ports import F32, to_rows
-from ltc_compiler.oracle.step import Loop, Step
+from ltc_compiler.oracle.execution import Execution, OpenLoop
 
-Semantics = Callable[[Step], None]
+Semantics = Callable[[Execution], None]
 
 
 def _elementwise(operation: Callable[..., F32]) -> Semantics:
-    """dst = operation(step, a, ...) over n_outer x n_inner rows, one after the other."""
+    """dst = operation(op, a, ...) over n_outer x n_inner rows, one after the other."""
 
-    def execute(step: Step) -> None:
-        sources = [name for name in ("a", "b", "c") if name in step.instr.operands]
-        for outer, inner in product(range(step.number("n_outer")), range(step.number("n_inner"))):
+    def execute(op: Execution) -> None:
+        sources = [name for name in ("a", "b", "c") if name in op.instr.operands]
+        for outer, inner in product(range(op.number("n_outer")), range(op.number("n_inner"))):
             row = {
-                name: step.address(name)
-                + outer * step.number(f"{name}_outer")
-                + inner * step.number(f"{name}_inner")
+                name: op.address(name)
+                + outer * op.number(f"{name}_outer")
+                + inner * op.number(f"{name}_inner")
                 for name in ("dst", *sources)
             }
-            step.write(row["dst"], operation(step, *(step.read(row[name]) for name in sources)))
+            op.write(row["dst"], operation(op, *(op.read(row[name]) for name in sources)))
 
     return execute
 
@@ -43,50 +43,48 @@ def _plain(operation: Callable[..., F32]) -> Semantics:
 
 
 def _activation(name: str) -> Semantics:
-    def apply(step: Step, a: F32) -> F32:
-        return numerics.activation_bf16(name, a) if step.bf16 else numerics.ACTIVATIONS_FP32[name](a)
+    def apply(op: Execution, a: F32) -> F32:
+        return numerics.activation_bf16(name, a) if op.bf16 else numerics.ACTIVATIONS_FP32[name](a)
 
     return _elementwise(apply)
 
 
-def _splat(step: Step, a: F32) -> F32:
-    lane = step.number("lane")
-    step.require(lane < len(a), f"names lane {lane} of {len(a)}")
+def _splat(op: Execution, a: F32) -> F32:
+    lane = op.number("lane")
+    op.require(lane < len(a), f"names lane {lane} of {len(a)}")
     return np.full_like(a, a[lane])
 
 
 def _row_reduce(reduce: Callable[[F32], F32]) -> Semantics:
-    def execute(step: Step) -> None:
-        for group in range(step.number("groups")):
-            elements = step.read_vector(
-                step.address("src") + group * step.number("src_step"), step.number("k")
-            )
-            result = np.full(step.machine.width, reduce(elements), np.float32)
-            step.write(step.address("dst") + group * step.number("dst_step"), result)
+    def execute(op: Execution) -> None:
+        for group in range(op.number("groups")):
+            elements = op.read_vector(op.address("src") + group * op.number("src_step"), op.number("k"))
+            result = np.full(op.machine.width, reduce(elements), np.float32)
+            op.write(op.address("dst") + group * op.number("dst_step"), result)
 
     return execute
 
 
 def _column_reduce(reduce: Callable[[F32], F32]) -> Semantics:
-    def execute(step: Step) -> None:
-        for i in range(step.number("n_inner")):
-            first = step.address("src") + i
-            rows = [step.read(first + k * step.number("k_step")) for k in range(step.number("k"))]
-            step.write(step.address("dst") + i, reduce(np.stack(rows, axis=1)))
+    def execute(op: Execution) -> None:
+        for i in range(op.number("n_inner")):
+            first = op.address("src") + i
+            rows = [op.read(first + k * op.number("k_step")) for k in range(op.number("k"))]
+            op.write(op.address("dst") + i, reduce(np.stack(rows, axis=1)))
 
     return execute
 
 
-def _weights(step: Step, size: int) -> F32:
+def _weights(op: Execution, size: int) -> F32:
     """The weights of a matmul as (m_rows * B, taps * rows(k) * B): blocks of 16-bit words, pairs of them, or the
     originals; +0 where a tap has no element."""
-    m_rows, width = step.number("m_rows"), step.machine.width
-    across = step.number("taps") * step.machine.rows(step.number("k"))
-    core = step.machine.image.cores[step.instr.core]
-    first = step.number("weights") + size * np.arange(m_rows * across)
-    last = step.number("weights") + size * m_rows * across
-    step.require(last <= len(core.weights), f"reads weight block {last - 1} of {len(core.weights)}")
-    if not step.machine.bit_accurate:
+    m_rows, width = op.number("m_rows"), op.machine.width
+    across = op.number("taps") * op.machine.rows(op.number("k"))
+    core = op.machine.image.cores[op.instr.core]
+    first = op.number("weights") + size * np.arange(m_rows * across)
+    last = op.number("weights") + size * m_rows * across
+    op.require(last <= len(core.weights), f"reads weight block {last - 1} of {len(core.weights)}")
+    if not op.machine.bit_accurate:
         assert core.shadow_weights is not None, "the constructor saw to it"
         blocks = core.shadow_weights[first]
     elif size == 1:
@@ -96,33 +94,33 @@ def _weights(step: Step, size: int) -> F32:
         blocks = numerics.from_bits((high << np.uint32(16)) | low)
     grid = blocks.reshape(m_rows, across, width, width)
     matrix = grid.transpose(0, 2, 1, 3).reshape(m_rows * width, across * width)
-    return np.where(_present(step), matrix, np.float32(0))
+    return np.where(_present(op), matrix, np.float32(0))
 
 
-def _present(step: Step) -> NDArray[np.bool_]:
+def _present(op: Execution) -> NDArray[np.bool_]:
     """Which of the lanes of a matmul's input rows hold an element of a tap."""
-    lanes = np.arange(step.machine.rows(step.number("k")) * step.machine.width)
-    return np.tile(lanes < step.number("k"), step.number("taps"))
+    lanes = np.arange(op.machine.rows(op.number("k")) * op.machine.width)
+    return np.tile(lanes < op.number("k"), op.number("taps"))
 
 
-def _taps(step: Step, vector: int) -> F32:
+def _taps(op: Execution, vector: int) -> F32:
     """A vector as the matrix unit reads it: whole rows, +0 where a tap has no element."""
-    first, k = step.address("x") + vector * step.number("x_step"), step.number("k")
-    whole = step.machine.rows(k) * step.machine.width
-    taps = range(step.number("taps"))
-    rows = [step.read_vector(first + t * step.number("tap_step"), whole) for t in taps]
-    return np.where(_present(step), np.concatenate(rows), np.float32(0))
+    first, k = op.address("x") + vector * op.number("x_step"), op.number("k")
+    whole = op.machine.rows(k) * op.machine.width
+    taps = range(op.number("taps"))
+    rows = [op.read_vector(first + t * op.number("tap_step"), whole) for t in taps]
+    return np.where(_present(op), np.concatenate(rows), np.float32(0))
 
 
-def _matmul(step: Step, fp32: bool) -> None:
-    width, m_rows = step.machine.width, step.number("m_rows")
-    weights = _weights(step, size=2 if fp32 else 1)
-    addend, relu = step.number("addend"), step.number("relu")
-    for vector in range(step.number("batch")):
-        x = _taps(step, vector)
-        if step.machine.bit_accurate and not fp32:
+def _matmul(op: Execution, fp32: bool) -> None:
+    width, m_rows = op.machine.width, op.number("m_rows")
+    weights = _weights(op, size=2 if fp32 else 1)
+    addend, relu = op.number("addend"), op.number("relu")
+    for vector in range(op.number("batch")):
+        x = _taps(op, vector)
+        if op.machine.bit_accurate and not fp32:
             x = numerics.to_bf16(x)
-        bias = step.read_vector(step.address("bias") + vector * step.number("bias_step"), m_rows * width)
+        bias = op.read_vector(op.address("bias") + vector * op.number("bias_step"), m_rows * width)
         if addend:
             product = numerics.dot(weights, x, np.zeros_like(bias), fp32=True)  # operands are as read
             result = numerics.add(numerics.write_fp32(product), bias)
@@ -132,13 +130,13 @@ def _matmul(step: Step, fp32: bool) -> None:
             result = numerics.relu(numerics.write_fp32(result))
         result = result.reshape(m_rows, width)
         for row in range(m_rows):
-            step.write(step.address("dst") + vector * step.number("dst_step") + row, result[row])
+            op.write(op.address("dst") + vector * op.number("dst_step") + row, result[row])
 
 
-def _slot(step: Step, index: int) -> tuple[F32, F32, F32, F32]:
+def _slot(op: Execution, index: int) -> tuple[F32, F32, F32, F32]:
     """mu, sigma, w and we of a slot."""
-    core = step.machine.image.cores[step.instr.core]
-    if step.machine.bit_accurate:
+    core = op.machine.image.cores[op.instr.core]
+    if op.machine.bit_accurate:
         slots = core.slots
         return slots.mu[index], slots.sigma[index], slots.w[index], slots.we[index]
     assert core.shadow_slots is not None, "the constructor saw to it"
@@ -146,125 +144,125 @@ def _slot(step: Step, index: int) -> tuple[F32, F32, F32, F32]:
     return mu, sigma, w, we
 
 
-def _synapse(step: Step) -> None:
-    slots, write = step.machine.image.cores[step.instr.core].slots, numerics.write_fp32
-    width = step.machine.width
-    v = step.read_vector(step.address("v"), step.number("v_rows") * width)
-    bf16, step.bf16 = step.bf16, False  # the two sums are written as fp32
+def _synapse(op: Execution) -> None:
+    slots, write = op.machine.image.cores[op.instr.core].slots, numerics.write_fp32
+    width = op.machine.width
+    v = op.read_vector(op.address("v"), op.number("v_rows") * width)
+    bf16, op.bf16 = op.bf16, False  # the two sums are written as fp32
     v = numerics.to_bf16(v) if bf16 else v
-    index = step.number("slots")
-    for target in range(step.number("targets")):
+    index = op.number("slots")
+    for target in range(op.number("targets")):
         num = den = np.zeros(width, np.float32)
         last = False
         while not last:
-            step.require(index < len(slots), f"reads synapse slot {index} of {len(slots)}")
+            op.require(index < len(slots), f"reads synapse slot {index} of {len(slots)}")
             there = slots.src[index] != isa.ABSENT
             source = np.where(there, slots.src[index], 0)
-            step.require(int(source.max()) < len(v), f"reads source {source.max()} of {len(v)}")
-            mu, sigma, w, we = _slot(step, index)
+            op.require(int(source.max()) < len(v), f"reads source {source.max()} of {len(v)}")
+            mu, sigma, w, we = _slot(op, index)
             x = write(numerics.mul(sigma, write(numerics.sub(v[source], mu))))
             s = numerics.activation_bf16("sigmoid", x) if bf16 else numerics.ACTIVATIONS_FP32["sigmoid"](x)
             num = np.where(there, write(numerics.add(num, write(numerics.mul(s, we)))), num)
             den = np.where(there, write(numerics.add(den, write(numerics.mul(s, w)))), den)
             last = bool(slots.last[index])
             index += 1
-        step.write(step.address("num") + target, numerics.add(num, 0))
-        step.write(step.address("den") + target, numerics.add(den, 0))
+        op.write(op.address("num") + target, numerics.add(num, 0))
+        op.write(op.address("den") + target, numerics.add(den, 0))
 
 
-def _ltc_update(step: Step) -> None:
+def _ltc_update(op: Execution) -> None:
     sources = ("v", "num", "den", "leak", "conductance", "cm", "h")
-    for i in range(step.number("n")):
-        row = {name: step.address(name) + i * step.number(f"{name}_step") for name in ("dst", *sources)}
-        x = {name: step.read(row[name]) for name in sources}
-        step.write(row["dst"], numerics.ltc_update(**x))
+    for i in range(op.number("n")):
+        row = {name: op.address(name) + i * op.number(f"{name}_step") for name in ("dst", *sources)}
+        x = {name: op.read(row[name]) for name in sources}
+        op.write(row["dst"], numerics.ltc_update(**x))
 
 
-def _gather(step: Step) -> None:
-    entries = step.machine.image.cores[step.instr.core].entries
-    first, count = step.number("entries"), step.number("count")
-    step.require(first + count <= len(entries), f"reads entry {first + count - 1} of {len(entries)}")
+def _gather(op: Execution) -> None:
+    entries = op.machine.image.cores[op.instr.core].entries
+    first, count = op.number("entries"), op.number("count")
+    op.require(first + count <= len(entries), f"reads entry {first + count - 1} of {len(entries)}")
     for entry in range(first, first + count):
         from_row, to_row = int(entries.src[entry]), int(entries.dst[entry])
-        step.require(0 <= from_row < step.number("src_rows"), f"entry {entry} reads outside its rows")
-        step.require(0 <= to_row < step.number("dst_rows"), f"entry {entry} writes outside its rows")
-        source, target = step.address("src") + from_row, step.address("dst") + to_row
+        op.require(0 <= from_row < op.number("src_rows"), f"entry {entry} reads outside its rows")
+        op.require(0 <= to_row < op.number("dst_rows"), f"entry {entry} writes outside its rows")
+        source, target = op.address("src") + from_row, op.address("dst") + to_row
         lane = entries.lane[entry]
         there = lane != isa.ABSENT
-        step.require(bool((lane[there] < len(lane)).all()), f"entry {entry} names a lane that is not there")
-        taken = step.read(source)[np.where(there, lane, 0)]
-        kept = np.zeros_like(taken) if entries.clear[entry] else step.read(target)
-        step.write(target, np.where(there, taken, kept))
+        op.require(bool((lane[there] < len(lane)).all()), f"entry {entry} names a lane that is not there")
+        taken = op.read(source)[np.where(there, lane, 0)]
+        kept = np.zeros_like(taken) if entries.clear[entry] else op.read(target)
+        op.write(target, np.where(there, taken, kept))
 
 
-def _transpose(step: Step) -> None:
-    across, down = step.number("src_rows"), step.number("dst_rows")
-    step.require(max(across, down) <= step.machine.width, "turns more rows than a row has lanes")
-    tile = np.zeros((step.machine.width, step.machine.width), np.float32)
+def _transpose(op: Execution) -> None:
+    across, down = op.number("src_rows"), op.number("dst_rows")
+    op.require(max(across, down) <= op.machine.width, "turns more rows than a row has lanes")
+    tile = np.zeros((op.machine.width, op.machine.width), np.float32)
     for i in range(across):
-        tile[:, i] = step.read(step.address("src") + i * step.number("src_step"))
+        tile[:, i] = op.read(op.address("src") + i * op.number("src_step"))
     for j in range(down):
-        step.write(step.address("dst") + j * step.number("dst_step"), tile[j])
+        op.write(op.address("dst") + j * op.number("dst_step"), tile[j])
 
 
-def _send(step: Step) -> None:
-    capacity = step.machine.image.config.link_fifo_rows
-    for i in range(step.number("rows")):
-        row = step.read(step.address("src") + i)
-        for target in range(step.machine.image.config.cores):
-            if step.number("targets") >> target & 1:
-                fifo = step.machine.fifos.setdefault((step.instr.core, target), deque())
-                step.require(len(fifo) < capacity, f"overflows the link to core {target}: {capacity} rows")
+def _send(op: Execution) -> None:
+    capacity = op.machine.image.config.link_fifo_rows
+    for i in range(op.number("rows")):
+        row = op.read(op.address("src") + i)
+        for target in range(op.machine.image.config.cores):
+            if op.number("targets") >> target & 1:
+                fifo = op.machine.fifos.setdefault((op.instr.core, target), deque())
+                op.require(len(fifo) < capacity, f"overflows the link to core {target}: {capacity} rows")
                 fifo.append(row)
 
 
-def _receive(step: Step) -> None:
-    source = step.number("source")
-    fifo = step.machine.fifos.setdefault((source, step.instr.core), deque())
-    for i in range(step.number("rows")):
-        step.require(len(fifo) > 0, f"pops an empty link from core {source}")
-        step.write(step.address("dst") + i, fifo.popleft())
+def _receive(op: Execution) -> None:
+    source = op.number("source")
+    fifo = op.machine.fifos.setdefault((source, op.instr.core), deque())
+    for i in range(op.number("rows")):
+        op.require(len(fifo) > 0, f"pops an empty link from core {source}")
+        op.write(op.address("dst") + i, fifo.popleft())
 
 
-def _port(step: Step, ports: Sequence[Port]) -> Port:
-    index = step.number("port")
-    step.require(index < len(ports), f"names port {index} of {len(ports)}")
-    rows, last = ports[index].rows(step.machine.width), step.number("first") + step.number("rows")
-    step.require(last <= rows, f"moves row {last - 1} of a port that has {rows}")
+def _port(op: Execution, ports: Sequence[Port]) -> Port:
+    index = op.number("port")
+    op.require(index < len(ports), f"names port {index} of {len(ports)}")
+    rows, last = ports[index].rows(op.machine.width), op.number("first") + op.number("rows")
+    op.require(last <= rows, f"moves row {last - 1} of a port that has {rows}")
     return ports[index]
 
 
-def _input(step: Step) -> None:
+def _input(op: Execution) -> None:
     """The host-load rule (4): an architectural write, rounded to bf16 where the port says so."""
-    port = _port(step, step.model.inputs)
-    step.bf16 = step.machine.bit_accurate and port.precision == "bf16"
-    rows = to_rows(step.machine.inputs[step.number("port")], step.machine.width)
-    first = step.number("first")
-    for i, row in enumerate(rows[first : first + step.number("rows")]):
-        step.write(step.address("dst") + i, row)
+    port = _port(op, op.model.inputs)
+    op.bf16 = op.machine.bit_accurate and port.precision == "bf16"
+    rows = to_rows(op.machine.inputs[op.number("port")], op.machine.width)
+    first = op.number("first")
+    for i, row in enumerate(rows[first : first + op.number("rows")]):
+        op.write(op.address("dst") + i, row)
 
 
-def _output(step: Step) -> None:
-    _port(step, step.model.outputs)
-    rows = step.machine.outputs.setdefault(step.number("port"), {})
-    for i in range(step.number("rows")):
-        rows[step.number("first") + i] = step.read(step.address("src") + i).copy()
+def _output(op: Execution) -> None:
+    _port(op, op.model.outputs)
+    rows = op.machine.outputs.setdefault(op.number("port"), {})
+    for i in range(op.number("rows")):
+        rows[op.number("first") + i] = op.read(op.address("src") + i).copy()
 
 
-def _loop(step: Step) -> None:
-    step.require(step.number("count") > 0, "has no iteration")
-    step.require(len(step.machine.loops) < isa.MAX_LOOP_DEPTH, f"nests deeper than {isa.MAX_LOOP_DEPTH}")
-    step.machine.loops.append(Loop(step.machine.counter, step.number("count")))
+def _loop(op: Execution) -> None:
+    op.require(op.number("count") > 0, "has no iteration")
+    op.require(len(op.machine.loops) < isa.MAX_LOOP_DEPTH, f"nests deeper than {isa.MAX_LOOP_DEPTH}")
+    op.machine.loops.append(OpenLoop(op.machine.counter, op.number("count")))
 
 
-def _end(step: Step) -> None:
-    step.require(bool(step.machine.loops), "ends no loop")
-    loop = step.machine.loops[-1]
+def _end(op: Execution) -> None:
+    op.require(bool(op.machine.loops), "ends no loop")
+    loop = op.machine.loops[-1]
     loop.iteration += 1
     if loop.iteration < loop.count:
-        step.machine.counter = loop.start
+        op.machine.counter = loop.start
     else:
-        step.machine.loops.pop()
+        op.machine.loops.pop()
 
 
 SEMANTICS: Mapping[str, Semantics] = {
@@ -299,8 +297,8 @@ SEMANTICS: Mapping[str, Semantics] = {
     "row_max": _row_reduce(numerics.reduce_max),
     "column_sum": _column_reduce(numerics.tree_sum),
     "column_max": _column_reduce(numerics.reduce_max),
-    "matmul": lambda step: _matmul(step, fp32=False),
-    "matmul_fp32": lambda step: _matmul(step, fp32=True),
+    "matmul": lambda op: _matmul(op, fp32=False),
+    "matmul_fp32": lambda op: _matmul(op, fp32=True),
     "synapse": _synapse,
     "ltc_update": _ltc_update,
     "send": _send,

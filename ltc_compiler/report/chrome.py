@@ -65,11 +65,11 @@ def _meta(kind: str, core: int, unit: int, **args: object) -> Entry:
 
 def _slices(report: Report, shift: int) -> Iterator[Entry]:
     for event, stall in zip(report.events, report.stalls, strict=True):
-        source, instr = report.sources[event.index], report.code[event.index]
+        origin, instr = report.origins[event.index], report.code[event.index]
         yield {
             "ph": "X",
-            "name": f"{instr.name} {source.place}",
-            "cat": source.op or "other",
+            "name": f"{instr.name} {origin.place}",
+            "cat": origin.op or "other",
             "pid": event.core,
             "tid": isa.UNITS.index(report.code.unit(event.index)),
             "ts": _time(event.start, shift),
@@ -77,8 +77,8 @@ def _slices(report: Report, shift: int) -> Iterator[Entry]:
             "args": {
                 "index": event.index,
                 "instruction": instr_text(instr),
-                "op": source.op,
-                "source": f"{source.file}:{source.line} {source.text}" if source.file else source.place,
+                "op": origin.op,
+                "source": f"{origin.file}:{origin.line} {origin.text}" if origin.file else origin.place,
                 "issue": event.issue,
                 "result": event.finish,
                 "busy": event.busy,

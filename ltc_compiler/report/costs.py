@@ -13,8 +13,8 @@ from typing import Any
 
 from ltc_compiler import isa
 from ltc_compiler.report.events import Code, Event
-from ltc_compiler.report.flow import Step
-from ltc_compiler.report.source import Source
+from ltc_compiler.report.flow import Segment
+from ltc_compiler.report.origins import Origin
 
 Row = dict[str, Any]
 
@@ -50,7 +50,7 @@ class Tally:
     cores: set[int] = field(default_factory=set)
 
 
-def tallies(events: Sequence[Event], stalls: Sequence[str], path: Iterable[Step]) -> dict[int, Tally]:
+def tallies(events: Sequence[Event], stalls: Sequence[str], path: Iterable[Segment]) -> dict[int, Tally]:
     """A tally for every instruction that was executed, by its index in the code."""
     found: defaultdict[int, Tally] = defaultdict(Tally)
     for event, stall in zip(events, stalls, strict=True):
@@ -60,15 +60,15 @@ def tallies(events: Sequence[Event], stalls: Sequence[str], path: Iterable[Step]
         tally.lost[stall] += event.felt
         if event.busy:  # every core executes the loops, even one that is idle
             tally.cores.add(event.core)
-    for step in path:
-        tally = found[events[step.event].index]
-        tally.critical += step.cycles
-        tally.parts.update(step.parts)
+    for segment in path:
+        tally = found[events[segment.event].index]
+        tally.critical += segment.cycles
+        tally.parts.update(segment.parts)
     return dict(sorted(found.items()))
 
 
 def table(
-    code: Code, found: dict[int, Tally], places: Sequence[Source], key: Callable[[int], Hashable]
+    code: Code, found: dict[int, Tally], places: Sequence[Origin], key: Callable[[int], Hashable]
 ) -> list[Row]:
     """A row for each group of instructions with one key, those with the most critical cycles first."""
     groups: defaultdict[Hashable, list[int]] = defaultdict(list)
@@ -79,7 +79,7 @@ def table(
     return sorted(rows, key=lambda row: (-row["critical"], -row["busy"]))
 
 
-def instruction_table(code: Code, found: dict[int, Tally], places: Sequence[Source]) -> list[Row]:
+def instruction_table(code: Code, found: dict[int, Tally], places: Sequence[Origin]) -> list[Row]:
     """A row for each executed instruction, in program order, with its "index" and "instruction" in front."""
     whole = sum(tally.critical for tally in found.values()) or 1
     return [
@@ -89,7 +89,7 @@ def instruction_table(code: Code, found: dict[int, Tally], places: Sequence[Sour
 
 
 def _row(
-    code: Code, found: dict[int, Tally], places: Sequence[Source], indices: Sequence[int], whole: int
+    code: Code, found: dict[int, Tally], places: Sequence[Origin], indices: Sequence[int], whole: int
 ) -> Row:
     group = [found[i] for i in indices]
     traffic = [(code.traffic(i), found[i].executions) for i in indices]
@@ -116,9 +116,9 @@ def _row(
     return {column: values[column] for column in COLUMNS}
 
 
-def source_of(row: Row) -> Source:
+def origin_of(row: Row) -> Origin:
     """The source that a row of the table by op stands for."""
-    return Source(*(row[field] for field in Source._fields))
+    return Origin(*(row[field] for field in Origin._fields))
 
 
 def unit_table(code: Code, events: Sequence[Event], cycles: int) -> list[Row]:

@@ -1,8 +1,8 @@
 """Who waits for whom: the critical path of an inference, the rows that pass between instructions, and their lives.
 
-The path is found at the grain of instructions, from the last output back to the arrival of the input. Each step names
-the one earlier event that an instruction waited for longest, and the cycles between the two are its own. The steps
-join without gap or overlap, so that their cycles add up to the whole.
+The path is found per instruction, from the last output back to the arrival of the input. Each segment ends at the
+earlier event that its instruction waited for longest, and the cycles between the two belong to it. The segments join
+without gap or overlap, so that their cycles add up to the whole.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from ltc_compiler.bytecode import Model
 from ltc_compiler.bytecode.cost import occupancy
 from ltc_compiler.report.events import Code, Event
 
-Place = tuple[int, int]  # core, row
+Location = tuple[int, int]  # core, row
 
 
 class Cause(NamedTuple):
-    """What an instruction waited for: until `cycle`, because of event `source` (None: the host, or the start)."""
+    """What an instruction waited for: until `cycle`, because of number `event` (None: the host, or the start)."""
 
     cycle: int
     kind: str
-    source: int | None
-    at_issue: bool = False  # the source had to be issued; else it had to free its unit, or to deliver
+    event: int | None
+    at_issue: bool = False  # the event had to be issued; else it had to free its unit, or to deliver
 
 
-class Step(NamedTuple):
+class Segment(NamedTuple):
     """A part of the critical path: `cycles` that event number `event` is answerable for, and what they went to.
 
     parts: cycles by kind: "latency", from the last beat until the result is there; "unit", its beats; the rest waited
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class LiveRange:
     """Rows [row, row + rows) of a core that hold what event `writer` wrote, from its start until the last reader ends.
 
     kind: "temporary", or "state" for rows that outlive the inference.
@@ -70,7 +70,7 @@ class Flow:
         self._finish: list[Cause] = []
         self.delivered: list[Counter[int]] = []
         self.stalls: list[str] = []
-        self.lives: list[Life] = []
+        self.lives: list[LiveRange] = []
         size = code.config.block_size
         self._states = {
             (c, row + r) for s in model.states for c, row in s.places for r in range(s.rows(size))
@@ -85,8 +85,8 @@ class Flow:
         self._unit: defaultdict[tuple[int, str], list[int]] = defaultdict(
             list
         )  # core, unit -> the events on it
-        self._writer: dict[Place, int] = {}
-        self._readers: defaultdict[Place, list[int]] = defaultdict(list)
+        self._writer: dict[Location, int] = {}
+        self._readers: defaultdict[Location, list[int]] = defaultdict(list)
         self._sent: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # the send of every row
         self._popped: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # the receive of every row
         for number, event in enumerate(self._events):
@@ -160,7 +160,7 @@ class Flow:
                     receiver = self._popped[fifo][freed]
                     yield Cause(self._events[receiver].end, "link", receiver)
 
-    def _overwrites(self, writes: Sequence[Place]) -> Iterator[Cause]:
+    def _overwrites(self, writes: Sequence[Location]) -> Iterator[Cause]:
         """Waiting until the rows to write were read."""
         for place in writes:
             for reader in self._readers[place]:
@@ -184,7 +184,7 @@ class Flow:
 
     # --- lives ----------------------------------------------------------------------------------------
 
-    def _close(self, place: Place) -> None:
+    def _close(self, place: Location) -> None:
         """What a row held is overwritten, or the inference is over: note how long it was needed."""
         readers = self._readers.pop(place, [])
         writer = self._writer.pop(place, None)
@@ -193,12 +193,12 @@ class Flow:
         event = self._events[writer]
         kind = "state" if place in self._states else "temporary"
         end = max([event.finish, *(self._events[r].end for r in readers)])
-        self.lives.append(Life(*place, 1, event.start, end, writer, kind))
+        self.lives.append(LiveRange(*place, 1, event.start, end, writer, kind))
 
     # --- the critical path ----------------------------------------------------------------------------
 
-    def critical_path(self) -> list[Step]:
-        """The steps in order, from the arrival of the host's data, or the start, to the last output, or effect."""
+    def critical_path(self) -> list[Segment]:
+        """The segments in order, from the arrival of the host's data, or the start, to the last output, or effect."""
         units = [self._code.unit(event.index) for event in self._events]
         last = [n for n, unit in enumerate(units) if unit == "io_out"]
         last = last or [n for n, unit in enumerate(units) if unit not in ("control", "link_out")]
@@ -206,28 +206,28 @@ class Flow:
         if number is None:
             return []
         cycle, at_issue = self._events[number].finish, False
-        steps: list[Step] = []
+        segments: list[Segment] = []
         while number is not None and cycle > 0:
             cause = (self._issue if at_issue else self._finish)[number]
             if cause.cycle > cycle:  # it delivered a part before it took what it waited for
                 cause = Cause(min(cycle, self._events[number].issue), "unit", number, at_issue=True)
             if cause.cycle < 0:  # done ahead: the inference begins with the arrival
                 cause = Cause(0, cause.kind, None)
-            steps.append(self._step(number, cause, cycle, at_issue))
-            cycle, number, at_issue = cause.cycle, cause.source, cause.at_issue
-        return [step for step in reversed(steps) if step.cycles]
+            segments.append(self._segment(number, cause, cycle, at_issue))
+            cycle, number, at_issue = cause.cycle, cause.event, cause.at_issue
+        return [segment for segment in reversed(segments) if segment.cycles]
 
-    def _step(self, number: int, cause: Cause, cycle: int, at_issue: bool) -> Step:
+    def _segment(self, number: int, cause: Cause, cycle: int, at_issue: bool) -> Segment:
         """What the cycles from a cause to `cycle` went to."""
         event, cycles = self._events[number], cycle - cause.cycle
         if at_issue:
-            return Step(number, cycles, {cause.kind: cycles})
+            return Segment(number, cycles, {cause.kind: cycles})
         latency = max(0, cycle - max(cause.cycle, event.end))
         work = min(cycles - latency, event.busy)
         waited = cycles - latency - work
         parts = Counter({"latency": latency, "unit": work})
         parts[self.stalls[number] if event.waited else "unit"] += waited
-        return Step(number, cycles, dict(+parts))
+        return Segment(number, cycles, dict(+parts))
 
 
 def _own_stall(event: Event) -> str:
@@ -237,7 +237,7 @@ def _own_stall(event: Event) -> str:
     return event.hint if event.hint not in ("unit", "none") else "operand"
 
 
-def _joined(lives: Sequence[Life]) -> Iterator[Life]:
+def _joined(lives: Sequence[LiveRange]) -> Iterator[LiveRange]:
     """Neighbouring rows with the same writer and the same end as one."""
     groups: dict[tuple[int, int, int, str], list[int]] = defaultdict(list)
     for life in lives:
@@ -247,6 +247,6 @@ def _joined(lives: Sequence[Life]) -> Iterator[Life]:
         first = previous = None
         for row in [*sorted(rows), None]:
             if first is not None and previous is not None and row != previous + 1:
-                yield Life(core, first, previous + 1 - first, begins[writer], end, writer, kind)
+                yield LiveRange(core, first, previous + 1 - first, begins[writer], end, writer, kind)
                 first = None
             first, previous = (row if first is None else first), row

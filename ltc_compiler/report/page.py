@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import instr_text
-from ltc_compiler.report.costs import COLUMNS, source_of
+from ltc_compiler.report.costs import COLUMNS, origin_of
 from ltc_compiler.report.terminal import CELLS, NUMBERS, headline, warning
 
 if TYPE_CHECKING:
@@ -55,11 +55,11 @@ def page(report: Report) -> str:
 
 def page_data(report: Report) -> dict[str, Any]:
     """What the page's script draws from, as plain values. Events and lives are lists, in the order of their names."""
-    group_of = {source_of(row): number for number, row in enumerate(report.rows)}
-    groups = {i: group_of[report.sources[i]] for i in {event.index for event in report.events}}
+    group_of = {origin_of(row): number for number, row in enumerate(report.rows)}
+    groups = {i: group_of[report.origins[i]] for i in {event.index for event in report.events}}
     critical: Counter[int] = Counter()
-    for step in report.path:
-        critical[step.event] += step.cycles
+    for segment in report.path:
+        critical[segment.event] += segment.cycles
     return {
         "headline": headline(report),
         "warning": warning(report),

@@ -18,8 +18,8 @@ from ltc_compiler.files import write_file
 from ltc_compiler.report.costs import Row, instruction_table, table, tallies, unit_table
 from ltc_compiler.report.events import Code, Event, replay
 from ltc_compiler.report.flow import Flow
+from ltc_compiler.report.origins import origins
 from ltc_compiler.report.page import page, table_html
-from ltc_compiler.report.source import sources
 from ltc_compiler.report.terminal import report_text
 
 
@@ -64,11 +64,11 @@ class Report:
         flow = Flow(self.code, self.model, self.events)
         self.lives, self.stalls, self.delivered = flow.lives, flow.stalls, flow.delivered
         self.path = flow.critical_path()
-        self.sources = sources(image)
+        self.origins = origins(image)
         found = tallies(self.events, self.stalls, self.path)
-        self.rows: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i])
-        self.lines: list[Row] = table(self.code, found, self.sources, lambda i: self.sources[i].place)
-        self.instructions: list[Row] = instruction_table(self.code, found, self.sources)
+        self.rows: list[Row] = table(self.code, found, self.origins, lambda i: self.origins[i])
+        self.lines: list[Row] = table(self.code, found, self.origins, lambda i: self.origins[i].place)
+        self.instructions: list[Row] = instruction_table(self.code, found, self.origins)
         covered = self.last_out if self.complete else max((e.end for e in self.events), default=0)
         self.units: list[Row] = unit_table(self.code, self.events, covered)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ltc_compiler.report.costs import Row
-from ltc_compiler.report.source import Source
+from ltc_compiler.report.origins import Origin
 
 if TYPE_CHECKING:
     from ltc_compiler.report.report import Report
@@ -41,13 +41,13 @@ def warning(report: Report) -> str:
 
 def place(row: Row) -> str:
     """Where a row's op stands in the user's source; the name of an input, output or state."""
-    source = Source("", row["module"], row["file"], row["line"])
-    return source.place if row["file"] or row["module"] else ""
+    origin = Origin("", row["module"], row["file"], row["line"])
+    return origin.place if row["file"] or row["module"] else ""
 
 
-def label(source: Source) -> str:
+def label(origin: Origin) -> str:
     """Op and place in a few words."""
-    return f"{source.op} {place(source._asdict())}".strip()
+    return f"{origin.op} {place(origin._asdict())}".strip()
 
 
 def count(value: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ltc_compiler.errors import LtcError
-from ltc_compiler.report.costs import source_of
+from ltc_compiler.report.costs import origin_of
 from ltc_compiler.report.terminal import headline, label, warning
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ def draw_timeline(report: Report, ax: Any = None) -> Any:
     lanes = [(row["core"], row["unit"]) for row in report.units]
     if ax is None:
         _, ax = plt.subplots(figsize=(12, 1.4 + 0.24 * len(lanes)), layout="constrained")
-    colours = dict(zip((source_of(row) for row in report.rows), _palette(plt), strict=False))
+    colours = dict(zip((origin_of(row) for row in report.rows), _palette(plt), strict=False))
     for y, (core, unit) in enumerate(lanes):
         events = [e for e in report.events if e.core == core and report.code.unit(e.index) == unit]
         spans = [(e.start, e.end - e.start) for e in events]
         ax.broken_barh(
-            spans, (y - 0.4, 0.8), facecolors=[colours.get(report.sources[e.index], GREY) for e in events]
+            spans, (y - 0.4, 0.8), facecolors=[colours.get(report.origins[e.index], GREY) for e in events]
         )
     ax.set_yticks(range(len(lanes)), [f"{unit}  {core}" for core, unit in lanes], fontsize=8)
     ax.set_ylim(len(lanes) - 0.5, -0.5)

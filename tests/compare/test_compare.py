@@ -18,9 +18,9 @@ from nnir_cases import HERE, body, graph, leaky, scan
 from ltc_compiler.compare import COLUMNS, ULP_BINS, Comparison
 from ltc_compiler.compare.comparison import _check_bits
 from ltc_compiler.compare.inputs import expectations
-from ltc_compiler.compare.machines import run_exact, run_machine, schedule, schedule_probes, widened
 from ltc_compiler.compare.measure import errors, measure, rms
-from ltc_compiler.compare.probe import probe, read
+from ltc_compiler.compare.probe import probe, read_values
+from ltc_compiler.compare.runs import run_exact, run_machine, schedule, schedule_probes, widened
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError, ConfigError, InputError, LtcError
 from ltc_compiler.ir.graph import Graph, Precision, Value
@@ -85,7 +85,7 @@ def check_probes(g: Graph, inputs: list[Any], steps: int) -> None:
         found = run_machine(program, arrays, steps, accurate)
         assert [a.tobytes() for a in plain] == [a.tobytes() for a in found[: len(plain)]]
     exact = run_exact(probed.graph, arrays, steps)
-    values = read(passed, probed, exact, steps)
+    values = read_values(passed, probed, exact, steps)
     for value, array in zip(passed.outputs, exact, strict=False):
         np.testing.assert_array_equal(values[value], array)
     assert all(v in values for node in passed.nodes for v in node.results)
@@ -112,7 +112,7 @@ def test_values_inside_nested_scans() -> None:
     passed = run_pipeline(nested().graph)
     x, y = RNG.normal(size=(2, 1, 8)).astype(np.float32)
     probed = probe(passed, 6)
-    values = read(passed, probed, run_exact(probed.graph, [x, y], 1), 1)
+    values = read_values(passed, probed, run_exact(probed.graph, [x, y], 1), 1)
     tanh = next(v for v in probed.values if v.node is not None and v.node.op == "tanh")
     a, b = x[0].astype(np.float64), y[0].astype(np.float64)
     expected = []

@@ -17,8 +17,7 @@ from ltc_compiler.bytecode.cost import latency
 from ltc_compiler.config import Latencies
 from ltc_compiler.program import Program
 from ltc_compiler.report.events import Code
-from ltc_compiler.report.source import Source as Origin
-from ltc_compiler.report.source import sources
+from ltc_compiler.report.origins import Origin, origins
 
 # --- the critical path ----------------------------------------------------------------------------------------
 
@@ -157,7 +156,7 @@ def test_rows_of_one_writer_are_one_life_and_states_are_named() -> None:
     assert [(life.row, life.rows, life.kind) for life in lives] == [(7, 1, "state"), (100, 3, "temporary")]
 
 
-# --- sources --------------------------------------------------------------------------------------------------
+# --- origins --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +178,7 @@ def test_sources_are_read_back(op_name: str, text: str, expected: Origin) -> Non
 def test_a_program_without_sources_has_a_report() -> None:
     damaged = image(ONE, CHAIN, inputs=[1], outputs=[1])
     damaged.meta.update(instructions={"1": 7, "x": None}, operations=["no table"])
-    assert sources(damaged) == [Origin(instr.name) for instr in CHAIN]  # the instruction stands for the op
+    assert origins(damaged) == [Origin(instr.name) for instr in CHAIN]  # the instruction stands for the op
     report = Program(damaged).report()
     assert {row["op"]: row["critical"] for row in report.rows} == spent(report)
     assert str(report)

@@ -62,7 +62,7 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Place:
+class Subject:
     """A value with the node that makes it (None for inputs and states), and the iterations that it is made in."""
 
     op: str
@@ -71,19 +71,19 @@ class Place:
     iterations: int
 
 
-def places(graph: Graph, probed: Probed) -> list[Place]:
+def subjects(graph: Graph, probed: Probed) -> list[Subject]:
     """What the rows are about, in the order of execution; the body of a scan stands before the scan."""
-    read = [Place("input", v, None, 1) for v in graph.inputs]
-    read += [Place("state", s.value, None, 1) for s in graph.states]
+    read = [Subject("input", v, None, 1) for v in graph.inputs]
+    read += [Subject("state", s.value, None, 1) for s in graph.states]
     return read + list(_computed(graph, probed, 1))
 
 
-def _computed(graph: Graph, probed: Probed, iterations: int) -> Iterator[Place]:
+def _computed(graph: Graph, probed: Probed, iterations: int) -> Iterator[Subject]:
     for node in graph.nodes:
         if node in probed.inside:
             yield from _computed(node.body, probed, iterations * node.attrs["trip_count"])
         if node.op not in DERIVED:
-            yield from (Place(node.op, value, node, iterations) for value in node.results)
+            yield from (Subject(node.op, value, node, iterations) for value in node.results)
 
 
 def precision(node: Node) -> Precision:
@@ -97,55 +97,55 @@ def can_widen(node: Node | None) -> bool:
     return node is not None and node.op not in MOVES | {"scan"} and precision(node) is not Precision.FP32
 
 
-def locally_exact(found: Iterable[Place], machine: Mapping[Value, Array]) -> dict[Value, Array]:
+def locally_exact(found: Iterable[Subject], machine: Mapping[Value, Array]) -> dict[Value, Array]:
     """What each operation gives in fp64 for the operands that the machine had."""
     local: dict[Value, Array] = {}
-    for place in found:
-        if place.node is not None and place.value not in local:
-            results = evaluated(place.node, machine, len(machine[place.value]))
-            local.update(zip(place.node.results, results, strict=True))
+    for subject in found:
+        if subject.node is not None and subject.value not in local:
+            results = evaluated(subject.node, machine, len(machine[subject.value]))
+            local.update(zip(subject.node.results, results, strict=True))
     return local
 
 
 def table(
-    found: Sequence[Place],
+    found: Sequence[Subject],
     probed: Probed,
     values: Values,
     local: Mapping[Value, Array],
     theirs: Mapping[Value, Array],
     factor: float,
 ) -> list[Row]:
-    """A row for each place, its last columns still None: those that comparison.py finds by more runs."""
+    """A row per subject, its last columns still None: those that comparison.py finds by more runs."""
     errors = {v: relative(array, values.exact[v]) for v, array in values.machine.items()}
     rows = [_row(p, values, local.get(p.value, values.exact[p.value]), errors, factor, probed) for p in found]
-    for row, place in zip(rows, found, strict=True):
-        if place.value in theirs:
-            figures = measure(theirs[place.value], values.exact[place.value])
+    for row, subject in zip(rows, found, strict=True):
+        if subject.value in theirs:
+            figures = measure(theirs[subject.value], values.exact[subject.value])
             row["torch_max_error"], row["torch_rms_error"] = figures.max, figures.rms
     return rows
 
 
 def _row(
-    place: Place, values: Values, local: Array, errors: dict[Value, float], factor: float, probed: Probed
+    subject: Subject, values: Values, local: Array, errors: dict[Value, float], factor: float, probed: Probed
 ) -> Row:
-    value, node = place.value, place.node
+    value, node = subject.value, subject.node
     machine, exact = values.machine[value], values.exact[value]
     figures, plain = measure(machine, exact), measure(values.fp32[value], exact)
     growth = _growth(figures.relative, [errors[v] for v in node.operands] if node is not None else [])
     added = relative(machine, local)
-    if place.op == "state":
+    if subject.op == "state":
         growth, added = 1.0, 0.0  # whoever computed it has lost what it lost
     source = node.source if node is not None else Source()
     kind = precision(node) if node is not None else value.type.precision
     return dict.fromkeys(COLUMNS) | {
-        "op": place.op,
+        "op": subject.op,
         "value": value.name,
         "module": source.module,
         "file": source.file,
         "line": source.line,
         "text": source.text,
         "precision": kind.name.lower(),
-        "iterations": place.iterations,
+        "iterations": subject.iterations,
         "elements": machine.size,
         "max_error": figures.max,
         "rms_error": figures.rms,

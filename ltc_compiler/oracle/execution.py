@@ -18,21 +18,21 @@ from ltc_compiler.errors import ProgramError
 
 
 @dataclass
-class Loop:
+class OpenLoop:
     start: int  # of the `loop` instruction
     count: int
     iteration: int = 0
 
 
 @dataclass
-class Machine:
+class MachineState:
     """Everything that instructions change, and the host's arrays of the present run."""
 
     image: Image
     bit_accurate: bool
     tensor: list[F32]
     fifos: dict[tuple[int, int], deque[F32]] = field(default_factory=dict)
-    loops: list[Loop] = field(default_factory=list)
+    loops: list[OpenLoop] = field(default_factory=list)
     counter: int = 0  # index of the instruction under execution
     inputs: Sequence[F32] = ()
     outputs: dict[int, dict[int, F32]] = field(default_factory=dict)  # by port and row of the port's array
@@ -45,10 +45,10 @@ class Machine:
         return self.image.config.block_rows(n)
 
 
-class Step:
+class Execution:
     """One instruction under execution: its operands, loop counters applied, and the stores of its core."""
 
-    def __init__(self, machine: Machine, model: Model, instr: Instr) -> None:
+    def __init__(self, machine: MachineState, model: Model, instr: Instr) -> None:
         self.machine = machine
         self.model = model
         self.instr = instr

@@ -15,7 +15,7 @@ HOST = ("input", "output", "state")
 _PLACE = re.compile(r"(.+):(\d{1,9})")
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """op: of the graph, or input, output, state; module: path in the model, or the name of these; file, line, text: in
     the user's source.
 
@@ -36,7 +36,7 @@ class Source(NamedTuple):
         return (f"{self.op} {self.module}" if self.op in HOST else self.module or self.op) or "(unknown)"
 
     @classmethod
-    def parse(cls, op: str, text: str) -> Source:
+    def parse(cls, op: str, text: str) -> Origin:
         """`text`: module path, file:line and the line, two spaces apart; each may be missing."""
         if op in HOST:  # what the compiler itself adds: "input x"
             return cls(op, text.removeprefix(op).strip())
@@ -52,10 +52,10 @@ class Source(NamedTuple):
         return cls(op, "" if module == "(unknown place)" else module, file, line, "  ".join(parts).strip())
 
 
-def sources(image: Image) -> list[Source]:
+def origins(image: Image) -> list[Origin]:
     """The source of every instruction of a program; where META has no op for it, its own name stands for the op."""
     return [
-        Source.parse(_entry(image.meta, "operations", i) or instr.name, _entry(image.meta, "instructions", i))
+        Origin.parse(_entry(image.meta, "operations", i) or instr.name, _entry(image.meta, "instructions", i))
         for i, instr in enumerate(image.code)
     ]
 

@@ -29,8 +29,8 @@ from ltc_compiler.bytecode.sequence import (
     to_sequences,
 )
 from ltc_compiler.errors import ProgramError
+from ltc_compiler.oracle.execution import Execution, MachineState
 from ltc_compiler.oracle.semantics import SEMANTICS
-from ltc_compiler.oracle.step import Machine, Step
 
 
 class Oracle:
@@ -52,7 +52,7 @@ class Oracle:
         for core, store in zip(image.cores, tensor, strict=True):
             for row, rows in core.initial_rows(bit_accurate):
                 store[row : row + len(rows)] = rows
-        self._machine = Machine(image, bit_accurate, tensor)
+        self._machine = MachineState(image, bit_accurate, tensor)
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         for state in (state for model in image.models for state in model.states):
             if state.copies:
@@ -191,7 +191,7 @@ class Oracle:
         machine.counter = model.begin
         while machine.counter < model.end:
             instr = self.image.code[machine.counter]
-            SEMANTICS[instr.name](Step(machine, model, instr))
+            SEMANTICS[instr.name](Execution(machine, model, instr))
             machine.counter += 1
         outputs = [machine.outputs.get(i, {}) for i in range(len(model.outputs))]
         missing = any(
