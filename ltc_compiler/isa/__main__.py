@@ -1,6 +1,7 @@
 """Prints what is made from the tables.
 
-    python -I ltc_compiler/isa --header OUT          the C++ header that CMake compiles
+    python -I ltc_compiler/isa --header OUT          isa.gen.h, and
+    python -I ltc_compiler/isa --machine-header OUT  machine.gen.h: the C++ headers that CMake compiles
     python -I ltc_compiler/isa --instructions OUT    docs/isa.md
     python -I ltc_compiler/isa --configuration OUT   docs/configuration.md
     python -m ltc_compiler.isa --schema OUT          the JSON schema of a machine's TOML file
@@ -27,10 +28,11 @@ def _stand_in() -> None:
 
 def main() -> None:
     """Write what is asked for."""
-    from ltc_compiler.isa import cpp, markdown, schema
+    from ltc_compiler.isa import cpp, cpp_machine, markdown, schema
 
     printers = {
-        "header": (cpp.header, "the C++ header"),
+        "header": (cpp.header, "the C++ header of the instructions"),
+        "machine-header": (cpp_machine.header, "the C++ header of the machine"),
         "instructions": (markdown.instructions, "the reference of the instructions, in Markdown"),
         "configuration": (markdown.configuration, "the reference of the machine's parameters, in Markdown"),
         "schema": (schema.schema, "the JSON schema of a machine's TOML file"),
@@ -40,11 +42,14 @@ def main() -> None:
     )
     for name, (_, what) in printers.items():
         parser.add_argument(f"--{name}", type=Path, metavar="OUT", help=what)
-    asked = {name: path for name, path in vars(parser.parse_args()).items() if path is not None}
+    given = vars(parser.parse_args())
+    asked = {name: path for name in printers if (path := given[name.replace("-", "_")]) is not None}
     if not asked:
         parser.error(f"nothing to print: give {' or '.join(f'--{name} OUT' for name in printers)}")
     for name, path in asked.items():
-        path.write_text(printers[name][0](), encoding="utf-8")
+        text = printers[name][0]()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:  # else nothing is to be built anew
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -291,7 +291,7 @@ private:
     void walk(const Instruction& in, const isa::Send& op, Beats<traced>& beats) {
         const std::uint64_t src = first_row(op.src);
         for (std::uint32_t j = 0; j < op.rows; ++j) {
-            std::array<LinkClock::Place*, limits::cores> places;
+            std::array<LinkClock::Place*, limits::max_cores> places;
             std::size_t n = 0;
             for (std::uint32_t target = 0; target < machine_.cores; ++target) {
                 if (!(op.targets >> target & 1)) continue;

@@ -14,24 +14,17 @@ namespace {
 
 Machine read_machine(Reader in) {
     Machine m{};
-    m.cores = ranged(in, "cores", 1, limits::cores);
-    m.block_size = ranged(in, "block_size", limits::min_block_size, limits::max_block_size);
-    if (!std::has_single_bit(m.block_size)) refuse_program("block_size is no power of two", in.where());
-    m.weight_blocks = ranged(in, "weight_blocks", 0, limits::store);
-    m.tensor_rows = ranged(in, "tensor_rows", 1, limits::store);
-    m.accumulators = ranged(in, "accumulators", 1, limits::accumulators);
-    m.synapse_slots = ranged(in, "synapse_slots", 0, limits::store);
-    m.gather_entries = ranged(in, "gather_entries", 0, limits::store);
-    m.instruction_slots = ranged(in, "instruction_slots", 1, limits::store);
-    m.link_fifo_rows = ranged(in, "link_fifo_rows", 0, limits::fifo_rows);
-    m.fp32_beats = ranged(in, "fp32_beats", 1, limits::cycles);
-    m.issue_queue = ranged(in, "issue_queue", 1, limits::issue_queue);
-    m.read_ports = ranged(in, "read_ports", limits::min_read_ports, limits::max_read_ports);
-    m.fp32_matmul = flag(in, "fp32_matmul");
-    m.fp8_weights = flag(in, "fp8_weights");
-    m.synapse_unit = flag(in, "synapse_unit");
-    in.take(1, "padding");
-    for (std::uint32_t& latency : m.latencies) latency = ranged(in, "a latency", 1, limits::cycles);
+    for (const isa::CountInfo& count : isa::machine_counts) {
+        m.*count.value = ranged(in, count.name, count.low, count.high);
+        if (count.power_of_two && !std::has_single_bit(m.*count.value))
+            refuse_program(std::string(count.name) + " is no power of two", in.where());
+    }
+    for (const isa::FeatureInfo& feature : isa::machine_features) m.*feature.value = flag(in, feature.name);
+    in.take(isa::feature_padding, "padding");
+    for (std::size_t i = 0; i < isa::n_latencies; ++i) {
+        const isa::LatencyInfo& latency = isa::latency_ranges[i];
+        m.latencies[i] = ranged(in, latency.name, latency.low, latency.high);
+    }
     in.finish();
     return m;
 }

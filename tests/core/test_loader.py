@@ -333,7 +333,7 @@ def word(tag: str, index: int, value: int) -> bytes:
         ("link_fifo_rows is 4097", word("MACH", 8, 4097)),
         ("issue_queue is 0", word("MACH", 10, 0)),
         ("read_ports is 2", word("MACH", 11, 2)),
-        ("a latency is 0", word("MACH", 13, 0)),
+        ("latency.issue is 0", word("MACH", 13, 0)),
         ("synapse_unit is 2", word("MACH", 12, 0x00020101)),
         ("number of instructions is 4294967295", word("CODE", 0, 2**32 - 1)),
         ("opcode 255 does not exist", patched(GOOD, find(GOOD, "CODE")[0] + 4, b"\xff")),

@@ -314,7 +314,7 @@ def test_equal_presets_say_so() -> None:
     found = {name: Config.preset(name).equal_presets() for name in Config.presets()}
     pairs = {(name, other) for name, others in found.items() for other in others}
     assert pairs == {("nt400d11_c6b32", "ia_420f_c6b32"), ("ia_420f_c6b32", "nt400d11_c6b32")}
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     comment = (root / "configs" / "nt400d11_c6b32.toml").read_text().splitlines()[0]
     assert "equal to ia_420f_c6b32 but for the name" in comment
     assert "`nt400d11_c6b32` equals `ia_420f_c6b32`" in (root / "docs" / "configuration.md").read_text()

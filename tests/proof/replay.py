@@ -151,8 +151,8 @@ def make(build: Build) -> Path:
     folder = FOLDER / build.name.replace(" ", "_").replace(",", "")
     folder.mkdir(parents=True, exist_ok=True)
     isa = ROOT / "ltc_compiler"
-    header = folder / "isa.gen.h"
-    subprocess.run([sys.executable, "-I", isa / "isa", "--header", header], check=True)
+    headers = ["--header", folder / "isa.gen.h", "--machine-header", folder / "machine.gen.h"]
+    subprocess.run([sys.executable, "-I", isa / "isa", *headers], check=True)
     core = ROOT / "sim_core"
     sources = [p for p in sorted(core.glob("*/*.cpp")) if p.parent.name != "python" and p.stem != "kernels"]
     jobs = [(p, folder / f"{p.stem}.o", ()) for p in (*sources, Path(__file__).with_suffix(".cpp"))]

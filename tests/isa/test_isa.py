@@ -17,7 +17,7 @@ from ltc_compiler import Config
 from ltc_compiler.isa import machine, schema, table
 from ltc_compiler.isa.machine import PARAMETERS, Parameter
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FIRST_HASH = (
     "32746bc1d9c04c727bbe4b13f02a72407363eef97f89f38779d5dee4ee2bfe1c"  # of the first files of format 2
 )
