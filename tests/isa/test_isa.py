@@ -106,12 +106,22 @@ def test_a_place_that_is_taken_or_leaves_a_gap_is_refused(
 
 def test_the_build_prints_without_the_package_and_its_dependencies(tmp_path: Path) -> None:
     """With neither numpy nor the core, and nothing of the environment: -I and -S."""
-    command = [sys.executable, "-I", "-S", str(ROOT / "ltc_compiler" / "isa"), "--header", "isa.gen.h"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        str(ROOT / "ltc_compiler" / "isa"),
+        "--header",
+        "isa.gen.h",
+        "--machine-header",
+        "m.h",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert "enum class Opcode" in (tmp_path / "isa.gen.h").read_text(encoding="utf-8")
-    done = subprocess.run(command[:-2], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert "struct Machine" in (tmp_path / "m.h").read_text(encoding="utf-8")
+    done = subprocess.run(command[:-4], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "nothing to print: give --header OUT or --instructions OUT" in done.stderr
+    assert "nothing to print: give --header OUT or --machine-header OUT or" in done.stderr
 
 
 def conforms(value: object, rule: dict[str, Any]) -> bool:
