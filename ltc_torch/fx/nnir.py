@@ -31,6 +31,8 @@ from ltc_torch.fx.registry import FUNCTIONS, LEAVES, Refused, find
 from ltc_torch.fx.state.stateful import keep_states
 from ltc_torch.precision import warn_of_unused
 
+__all__ = ["to_nnir"]
+
 
 def to_nnir(
     graph_module: fx.GraphModule,
