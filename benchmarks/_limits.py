@@ -1,15 +1,15 @@
 """What the arithmetic of a program costs on this CPU at the least: bare kernels without an interpreter around them.
 
-`work` lists the matrix products, synapses, activations and pointwise vectors of a program. limits.cpp, compiled here
-for this CPU, walks that list over packed weights. Raises OSError where the compiler or the instructions are missing.
+`work` lists the matrix products, synapses, activations and pointwise vectors of a program. limits.cpp, which CMake
+builds here, walks that list over packed weights. Raises OSError where CMake or the instructions are missing.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -22,10 +22,6 @@ from ltc_compiler.bytecode import Image
 from ltc_compiler.program import Program
 
 HERE = Path(__file__).parent
-FLAGS = [
-    "-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-    "-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512", "-shared", "-fPIC",
-]  # fmt: skip
 MATMUL, SYNAPSE, SIGMOID, TANH, DIVIDE, POINTWISE = range(6)
 LANES = 16
 Work = tuple[int, int, int, int]
@@ -37,11 +33,13 @@ def kernels() -> ModuleType:
     if "avx512_bf16" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
         raise OSError("the bare kernels need a CPU with AVX-512 and its bf16 dot product")
     folder = Path(tempfile.mkdtemp(prefix="limits"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    configure = ["-S", HERE, "-B", folder, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
+    for arguments in (configure, ["--build", folder, "--target", "limits"]):
+        subprocess.run(
+            ["cmake", *arguments], check=True, env=os.environ | {"PATH": path}, stdout=subprocess.DEVNULL
+        )
     target = folder / "limits.so"
-    header = [sys.executable, "-I", str(HERE.parent / "ltc_compiler" / "isa"), "--header"]
-    subprocess.run([*header, str(folder / "isa.gen.h")], check=True)
-    include = [f"-I{at}" for at in (HERE.parent / "sim_core", folder, sysconfig.get_paths()["include"])]
-    subprocess.run(["g++", *FLAGS, *include, str(HERE / "limits.cpp"), "-o", str(target)], check=True)
     spec = importlib.util.spec_from_file_location("limits", target)
     assert spec is not None
     assert spec.loader is not None

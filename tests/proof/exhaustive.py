@@ -4,16 +4,16 @@
     python tests/proof/exhaustive.py gelu div        some of them
     python tests/proof/exhaustive.py --list          their names
 
-exhaustive.cpp does the work; this builds it with the flags of the core, draws its progress, evaluates each unit's
-worst input anew with mpmath, and compares the errors with the bounds that docs/numerics.md states. At last the NumPy
-half runs beside the C++ half on every 997th bit pattern of each unit (--stride 1: on all, another four minutes a unit).
+exhaustive.cpp does the work; this builds it for this CPU with the flags of the core, draws its progress, evaluates
+each unit's worst input anew with mpmath, and compares the errors with the bounds that docs/numerics.md states. At last
+the NumPy half runs beside the C++ half on every 997th bit pattern of each unit (--stride 1: on all, another four
+minutes a unit).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -27,23 +27,16 @@ from tqdm import tqdm
 from ltc_compiler import _core, numerics
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "build" / "proof" / "exhaustive"
-FLAGS = ("-std=c++20", "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
-         "-Wall", "-Wextra", "-Werror", "-pthread")  # fmt: skip
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+import native_builds  # noqa: E402
+
+FOLDER = ROOT / "build" / "proof"
+PROGRAM = FOLDER / "exhaustive"
 BOUNDS = {"sigmoid": 2.402, "tanh": 1.310, "exp": 0.991, "exp2": 1.080, "log": 0.860, "softplus": 2.797,
           "silu": 3.394, "gelu": 6.031, "gelu_tanh": 3.404, "reciprocal": 0.5, "rsqrt": 1.491, "sin": 1.066,
           "cos": 1.071, "erf": 1.311, "atan": 1.922}  # fmt: skip
 BLOCK = 1 << 20
-
-
-def build() -> None:
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        sys.exit("no C++ compiler: install g++, or name one with CXX")
-    source = str(Path(__file__).with_suffix(".cpp"))
-    command = [compiler, *FLAGS, f"-I{ROOT / 'sim_core'}", source, "-o", str(PROGRAM)]
-    subprocess.run(command, check=True)
 
 
 def run(name: str, threads: int) -> dict[str, str]:
@@ -119,7 +112,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stride", type=int, default=997, help="of the patterns that both halves compute")
     arguments = parser.parse_args()
-    build()
+    native_builds.build(Path(__file__).parent, FOLDER, "exhaustive")
     known = subprocess.run([PROGRAM], capture_output=True, text=True, check=True).stdout.split()
     unknown = set(arguments.names) - set(known)
     if unknown:

@@ -19,7 +19,6 @@ import platform
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+import native_builds  # noqa: E402
 from generators import random_graph  # noqa: E402
 from models.machine import record  # noqa: E402
 from models.zoo import ZOO  # noqa: E402
@@ -39,28 +39,14 @@ from ltc_compiler import NNIR, Config, Program  # noqa: E402
 
 FOLDER = ROOT / "build" / "replay"
 RECORDING = FOLDER / "recording"
-FLAGS = (
-    "-std=c++20",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
 RANDOM, GRAPHS, CALLS = 300, 60, 3
 MODELS = ("ltc", "cfc_wired", "lstm_two_layers", "gated_ltc_rk4", "causal_attention", "tcn")
 MACHINES = (Config.tiny_c1b8(), Config.v80_c6b32())
-X86_KERNELS = {
-    "sse2": (),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "avx512": ("-march=x86-64-v4", "-mprefer-vector-width=512"),
-    "avx512_bf16": ("-march=x86-64-v4", "-mavx512bf16", "-mprefer-vector-width=512"),
-}
+X86_KERNELS = ("sse2", "avx2", "avx512", "avx512_bf16")
 
 
 class Build(NamedTuple):
-    """A compiler, its options, the kernels that it can build, what runs the program, and how often at once.
+    """A compiler, its options, the kernels of its target, what runs the program, and how often at once.
 
     Where it runs more than once, what counts is what the threads share: one set of kernels will do.
     """
@@ -68,7 +54,7 @@ class Build(NamedTuple):
     name: str
     compiler: str
     options: tuple[str, ...]
-    kernels: dict[str, tuple[str, ...]]
+    kernels: tuple[str, ...]
     emulator: tuple[str, ...] = ()
     threads: int = 1
 
@@ -86,12 +72,12 @@ BUILDS = (
         X86_KERNELS,
         threads=2,
     ),
-    Build("aarch64, g++ -O3", "aarch64-linux-gnu-g++", ("-O3",), {"generic": ()}, ARM),
+    Build("aarch64, g++ -O3", "aarch64-linux-gnu-g++", ("-O3",), ("generic",), ARM),
     Build(
         "aarch64, g++ -O3 armv8.6-a",
         "aarch64-linux-gnu-g++",
         ("-O3", "-march=armv8.6-a"),
-        {"generic": ()},
+        ("generic",),
         ARM,
     ),
 )
@@ -147,38 +133,18 @@ def obstacle(build: Build) -> str:
 
 
 def make(build: Build) -> Path:
-    """Compile the core without its binding, with replay.cpp, and link it."""
+    """libltc and replay.cpp by this compiler with these options and no others that choose how to optimise."""
+    target = {"CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": "aarch64"} if build.emulator else {}
     folder = FOLDER / build.name.replace(" ", "_").replace(",", "")
-    folder.mkdir(parents=True, exist_ok=True)
-    isa = ROOT / "ltc_compiler"
-    headers = ["--header", folder / "isa.gen.h", "--machine-header", folder / "machine.gen.h"]
-    subprocess.run([sys.executable, "-I", isa / "isa", *headers], check=True)
-    core = ROOT / "sim_core"
-    sources = [p for p in sorted(core.glob("*/*.cpp")) if p.parent.name != "python" and p.stem != "kernels"]
-    jobs = [(p, folder / f"{p.stem}.o", ()) for p in (*sources, Path(__file__).with_suffix(".cpp"))]
-    jobs += [
-        (core / "kernels" / "kernels.cpp", folder / f"kernels_{name}.o", (f"-DLTC_ISA={name}", *options))
-        for name, options in build.kernels.items()
-    ]
-    tables = isa / "activation_tables.bin"
-    jobs.append((core / "numerics" / "tables.S", folder / "tables.o", (f'-DTABLE_PATH="{tables}"',)))
-
-    def compiled(job: tuple[Path, Path, tuple[str, ...]]) -> Path:
-        source, target, options = job
-        flags = (*FLAGS, *build.options, *options) if source.suffix == ".cpp" else options
-        command = [build.compiler, *flags, f"-I{core}", f"-I{folder}", "-c", str(source), "-o", str(target)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-        return target
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, jobs))
-    program = folder / "replay"
-    subprocess.run(
-        [build.compiler, *build.options, "-pthread", *map(str, objects), "-o", str(program)], check=True
+    flags = " ".join(build.options)
+    return native_builds.build(
+        Path(__file__).parent,
+        folder,
+        "replay",
+        CMAKE_CXX_COMPILER=build.compiler,
+        CMAKE_CXX_FLAGS=flags,
+        **target,
     )
-    return program
 
 
 def main() -> None:
