@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Row, SlotArrays, State
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError
-from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.rows.contents import Contents
+from ltc_compiler.schedule.rows.model import LoweredModel, StateRows
 from ltc_compiler.schedule.rows.resident import Resident
-from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref, Schedule
-from ltc_compiler.schedule.select.states import Placed
-
-
-@dataclass
-class Lowered:
-    """A model on virtual rows: its instructions, and what it exchanges with the host."""
-
-    name: str
-    schedule: Schedule
-    inputs: list[Port]
-    outputs: list[Port]
-    states: list[Placed]
-    resident: Resident
-    streaming: dict[str, Any] = field(default_factory=dict)
+from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref
 
 
 def encode(
-    models: Sequence[Lowered], low: Lowering, config: Config, used: list[int], weights: bool = True
+    models: Sequence[LoweredModel], contents: Contents, used: list[int], weights: bool = True
 ) -> Image:
     """The image of scheduled models whose buffers have rows. weights=False: with zeros for weights, for the clock."""
+    config = contents.config
     ops = [op for m in models for op in m.schedule.ops]
     _check_instruction_slots(ops, config)
     placed: list[Model] = []
@@ -43,8 +29,8 @@ def encode(
         states = tuple(_state(s, m.resident) for s in m.states)
         placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
         begin = end
-    persistent = _persistent(low, [b for m in models for b in _state_buffers(m)])
-    cores = [_core_image(low, config, core, used[core], persistent, weights) for core in range(config.cores)]
+    persistent = _persistent(contents, [b for m in models for b in _state_buffers(m)])
+    cores = [_core_image(contents, core, used[core], persistent, weights) for core in range(config.cores)]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
     operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
     meta = {
@@ -56,13 +42,13 @@ def encode(
     return Image(config, [_instr(op, weights) for op in ops], cores, placed, meta)
 
 
-def _state(placed: Placed, resident: Resident) -> State:
-    buffer, offset = placed.ref.buffer, placed.ref.offset
+def _state(state: StateRows, resident: Resident) -> State:
+    buffer, offset = state.ref.buffer, state.ref.offset
     copies = tuple((core, resident.copies[buffer, core].row + offset) for core in resident.cores(buffer))
-    return State(placed.name, placed.shape, buffer.core, buffer.row + offset, copies)
+    return State(state.name, state.shape, buffer.core, buffer.row + offset, copies)
 
 
-def _state_buffers(model: Lowered) -> list[Buffer]:
+def _state_buffers(model: LoweredModel) -> list[Buffer]:
     own = dict.fromkeys(s.ref.buffer for s in model.states)
     return [*own, *(c for (b, _), c in model.resident.copies.items() if b in own)]
 
@@ -79,15 +65,16 @@ def _instr(op: Op, weights: bool) -> Instr:
     return Instr(op.name, op.core, operands)
 
 
-def _persistent(low: Lowering, states: list[Buffer]) -> list[Buffer]:
-    buffers = [v.ref.buffer for v in low.constants.values()] + states
+def _persistent(contents: Contents, states: list[Buffer]) -> list[Buffer]:
+    buffers = [v.ref.buffer for v in contents.constants.values()] + states
     return [b for b in buffers if b.row >= 0]
 
 
 def _core_image(
-    low: Lowering, config: Config, core: int, rows: int, persistent: list[Buffer], weights: bool
+    contents: Contents, core: int, rows: int, persistent: list[Buffer], weights: bool
 ) -> CoreImage:
-    stores, block = low.stores[core], config.block_size
+    config = contents.config
+    stores, block = contents.stores[core], config.block_size
     for store, depth, what in (
         (stores.weights, config.weight_blocks, "weight blocks"),
         (stores.slots, config.synapse_slots, "synapse slots"),

@@ -1,7 +1,7 @@
 """Static memory allocation: every buffer gets rows of its core for its life time, before the program runs.
 
-Constants and states are alive for ever. A temporary lives from its first touch to its last; one that a loop carries
-from turn to turn (it was touched before the loop, or is held for it) lives to the loop's end. Buffers whose lives
+Constants and states live for ever. A temporary lives from its first touch to its last; one that a loop carries from
+iteration to iteration (it was touched before the loop, or is held for it) lives to the loop's end. Buffers whose lives
 overlap never share a row. First fit in order of first touch.
 """
 

@@ -16,14 +16,14 @@ from ltc_compiler.clock import Clock
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError
 from ltc_compiler.ir.graph import Graph, Node
-from ltc_compiler.schedule.encode import Lowered, encode
+from ltc_compiler.schedule.encode import encode
 from ltc_compiler.schedule.lower import lower
 from ltc_compiler.schedule.memory import allocate
 from ltc_compiler.schedule.order.order import Order, reorder
-from ltc_compiler.schedule.rows.contents import Digests
+from ltc_compiler.schedule.rows.contents import Contents, Digests
 from ltc_compiler.schedule.rows.layout import row_count
-from ltc_compiler.schedule.rows.lowering import Lowering, Spread
-from ltc_compiler.schedule.spread.partition import check_places, cut_points
+from ltc_compiler.schedule.rows.model import LoweredModel
+from ltc_compiler.schedule.spread.partition import Spread, check_places, cut_points
 from ltc_compiler.transforms.unroll import may_unroll, unroll
 
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
@@ -51,8 +51,8 @@ class Draft:
 
     jobs: list[Job]
     spread: Spread
-    low: Lowering
-    models: list[Lowered]
+    contents: Contents
+    models: list[LoweredModel]
 
     @cached_property
     def image(self) -> Image:
@@ -64,8 +64,8 @@ class Draft:
         return Clock.of(self._encoded(weights=False)).mean_latency()
 
     def _encoded(self, weights: bool) -> Image:
-        used = allocate([m.schedule for m in self.models], self.low.config)
-        return encode(self.models, self.low, self.low.config, used, weights)
+        used = allocate([m.schedule for m in self.models], self.contents.config)
+        return encode(self.models, self.contents, used, weights)
 
 
 def best_schedule(jobs: list[Job], config: Config, *, optimize: bool = True, quick: bool = False) -> Draft:
@@ -127,12 +127,12 @@ class Search:
         return self.result()
 
     def _drafts(self, jobs: list[Job], spread: Spread) -> Iterator[Draft]:
-        low = Lowering(self.config, self.digests)
-        models = [lower(low, job.graph, job.name, job.cores, spread) for job in jobs]
+        contents = Contents(self.config, self.digests)
+        models = [lower(contents, job.graph, job.name, job.cores, spread) for job in jobs]
         for order in self.orders:
-            yield Draft(jobs, spread, low, [self._ordered(m, order) for m in models])
+            yield Draft(jobs, spread, contents, [self._ordered(m, order) for m in models])
 
-    def _ordered(self, model: Lowered, order: Order) -> Lowered:
+    def _ordered(self, model: LoweredModel, order: Order) -> LoweredModel:
         ops = reorder(model.schedule.ops, self.config, order)
         return replace(model, schedule=replace(model.schedule, ops=ops))
 

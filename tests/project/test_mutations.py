@@ -31,8 +31,8 @@ from ltc_compiler.oracle import beats, clock, semantics
 from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.oracle.semantics import SEMANTICS, Semantics
 from ltc_compiler.schedule.rows.contents import weight_blocks
-from ltc_compiler.schedule.rows.lowering import Lowering
-from ltc_compiler.schedule.select import select
+from ltc_compiler.schedule.select import matmul, select
+from ltc_compiler.schedule.select.lowering import Lowering
 from tests.proof.core_faults import FAULTS, Fault, edited
 
 F32 = Any
@@ -299,7 +299,7 @@ def exchanged(low: Lowering, node: Node) -> Any:
 COMPILER: dict[str, Plant] = {
     "operands are exchanged": lambda patch: patch.setitem(select.SELECTORS, "sub", exchanged),
     "weights are transposed in their block": attribute(
-        select,
+        matmul,
         "weight_blocks",
         lambda *a: tuple(np.ascontiguousarray(t.swapaxes(1, 2)) for t in weight_blocks(*a)),
     ),

@@ -20,10 +20,9 @@ from ltc_compiler.oracle.clock import estimate
 from ltc_compiler.program import Program
 from ltc_compiler.schedule.order import order
 from ltc_compiler.schedule.order.order import Order
-from ltc_compiler.schedule.rows.lowering import Spread
 from ltc_compiler.schedule.search import BEST_ORDERS, Job, Search
-from ltc_compiler.schedule.spread.partition import cut_points, spread_rows
-from ltc_compiler.schedule.spread.share import Places, shared_products
+from ltc_compiler.schedule.spread.partition import Spread, cut_points, spread_rows
+from ltc_compiler.schedule.spread.share import Division, shared_products
 from ltc_compiler.transforms.pipeline import run_pipeline
 
 THREE = replace(Config.small_c2b16(), cores=3, tensor_rows=1 << 16, gather_entries=1 << 16)
@@ -113,7 +112,7 @@ def test_bands_hold_every_row_once_in_order(rows: int, cores: int, grain: int) -
 
 def test_lent_products_level_the_cores() -> None:
     graph = run_pipeline(cells(2, 256))
-    places = Places(cut_points(graph), (0,), 0, (0, 1, 2))
+    places = Division(cut_points(graph), (0,), 0, (0, 1, 2))
     makers = shared_products(graph, THREE, places)
     assert len(makers) == 2
     width = THREE.block_rows(256)

@@ -63,9 +63,9 @@ def _touch(op: Op, access: isa.Access, ref: Ref, config: Config, busy: int) -> T
     low = high = ref.offset
     ascending = True
     for count, step in access.extents:
-        turns, stride = _count(op, count, config), _step(op, step)
-        low, high = low + min(0, (turns - 1) * stride), high + max(0, (turns - 1) * stride)
-        ascending = ascending and (stride > 0 or turns == 1)
+        times, stride = _count(op, count, config), _step(op, step)
+        low, high = low + min(0, (times - 1) * stride), high + max(0, (times - 1) * stride)
+        ascending = ascending and (stride > 0 or times == 1)
     pace = _pace(op, access, config, end) if ascending and low < high else None
     return Touch(ref.buffer, low, high, *(pace or slow))
 

@@ -10,42 +10,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from heapq import heappop, heappush
 
-from ltc_compiler.bytecode import Instr, Row
-from ltc_compiler.bytecode.cost import busy, latency, row_blocks_in_flight
 from ltc_compiler.config import Config
 from ltc_compiler.schedule.order.footprint import Touch, distance, touches
 from ltc_compiler.schedule.order.gaps import postpone
-from ltc_compiler.schedule.rows.virtual import Op, Ref
-
-Fifo = tuple[int, int]  # sender, receiver
-Place = tuple[int, str]  # core, unit
-
-
-@dataclass(eq=False, slots=True)
-class Task:
-    """One instruction of a run, with its cost and its place in the dependence graph.
-
-    busy: the cycles of its beats; held: those that it holds its unit. start: when it was chosen to start, no earlier
-    than `release`."""
-
-    op: Op
-    index: int
-    busy: int
-    held: int
-    latency: int
-    place: Place
-    fifos: list[Fifo]
-    waits: int = 0
-    after: list[tuple[Task, int]] = field(default_factory=list)
-    path: int = 0
-    release: int = 0
-    left: int = 0  # of `waits`
-    ready: int = 0
-    start: int = 0
+from ltc_compiler.schedule.order.tasks import CoreUnit, Fifo, Task, number, task_of
+from ltc_compiler.schedule.rows.virtual import Op
 
 
 class Order(Enum):
@@ -83,35 +55,6 @@ def _runs(ops: list[Op]) -> Iterator[list[Op]]:
         yield run
 
 
-def _task(op: Op, index: int, config: Config) -> Task:
-    operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
-    instr = Instr(op.name, op.core, operands)
-    held = cycles = busy(instr, config, op.slots)
-    if op.row.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_blocks(op):
-        # few row blocks wait for their accumulators
-        rows = min(config.accumulators, _number(op, "m_rows"))
-        held = cycles * max(rows, row_blocks_in_flight(config)) // rows
-    return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row.unit), _fifos(op))
-
-
-def _row_blocks(op: Op) -> int:
-    return _number(op, "m_rows") * _number(op, "batch")
-
-
-def _fifos(op: Op) -> list[Fifo]:
-    """The link FIFOs that a send fills, or a receive empties."""
-    if op.name == "send":
-        mask = _number(op, "targets")
-        return [(op.core, core) for core in range(mask.bit_length()) if mask >> core & 1]
-    return [(_number(op, "source"), op.core)] if op.name == "receive" else []
-
-
-def _number(op: Op, field: str) -> int:
-    value = op.operands[field]
-    assert isinstance(value, int)
-    return value
-
-
 class _Links:
     """The link FIFOs while instructions are chosen: rows leave in the order in which they were sent."""
 
@@ -136,7 +79,7 @@ class _Links:
     def allows(self, task: Task) -> bool:
         """Whether a send finds room, and whether a receive finds its rows in front."""
         if task.op.name == "send":
-            rows = _number(task.op, "rows")
+            rows = number(task.op, "rows")
             return all(self.rows[f] + rows <= self.capacity for f in task.fifos)
         return all(self.queue[f][:1] == [task] for f in task.fifos)
 
@@ -144,10 +87,10 @@ class _Links:
         """Account for a chosen instruction."""
         for fifo in task.fifos:
             if task.op.name == "send":
-                self.rows[fifo] += _number(task.op, "rows")
+                self.rows[fifo] += number(task.op, "rows")
                 self.queue[fifo].append(self.partner[task, fifo])
             else:
-                self.rows[fifo] -= _number(task.op, "rows")
+                self.rows[fifo] -= number(task.op, "rows")
                 self.queue[fifo].pop(0)
 
 
@@ -173,10 +116,10 @@ def _connect(tasks: list[Task], links: _Links, config: Config) -> None:
                 if was.meets(touch):
                     before.setdefault(other, 1)
         if task.op.row.unit in ("io_in", "io_out"):  # a core's port keeps the written order
-            place = task.op.row.unit, task.op.core
-            if place in port:
-                before.setdefault(port[place], 1)
-            port[place] = task
+            side = task.op.row.unit, task.op.core
+            if side in port:
+                before.setdefault(port[side], 1)
+            port[side] = task
         for other, delay in before.items():
             if other is not task:
                 _depend(other, task, delay)
@@ -197,11 +140,11 @@ class _Clock:
 
     def __init__(self) -> None:
         self.issue: dict[int, int] = defaultdict(int)
-        self.unit: dict[Place, int] = defaultdict(int)
+        self.unit: dict[CoreUnit, int] = defaultdict(int)
 
-    def now(self, place: Place) -> int:
+    def now(self, unit: CoreUnit) -> int:
         """The earliest start of an instruction whose operands are there."""
-        return max(self.issue[place[0]], self.unit[place])
+        return max(self.issue[unit[0]], self.unit[unit])
 
 
 class _Available:
@@ -215,22 +158,22 @@ class _Available:
         self.clock = clock
         self.links = links
         self.held: list[Task] = []  # those on links
-        self.ripe: dict[Place, list[tuple[int, int, Task]]] = {}
-        self.later: dict[Place, list[tuple[int, int, int, Task]]] = {}
+        self.ripe: dict[CoreUnit, list[tuple[int, int, Task]]] = {}
+        self.later: dict[CoreUnit, list[tuple[int, int, int, Task]]] = {}
 
     def add(self, task: Task) -> None:
         if task.fifos:
             self.held.append(task)
             return
-        self.ripe.setdefault(task.place, [])
-        heappush(self.later.setdefault(task.place, []), (task.ready, -task.path, task.index, task))
+        self.ripe.setdefault(task.unit, [])
+        heappush(self.later.setdefault(task.unit, []), (task.ready, -task.path, task.index, task))
 
     def take_first(self) -> Task | None:
         """Remove and return the first; None if there is none that may go."""
         best: tuple[int, int, int, Task] | None = None
         for task in self.held:
             if self.links.allows(task):
-                start = max(task.ready, self.clock.now(task.place))
+                start = max(task.ready, self.clock.now(task.unit))
                 best = _first(best, (start, -task.path, task.index, task))
         for key, later in self.later.items():
             ripe = self.ripe[key]
@@ -246,7 +189,7 @@ class _Available:
         if task.fifos:
             self.held.remove(task)
         else:
-            _ = heappop(self.ripe[task.place]) if self.ripe[task.place] else heappop(self.later[task.place])
+            _ = heappop(self.ripe[task.unit]) if self.ripe[task.unit] else heappop(self.later[task.unit])
         return task
 
 
@@ -255,7 +198,7 @@ def _first(a: tuple[int, int, int, Task] | None, b: tuple[int, int, int, Task]) 
 
 
 def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
-    tasks = [_task(op, i, config) for i, op in enumerate(run)]
+    tasks = [task_of(op, i, config) for i, op in enumerate(run)]
     links = _Links(tasks, config.link_fifo_rows)
     _connect(tasks, links, config)
     if order is Order.STATE_FIRST:
@@ -276,15 +219,15 @@ def _choose(tasks: list[Task], links: _Links, config: Config) -> list[Task] | No
         task.left, task.ready = task.waits, task.release
         if not task.left:
             available.add(task)
-    queues: dict[Place, list[int]] = defaultdict(lambda: [0] * config.issue_queue)
+    queues: dict[CoreUnit, list[int]] = defaultdict(lambda: [0] * config.issue_queue)
     result: list[Task] = []
     while (chosen := available.take_first()) is not None:
         links.take(chosen)
-        core = chosen.place[0]
-        chosen.start = max(chosen.ready, clock.now(chosen.place))
-        queue = queues[chosen.place]
+        core = chosen.unit[0]
+        chosen.start = max(chosen.ready, clock.now(chosen.unit))
+        queue = queues[chosen.unit]
         clock.issue[core] = max(clock.issue[core], queue.pop(0)) + config.latency.issue
-        clock.unit[chosen.place] = chosen.start + chosen.busy
+        clock.unit[chosen.unit] = chosen.start + chosen.busy
         queue.append(chosen.start + chosen.busy)
         result.append(chosen)
         for task, delay in chosen.after:

@@ -1,4 +1,4 @@
-"""What a program keeps on each core besides its rows: weight blocks, synapse slots, gather entries.
+"""What a program holds before it runs: on each core constants in rows, weight blocks, synapse slots, gather entries.
 
 Equal contents are stored once: weights shared by two ops, or by two models, have one address.
 """
@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import isa, numerics
-from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.config import Config
+from ltc_compiler.schedule.rows.layout import View, fresh, pack, row_count
+from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Ref
 
 Floats = NDArray[np.float32]
 PIECE = 512  # entries of a gather up to which nothing is looked for that repeats
@@ -85,6 +87,32 @@ class CoreStores:
     entries: Store = field(default_factory=Store)
 
 
+class Contents:
+    """The contents of one program; its models share them."""
+
+    def __init__(self, config: Config, digests: Digests) -> None:
+        self.config = config
+        self.digests = digests
+        self.stores = [CoreStores() for _ in range(config.cores)]
+        self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
+        self.slots: dict[bytes, Group] = {}  # synapse slots by their parameters and rows of targets
+
+    def constant(
+        self, array: NDArray[np.float64], core: int, original: NDArray[np.float64] | None = None
+    ) -> View:
+        """The rows of a constant, stored once per core. A last axis of 1 fills every lane. original: the array before
+        it was rounded to bf16, which the plain fp32 machine holds instead."""
+        block = self.config.block_size
+        data = pack(array, block)
+        exact = data if original is None else pack(original, block)
+        key = (data.tobytes() + exact.tobytes(), array.shape, core)
+        if key not in self.constants:
+            buffer = Buffer(len(data), core, Kind.CONSTANT, data, original=exact)
+            uniform = array.ndim == 0 or array.shape[-1] == 1
+            self.constants[key] = fresh(Ref(buffer), array.shape, block, uniform)
+        return self.constants[key]
+
+
 def weight_blocks(
     weight: NDArray[np.float64], block: int, fp32: bool, fp8_exponent: int | None = None
 ) -> tuple[NDArray[np.uint16], Floats]:
@@ -144,7 +172,8 @@ def gather_entries(
     block: int,
 ) -> tuple[NDArray[Any], ...]:
     """Entries (src, dst, clear, lane) that copy elements: element e goes from row source[e], lane out_lane[1][e] to
-    row out_row[e], lane out_lane[0][e]. One entry for each pair of rows; `clear` zeroes what the first does not set."""
+    row out_row[e], lane out_lane[0][e]. One entry per pair of rows. clear: the first entry of a destination row zeroes
+    the lanes that it does not set."""
     to_lane, from_lane = out_lane
     pairs = np.stack([out_row, source], 1)
     unique, which = np.unique(pairs, axis=0, return_inverse=True)
@@ -156,8 +185,8 @@ def gather_entries(
 
 
 def repeats(entries: tuple[NDArray[Any], ...]) -> tuple[tuple[NDArray[Any], ...], list[tuple[int, int, int]]]:
-    """The entries of a gather whose pattern repeats with even steps through its rows: those of one piece, and for each
-    piece how many of them it takes and how many rows of source and destination further on it stands."""
+    """A gather whose pattern repeats with even steps through its rows, in pieces: the entries of one piece, and of each
+    piece how many of them it takes and its offset in rows of source and destination."""
     src, dst, clear, lane = entries
     total = len(src)
     first = np.flatnonzero(np.r_[True, dst[1:] != dst[:-1]])  # of each destination row
@@ -178,17 +207,17 @@ def repeats(entries: tuple[NDArray[Any], ...]) -> tuple[tuple[NDArray[Any], ...]
     if period is None:
         return entries, [(total, 0, 0)]
     _, src_step, dst_step = rows[:, period] - rows[:, 0]
-    turns = max(1, PIECE // int(ends[period - 1]))  # as many periods as fill a piece
-    starts = np.r_[first[:: period * turns], total]
+    count = max(1, PIECE // int(ends[period - 1]))  # as many periods as fill a piece
+    starts = np.r_[first[:: period * count], total]
     pieces = [
-        (int(e - b), i * turns * int(src_step), i * turns * int(dst_step))
+        (int(e - b), i * count * int(src_step), i * count * int(dst_step))
         for i, (b, e) in enumerate(pairwise(starts))
     ]
     return tuple(column[: starts[1]] for column in entries), pieces
 
 
 def _period(rows: NDArray[np.int64]) -> int | None:
-    """After how many rows (pattern, source, destination) comes the same pattern, always the same steps further on."""
+    """The number of rows (pattern, source, destination) after which the patterns repeat, always with the same steps."""
     for period in np.flatnonzero(rows[0, 1:] == rows[0, 0]) + 1:
         step = rows[:, period:] - rows[:, :-period]
         if (step == step[:, :1]).all() and step[0, 0] == 0 and (step[:, 0] >= 0).all():

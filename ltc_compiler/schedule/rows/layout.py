@@ -106,7 +106,7 @@ def iteration(views: Sequence[View], shape: tuple[int, ...]) -> list[Axis]:
 
 
 def merge(axes: Sequence[Axis]) -> list[Axis]:
-    """Drop loops of one turn and join neighbours that advance alike."""
+    """Drop loops of one iteration and join neighbours that advance alike."""
     merged: list[Axis] = []
     for count, steps in axes:
         if count == 1:

@@ -1,11 +1,13 @@
-"""The schedule before memory is assigned: instructions of the table on buffers instead of rows.
+"""Instructions before memory is assigned: those of the instruction table, on buffers instead of addresses.
 
-A buffer is a run of rows on one core with a life time that memory.py finds. A reference is a row of a buffer, with the
-stride of one enclosing hardware loop. Everything else (names, fields, formats) is isa/table.py's.
+A buffer is a run of rows on one core whose live range memory.py finds. A reference is a row of a buffer, with the
+stride of one enclosing hardware loop. Everything else (names, fields, formats) is the instruction table's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -57,7 +59,8 @@ class Ref:
 
 @dataclass(eq=False)
 class Op:
-    """An instruction on virtual operands. `source` is the user's place and `operation` the graph's, for the report."""
+    """An instruction on virtual operands. For the report: `source`, a place in the user's code, and `operation`, the
+    name of the graph's op."""
 
     name: str
     core: int
@@ -91,6 +94,14 @@ class Schedule:
         op = Op(name, core, operands, self.source, operation=self.operation)
         self.ops.append(op)
         return op
+
+    @contextmanager
+    def working_on(self, source: str, operation: str) -> Iterator[None]:
+        """Say for which place and operation of the user the instructions inside are."""
+        before = self.source, self.operation
+        self.source, self.operation = source, operation
+        yield
+        self.source, self.operation = before
 
     def hold(self, buffer: Buffer) -> None:
         """Reserve a buffer from here on, though its first write stands inside a later loop."""

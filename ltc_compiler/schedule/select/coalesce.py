@@ -1,4 +1,4 @@
-"""Let a carry's new value be computed in the carry's own rows, so that no turn of a loop ends with copies.
+"""Let a carry's new value be computed in the carry's own rows, so that no iteration of a loop ends with copies.
 
 A temporary and a carry become one buffer where nothing reads the old value after the new one is begun, other than the
 instruction that begins it, row for row in place.

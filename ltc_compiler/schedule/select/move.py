@@ -13,10 +13,13 @@ from itertools import product
 import numpy as np
 
 from ltc_compiler.ir.graph import Node, Value
+from ltc_compiler.schedule.rows.build import InstructionBuilder
 from ltc_compiler.schedule.rows.contents import gather_entries
 from ltc_compiler.schedule.rows.layout import View, canonical_steps, element_rows, merge
-from ltc_compiler.schedule.rows.lowering import Lowering
+from ltc_compiler.schedule.rows.places import Location
 from ltc_compiler.schedule.rows.virtual import Ref
+from ltc_compiler.schedule.select.lowering import Lowering
+from ltc_compiler.schedule.select.plan import is_gap
 
 
 def _flat(view: View) -> np.ndarray:
@@ -30,12 +33,12 @@ def drop_axis(view: View, axis: int, index: int = 0) -> View:
     return replace(view, ref=view.ref.at(index * view.steps[axis]), shape=shape, steps=steps)
 
 
-def reshape(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+def reshape(build: InstructionBuilder, view: View, shape: tuple[int, ...]) -> View:
     """The same elements in row-major order."""
     steps = _reshaped_steps(view, shape)
     if steps is not None:
         return replace(view, shape=shape, steps=steps)
-    return low.gather(view, shape, np.arange(int(np.prod(shape, dtype=np.int64))))
+    return build.gather(view, shape, np.arange(int(np.prod(shape, dtype=np.int64))))
 
 
 def _reshaped_steps(view: View, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -61,7 +64,7 @@ def _regroup(dims: tuple[int, ...], steps: tuple[int, ...], new: tuple[int, ...]
     return tuple(0 if d == 1 else next(remaining)[1] for d in new)
 
 
-def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
+def permute(build: InstructionBuilder, view: View, dims: tuple[int, ...]) -> View:
     """Result axis i is operand axis dims[i]."""
     if not dims:
         return view
@@ -71,13 +74,13 @@ def permute(low: Lowering, view: View, dims: tuple[int, ...]) -> View:
         return replace(view, shape=shape, steps=tuple(steps[d] for d in dims[:-1]))
     others = [d for d in dims[:-1] if d != len(dims) - 1]
     if min(view.width, shape[-1]) == 1 or view.uniform:
-        return low.gather(view, shape, _flat(view).transpose(dims))
-    return _transpose(low, view, dims, others)
+        return build.gather(view, shape, _flat(view).transpose(dims))
+    return _transpose(build, view, dims, others)
 
 
-def _transpose(low: Lowering, view: View, dims: tuple[int, ...], others: list[int]) -> View:
+def _transpose(build: InstructionBuilder, view: View, dims: tuple[int, ...], others: list[int]) -> View:
     """Axis dims[-1] and the last axis change places in tiles of a block by a block, and what is left at the edges."""
-    dst = low.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
+    dst = build.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
     block, core = view.block, view.ref.buffer.core
     down, across = view.steps[dims[-1]], dst.steps[dims.index(len(dims) - 1)]
     outer = [(view.shape[d], (view.steps[d], dst.steps[dims.index(d)])) for d in others]
@@ -85,9 +88,9 @@ def _transpose(low: Lowering, view: View, dims: tuple[int, ...], others: list[in
         source = view.ref.at(i * block * down + j * view.block_step)
         target = dst.ref.at(j * block * across + i)
         tiles = [(n, (block * down, 1)), (m, (view.block_step, block * across))]
-        for src, to in low.repeat(merge([*outer, *tiles]), [source, target]):
+        for src, to in build.repeat(merge([*outer, *tiles]), [source, target]):
             rows: dict[str, int | Ref] = {"dst": to, "dst_step": across, "dst_rows": wide}
-            low.schedule.emit("transpose", core, **rows, src=src, src_step=down, src_rows=high)
+            build.emit("transpose", core, **rows, src=src, src_step=down, src_rows=high)
     return dst
 
 
@@ -97,7 +100,7 @@ def _tiles(width: int, block: int) -> list[tuple[int, int, int]]:
     return [t for t in ((0, whole, block), (whole, 1, rest)) if t[1] and t[2]]
 
 
-def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int) -> View:
+def take(build: InstructionBuilder, view: View, axis: int, start: int, stop: int, step: int) -> View:
     """Elements start, start + step, ... below stop of an axis."""
     shape = list(view.shape)
     shape[axis] = len(range(start, stop, step))
@@ -108,13 +111,13 @@ def take(low: Lowering, view: View, axis: int, start: int, stop: int, step: int)
         return replace(view, shape=tuple(shape))
     if step == 1 and start % view.block == 0:
         return replace(view, ref=view.ref.at(start // view.block), shape=tuple(shape))
-    return low.gather(view, tuple(shape), _flat(view)[..., start:stop:step])
+    return build.gather(view, tuple(shape), _flat(view)[..., start:stop:step])
 
 
-def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
+def broadcast(build: InstructionBuilder, view: View, shape: tuple[int, ...]) -> View:
     """Repeat to a shape: new and stretched axes have row step 0."""
     stretched = bool(shape) and shape[-1] != view.width
-    view = low.uniform(view) if stretched else view
+    view = build.uniform(view) if stretched else view
     extra = len(shape) - len(view.shape)
     steps = [0] * (len(shape) - 1)
     for d in range(len(view.dims)):
@@ -124,46 +127,40 @@ def broadcast(low: Lowering, view: View, shape: tuple[int, ...]) -> View:
 
 def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, ...]) -> View:
     """Operands side by side: as they lie if they do so already, else moves of whole rows where an operand starts on
-    one, gathers where it does not. Zeros within a row come by themselves where a gather clears it: what lies in the
-    lanes behind a vector is anything, as its own op made it there, and is no zero of the result."""
-    cleared = _gaps(values, low.block) if axis == len(shape) - 1 else set()
-    views = [low.view(v) for v in values if v not in cleared]
+    one, gathers where it does not. Zeros within a row cost nothing where a gather clears the row. A move would not do:
+    it copies the lanes behind a vector too, which hold anything."""
+    cleared = _gaps(values, low.build.block) if axis == len(shape) - 1 else set()
+    views = [low.values.view(v) for v in values if v not in cleared]
     if axis == len(shape) - 1 and not cleared and _side_by_side(views):
         return replace(views[0], shape=shape, block_step=1)
-    dst = low.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
+    dst = low.build.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
     start = 0
     for value in values:
         size = value.shape[axis]
         if value in cleared:
             start += size
             continue
-        view = low.view(value)
+        view = low.values.view(value)
         part = replace(dst, shape=view.shape)
         if axis < len(shape) - 1:
-            low.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
+            low.build.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
         elif start % dst.block == 0 and view.width != 1 and not (cleared and size % dst.block):
-            low.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
+            low.build.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
         else:
             index = _flat(view)
             target = np.arange(start, start + size)
-            _scatter_lanes(low, dst, view, index, target)
+            _scatter_lanes(low.build, dst, view, index, target)
         start += size
     return dst
 
 
 def _gaps(values: Sequence[Value], block: int) -> set[Value]:
-    """The zeros among values side by side that do not reach over the row in which they begin, behind something else."""
+    """The zeros among values side by side that begin inside a row, behind something else, and end in the same row."""
     starts = np.cumsum([0, *(v.shape[-1] for v in values)])
     begins: dict[Value, list[int]] = {}
     for value, start in zip(values, starts, strict=False):
         begins.setdefault(value, []).append(int(start) % block)
     return {v for v, at in begins.items() if is_gap(v) and all(0 < a <= block - v.shape[-1] for a in at)}
-
-
-def is_gap(value: Value) -> bool:
-    """Whether a part of a concatenation is there for its width alone: zeros, of which none is -0."""
-    array = value.constant()
-    return array is not None and not array.any() and not np.signbit(array).any()
 
 
 def _side_by_side(views: list[View]) -> bool:
@@ -181,32 +178,45 @@ def _side_by_side(views: list[View]) -> bool:
     )
 
 
-def _scatter_lanes(low: Lowering, dst: View, view: View, index: np.ndarray, target: np.ndarray) -> None:
+def _scatter_lanes(
+    build: InstructionBuilder, dst: View, view: View, index: np.ndarray, target: np.ndarray
+) -> None:
     """Write elements of a view into given positions of the last axis of dst; other lanes of a row keep theirs,
     or become +0 where the part is the first to reach the row."""
     rows, lanes = (a.reshape(-1) for a in element_rows(view))
     to_row, to_lane = element_rows(dst)
     to_row, to_lane = (a[..., target].reshape(-1) for a in (to_row, to_lane))
     src, out, clear, lane = gather_entries(
-        to_row, (to_lane, lanes[index.ravel()]), rows[index.ravel()], True, low.block
+        to_row, (to_lane, lanes[index.ravel()]), rows[index.ravel()], True, build.block
     )
-    first_row = target[0] // low.block
-    if target[0] % low.block:
+    first_row = target[0] // build.block
+    if target[0] % build.block:
         shared = (out % dst.rows) == first_row
         clear = np.where(shared, 0, clear).astype(np.uint8)
-    low.emit_gather(dst, view, (src, out, clear, lane))
+    build.emit_gather(dst, view, (src, out, clear, lane))
 
 
 def select_move(low: Lowering, node: Node) -> list[View]:
     """One of the layout ops on its first operand's view."""
-    view = low.view(node.operands[0])
+    view = low.values.view(node.operands[0])
     a = node.attrs
     if node.op == "reshape":
-        return [reshape(low, view, tuple(a["shape"]))]
+        return [reshape(low.build, view, tuple(a["shape"]))]
     if node.op == "permute":
-        return [permute(low, view, tuple(a["dims"]))]
+        return [permute(low.build, view, tuple(a["dims"]))]
     if node.op == "slice":
-        return [take(low, view, a["axis"], a["start"], a["stop"], a["step"])]
+        return [take(low.build, view, a["axis"], a["start"], a["stop"], a["step"])]
     if node.op == "broadcast":
-        return [broadcast(low, view, tuple(a["shape"]))]
+        return [broadcast(low.build, view, tuple(a["shape"]))]
     return [concat(low, node.operands, a["axis"], node.results[0].shape)]
+
+
+def select_slice(low: Lowering, node: Node) -> Sequence[Location]:
+    """A piece of a matrix product stands by itself; any other slice is a move."""
+    pieces = low.pieces.get(node.operands[0])
+    return select_move(low, node) if pieces is None else [pieces[node.attrs["start"], node.attrs["stop"]]]
+
+
+def select_concat(low: Lowering, node: Node) -> Sequence[Location]:
+    """Operands side by side, unless products alone read them: these take them where they are."""
+    return [] if node.results[0] in low.plan.windows else select_move(low, node)

@@ -17,35 +17,27 @@ from ltc_compiler import numerics
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Array, Graph, State, Value
 from ltc_compiler.schedule.rows.layout import View, element_rows, fresh, row_count
-from ltc_compiler.schedule.rows.lowering import Lowering
-from ltc_compiler.schedule.rows.shards import everywhere
+from ltc_compiler.schedule.rows.model import StateRows
 from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Ref
+from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.spread.partition import state_places
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A state, where it lies first."""
-
-    name: str
-    shape: tuple[int, ...]
-    ref: Ref
-    kind: str
-
-
-def place_states(low: Lowering, graph: Graph) -> list[Placed]:
+def place_states(low: Lowering, graph: Graph) -> list[StateRows]:
     """Persistent rows for every state, in the host's layout: padding lanes are +0."""
     places = state_places(graph)
     for line in _delay_lines(places):
         data = np.concatenate([_rows(low, state, state.initial) for state in line])
         plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in line])
-        buffer = Buffer(len(data), (places[line[0]] or low.cores)[0], Kind.STATE, data, original=plain)
+        buffer = Buffer(len(data), (places[line[0]] or low.build.cores)[0], Kind.STATE, data, original=plain)
         ref = Ref(buffer)
         for state in line:
-            view = fresh(ref, state.value.shape, low.block)
-            low.env[state.value] = view
+            view = fresh(ref, state.value.shape, low.build.block)
+            low.values.whole[state.value] = view
             ref = ref.at(view.total_rows)
-    return [Placed(s.name, s.value.shape, low.env[s.value].ref, s.kind.value) for s in graph.states]
+    return [
+        StateRows(s.name, s.value.shape, low.values.whole[s.value].ref, s.kind.value) for s in graph.states
+    ]
 
 
 def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
@@ -77,10 +69,10 @@ def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
 def _rows(low: Lowering, state: State, initial: Array) -> NDArray[np.float32]:
     shape = state.value.shape
     width = shape[-1] if shape else 1
-    rows = row_count(width, low.block)
-    data = np.zeros((int(np.prod(shape[:-1], dtype=np.int64)), rows * low.block), np.float32)
+    rows = row_count(width, low.build.block)
+    data = np.zeros((int(np.prod(shape[:-1], dtype=np.int64)), rows * low.build.block), np.float32)
     data[:, :width] = initial.reshape(-1, width)
-    written: NDArray[Any] = numerics.write_fp32(data).reshape(-1, low.block)
+    written: NDArray[Any] = numerics.write_fp32(data).reshape(-1, low.build.block)
     return written
 
 
@@ -107,7 +99,7 @@ def write_states(low: Lowering, graph: Graph) -> None:
         writes = []
         for state, cores in holders:
             if core in cores:
-                with low.placed(places[state]):
+                with low.build.on_cores(places[state]):
                     writes.append(_write(low, state, core))
         _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
     _hold_untouched(low, graph)
@@ -118,39 +110,39 @@ def _copy_what_follows(low: Lowering, graph: Graph) -> None:
     that one in turn.
     """
     count = -1
-    while count != len(low.resident.copies):
-        count = len(low.resident.copies)
+    while count != len(low.values.resident.copies):
+        count = len(low.values.resident.copies)
         for state in graph.states:
-            following = None if state.next is None else low.env.get(state.next)
+            following = None if state.next is None else low.values.whole.get(state.next)
             if following is None or following.ref.buffer.kind is not Kind.STATE:
                 continue
             for core in _cores(low, state):
                 if core != following.ref.buffer.core:
-                    low.resident.view(low, following, core)
+                    low.values.resident.view(low.build, following, core)
 
 
 def _hold_untouched(low: Lowering, graph: Graph) -> None:
     """Rows for states that no instruction reads or writes: the host still does."""
-    operands = [value for op in low.schedule.ops for value in op.operands.values()]
+    operands = [value for op in low.build.schedule.ops for value in op.operands.values()]
     touched = {value.buffer for value in operands if isinstance(value, Ref)}
     for state in graph.states:
-        buffer = low.env[state.value].ref.buffer
+        buffer = low.values.whole[state.value].ref.buffer
         if buffer not in touched:
-            low.schedule.held.setdefault(buffer, 0)
+            low.build.schedule.held.setdefault(buffer, 0)
 
 
 def _cores(low: Lowering, state: State) -> list[int]:
-    buffer = low.env[state.value].ref.buffer
-    return [buffer.core, *low.resident.cores(buffer)]
+    buffer = low.values.whole[state.value].ref.buffer
+    return [buffer.core, *low.values.resident.cores(buffer)]
 
 
 def _write(low: Lowering, state: State, core: int) -> _Write:
     assert state.next is not None
-    low.schedule.source, low.schedule.operation = f"state {state.name}", "state"
-    home = low.env[state.value]
-    old = home if core == home.ref.buffer.core else low.resident.view(low, home, core)
+    low.build.schedule.source, low.build.schedule.operation = f"state {state.name}", "state"
+    home = low.values.whole[state.value]
+    old = home if core == home.ref.buffer.core else low.values.resident.view(low.build, home, core)
     assert old is not None
-    return _Write(old, everywhere(low, state.next, [core])[core], low.schedule.source)
+    return _Write(old, low.values.everywhere(state.next, [core])[core], low.build.schedule.source)
 
 
 def _touched(view: View) -> list[tuple[Buffer, int]]:
@@ -175,8 +167,8 @@ def _in_order(low: Lowering, writes: list[_Write]) -> list[_Write]:
         else:
             i = next(i for i in waiting if replacing[i])
             new = writes[i].new
-            writes[i].new = low.new(new.shape, new.ref.buffer.core, new.uniform)
-            low.copy(new, writes[i].new)
+            writes[i].new = low.build.new(new.shape, new.ref.buffer.core, new.uniform)
+            low.build.copy(new, writes[i].new)
         for j in reversed(replacing[i]):
             readers[j] -= 1
             if not readers[j]:
@@ -189,16 +181,16 @@ def _emit(low: Lowering, writes: list[_Write]) -> None:
     """Write by write; where rows follow on from those of the write before, in one instruction."""
     while writes:
         first = writes.pop(0)
-        low.schedule.source, low.schedule.operation = first.source, "state"
+        low.build.schedule.source, low.build.schedule.operation = first.source, "state"
         if not (first.old.contiguous and first.new.contiguous) or first.new.ref.level:
-            low.grid("state_write", [first.old, first.new], first.old.shape, precision=0)
+            low.build.grid("state_write", [first.old, first.new], first.old.shape, precision=0)
             continue
         rows = first.old.total_rows
         while writes and _follows(writes[0], first, rows):
             rows += writes.pop(0).old.total_rows
         steps = {"dst_outer": 0, "dst_inner": 1, "a_outer": 0, "a_inner": 1, "n_outer": 1, "n_inner": rows}
         dst, new = first.old.ref, first.new.ref
-        low.schedule.emit("state_write", dst.buffer.core, dst=dst, a=new, **steps, precision=0)
+        low.build.emit("state_write", dst.buffer.core, dst=dst, a=new, **steps, precision=0)
 
 
 def _follows(write: _Write, first: _Write, rows: int) -> bool:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from ltc_compiler import isa
 from ltc_compiler.ir.graph import Node, Precision
+from ltc_compiler.schedule.rows.build import OPERAND_NAMES, InstructionBuilder
 from ltc_compiler.schedule.rows.contents import gather_entries, synapse_slots
 from ltc_compiler.schedule.rows.layout import fresh, leading
-from ltc_compiler.schedule.rows.lowering import OPERAND_NAMES, Lowering
-from ltc_compiler.schedule.rows.shards import Part, Place, everywhere, part_shape, placed
+from ltc_compiler.schedule.rows.places import Location, Part, joined, part_shape
 from ltc_compiler.schedule.rows.virtual import Buffer, Ref
+from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.spread.partition import spread_rows
 
 CHUNK = 64  # rows of synapses that are at work at once without the unit: what bounds the rows that they take
@@ -27,38 +28,44 @@ CHUNK = 64  # rows of synapses that are at work at once without the unit: what b
 Slots = tuple[NDArray[Any], ...]  # sources, parameters, their originals, marks of the last
 
 
-def select_synapse(low: Lowering, node: Node) -> Sequence[Place]:
+def select_synapse(low: Lowering, node: Node) -> Sequence[Location]:
     """Rows of targets spread over the cores, once for every vector of the batch; the sums stay where they are made."""
     arrays = low.parameters(node, 1)
     fp32 = node.operands[1].type.precision is Precision.FP32
     shape = node.results[0].shape
-    (chunks,) = spread_rows([(0, shape[-1])], low.block, low.cores)
-    vs = everywhere(low, node.operands[0], list(chunks))
+    (chunks,) = spread_rows([(0, shape[-1])], low.build.block, low.build.cores)
+    vs = low.values.everywhere(node.operands[0], list(chunks))
     sums: tuple[list[Part], list[Part]] = ([], [])
     for core, ((_, start, stop),) in chunks.items():
-        key = b"".join(map(low.digests.of, arrays)) + f"{start} {stop} {fp32}".encode()
-        if key not in low.slots:  # the unfolds of a step share them
-            own = slice(start * low.block, stop * low.block)
+        key = b"".join(map(low.contents.digests.of, arrays)) + f"{start} {stop} {fp32}".encode()
+        if key not in low.contents.slots:  # the unfolds of a step share them
+            own = slice(start * low.build.block, stop * low.build.block)
             mu, sigma, w, we, mask = (a[:, own] for a in arrays)
-            low.slots[key] = synapse_slots(mu, sigma, w, we, mask, low.block, fp32)
-        slots = low.slots[key]
-        num, den = (low.new(part_shape(shape, start, stop, low.block), core) for _ in sums)
-        v = low.vectors(vs[core])
+            low.contents.slots[key] = synapse_slots(mu, sigma, w, we, mask, low.build.block, fp32)
+        slots = low.contents.slots[key]
+        num, den = (low.build.new(part_shape(shape, start, stop, low.build.block), core) for _ in sums)
+        v = low.build.vectors(vs[core])
         emit = _on_the_unit if low.config.synapse_unit else _without_the_unit
-        for refs in low.repeat(leading([num, den, v]), [num.ref, den.ref, v.ref]):
-            emit(low, refs, num.rows, v.rows, slots, fp32, key)
+        for refs in low.build.repeat(leading([num, den, v]), [num.ref, den.ref, v.ref]):
+            emit(low.build, refs, num.rows, v.rows, slots, fp32, key)
         for parts, view in zip(sums, (num, den), strict=True):
             parts.append(Part(core, start, stop, view))
-    return [placed(low, parts, shape) for parts in sums]
+    return [joined(parts, shape, low.build.home) for parts in sums]
 
 
 def _on_the_unit(
-    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool, key: bytes
+    build: InstructionBuilder,
+    refs: Sequence[Ref],
+    targets: int,
+    v_rows: int,
+    slots: Slots,
+    fp32: bool,
+    key: bytes,
 ) -> None:
     num, den, v = refs
     core = num.buffer.core
-    address = low.stores[core].slots.add_later(key, len(slots[3]), lambda: slots)
-    op = low.schedule.emit(
+    address = build.contents.stores[core].slots.add_later(key, len(slots[3]), lambda: slots)
+    op = build.emit(
         "synapse",
         core,
         num=num,
@@ -76,78 +83,88 @@ def _on_the_unit(
 
 
 def _without_the_unit(
-    low: Lowering, refs: Sequence[Ref], targets: int, v_rows: int, slots: Slots, fp32: bool, key: bytes
+    build: InstructionBuilder,
+    refs: Sequence[Ref],
+    targets: int,
+    v_rows: int,
+    slots: Slots,
+    fp32: bool,
+    key: bytes,
 ) -> None:
     """Target rows of one depth go through their slots side by side: that hides the adder's latency."""
     num, den, v = refs
     core = num.buffer.core
-    if num.level:  # a loop over the batch fills a part of the sums in every turn
-        low.schedule.hold(num.buffer)
-        low.schedule.hold(den.buffer)
-    source = v if fp32 else _rows(low, core, v_rows)
+    if num.level:  # a loop over the batch fills a part of the sums in every iteration
+        build.schedule.hold(num.buffer)
+        build.schedule.hold(den.buffer)
+    source = v if fp32 else _rows(build, core, v_rows)
     if not fp32:
-        _emit(low, "move", source, [v], (1, v_rows), bf16=True)
+        _emit(build, "move", source, [v], (1, v_rows), bf16=True)
     ends = np.flatnonzero(slots[3])
     depths = np.diff(ends, prepend=-1)
-    row, zero = 0, low.constant(np.zeros((1, 1)), core).ref
+    row, zero = 0, build.constant(np.zeros((1, 1)), core).ref
     for depth, group in groupby(depths.tolist()):
         rows = len(list(group))
         first = int(ends[row] - depth + 1)
         at = (
             first + np.arange(rows) * depth + np.arange(depth)[:, None]
         )  # (depth, rows): slot k of every target row
-        sums = _accumulate(low, source, at, slots, fp32, zero)
+        sums = _accumulate(build, source, at, slots, fp32, zero)
         for i, to in enumerate((num, den)):
-            _emit(low, "add", to.at(row), [(sums.at(i), 0, 2), (zero, 0, 0)], (1, rows))
+            _emit(build, "add", to.at(row), [(sums.at(i), 0, 2), (zero, 0, 0)], (1, rows))
         row += rows
 
 
-def _accumulate(low: Lowering, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool, begin: Ref) -> Ref:
-    """The sums of target rows of one depth, numerator and denominator in turn, from slots at[k] of each row."""
+def _accumulate(
+    build: InstructionBuilder, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool, begin: Ref
+) -> Ref:
+    """The sums of target rows of one depth, numerators and denominators alternating, from slots at[k] of each row."""
     depth, rows = at.shape
     core = begin.buffer.core
-    sums = _rows(low, core, 2 * rows)
+    sums = _rows(build, core, 2 * rows)
     step = max(1, CHUNK // rows)
     for first in range(0, depth, step):
         chunk = at[first : first + step]
-        products = _products(low, core, v, chunk.reshape(-1), slots, fp32)
+        products = _products(build, core, v, chunk.reshape(-1), slots, fp32)
         if first == 0:
-            _emit(low, "add", sums, [(begin, 0, 0), products], (1, 2 * rows))
+            _emit(build, "add", sums, [(begin, 0, 0), products], (1, 2 * rows))
             products, chunk = products.at(2 * rows), chunk[1:]
         if len(chunk):
-            _emit(low, "add", (sums, 0, 1), [(sums, 0, 1), (products, 2 * rows, 1)], (len(chunk), 2 * rows))
+            _emit(build, "add", (sums, 0, 1), [(sums, 0, 1), (products, 2 * rows, 1)], (len(chunk), 2 * rows))
     return sums
 
 
-def _products(low: Lowering, core: int, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool) -> Ref:
-    """s * we and s * w of some slots, in turn, with s = sigmoid(sigma * (v - mu))."""
+def _products(
+    build: InstructionBuilder, core: int, v: Ref, at: NDArray[np.int64], slots: Slots, fp32: bool
+) -> Ref:
+    """s * we and s * w of some slots, alternating, with s = sigmoid(sigma * (v - mu))."""
     count = len(at)
     src, values, originals = slots[0][at], *(slots[i][at].astype(np.float64) for i in (1, 2))
-    mu, sigma, w, we = (low.constant(values[:, i], core, originals[:, i]).ref for i in range(4))
-    x, s, products = (_rows(low, core, n) for n in (count, count, 2 * count))
-    _gather(low, x, v, src)
-    _emit(low, "sub", x, [x, mu], (1, count))
-    _emit(low, "mul", x, [sigma, x], (1, count), bf16=not fp32)
-    _emit(low, "sigmoid", s, [x], (1, count), bf16=not fp32)
+    mu, sigma, w, we = (build.constant(values[:, i], core, originals[:, i]).ref for i in range(4))
+    x, s, products = (_rows(build, core, n) for n in (count, count, 2 * count))
+    _gather(build, x, v, src)
+    _emit(build, "sub", x, [x, mu], (1, count))
+    _emit(build, "mul", x, [sigma, x], (1, count), bf16=not fp32)
+    _emit(build, "sigmoid", s, [x], (1, count), bf16=not fp32)
     for i, weight in enumerate((we, w)):
-        _emit(low, "mul", (products.at(i), 0, 2), [s, weight], (1, count))
+        _emit(build, "mul", (products.at(i), 0, 2), [s, weight], (1, count))
     return products
 
 
-def _gather(low: Lowering, dst: Ref, v: Ref, src: NDArray[np.uint16]) -> None:
+def _gather(build: InstructionBuilder, dst: Ref, v: Ref, src: NDArray[np.uint16]) -> None:
     """Row i of dst takes v's element src[i, lane] in each lane, and +0 where there is none."""
     row, lane = np.nonzero(src != isa.ABSENT)
     source = src[row, lane].astype(np.int64)
     empty = np.setdiff1d(np.arange(len(src)), row)
     for i in empty.tolist():
-        _emit(low, "move", dst.at(i), [low.constant(np.zeros((1, 1)), dst.buffer.core).ref], (1, 1))
+        _emit(build, "move", dst.at(i), [build.constant(np.zeros((1, 1)), dst.buffer.core).ref], (1, 1))
     if len(row):
-        entries = gather_entries(row, (lane, source % low.block), source // low.block, True, low.block)
-        view, place = (fresh(ref, (low.block,), low.block) for ref in (v, dst))
-        low.emit_gather(place, view, entries)
+        entries = gather_entries(row, (lane, source % build.block), source // build.block, True, build.block)
+        view, place = (fresh(ref, (build.block,), build.block) for ref in (v, dst))
+        build.emit_gather(place, view, entries)
 
 
-def _rows(low: Lowering, core: int, count: int) -> Ref:
+def _rows(build: InstructionBuilder, core: int, count: int) -> Ref:
     return Ref(Buffer(count, core))
 
 
@@ -155,7 +172,7 @@ Operand = Ref | tuple[Ref, int, int]  # with its outer and inner step, 0 and 1 f
 
 
 def _emit(
-    low: Lowering,
+    build: InstructionBuilder,
     name: str,
     dst: Operand,
     sources: Sequence[Operand],
@@ -167,4 +184,4 @@ def _emit(
     for field, operand in zip(("dst", *OPERAND_NAMES), (dst, *sources), strict=False):
         ref, outer, inner = (operand, 0, 1) if isinstance(operand, Ref) else operand
         operands |= {field: ref, f"{field}_outer": outer, f"{field}_inner": inner}
-    low.schedule.emit(name, (dst if isinstance(dst, Ref) else dst[0]).buffer.core, **operands)
+    build.emit(name, (dst if isinstance(dst, Ref) else dst[0]).buffer.core, **operands)

@@ -8,6 +8,7 @@ own and is spread alike, so that what the pieces meet in stays on one core.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,22 @@ from ltc_compiler.errors import ConfigError
 from ltc_compiler.ir.graph import Graph, Node, State, Value
 from ltc_compiler.schedule.rows.layout import row_count
 from ltc_compiler.transforms.pieces import is_piece, overlapping
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a model is spread over the machine.
+
+    cores: it uses the first so many of its cores, 0: all of them. grain: its products are cut into bands of so many
+    rows per core, 0: one band. lending: products of the state alone may be computed on its other cores (share.py).
+    rotate: the cores take turns at the rows that are left over.
+    """
+
+    cores: int = 0
+    grain: int = 0
+    lending: bool = False
+    rotate: bool = False
+
 
 Cut = tuple[int, int]
 Chunk = tuple[Cut, int, int]  # a piece, and the rows of it that a core computes
@@ -46,8 +63,8 @@ def state_places(graph: Graph) -> dict[State, tuple[int, ...]]:
 
 
 def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
-    """The pieces of every linear whose readers are all slices of the last axis that do not overlap. A linear that ends
-    in another is cut as that one is."""
+    """The pieces of every linear that is read in pieces alone: by slices of the last axis that do not overlap. A linear
+    whose one reader is another, which adds it, is cut as that one is."""
     kept = {*graph.outputs, *(s.next for s in graph.states)}
     uses = graph.uses()
     cuts: dict[Value, tuple[Cut, ...]] = {}
@@ -67,20 +84,20 @@ def cut_points(graph: Graph) -> dict[Value, tuple[Cut, ...]]:
     return cuts
 
 
-def clipped_products(graph: Graph) -> dict[Value, Value]:
-    """The linears whose one reader is a relu, which the matrix unit applies itself, with the results of these."""
+def fused_relus(graph: Graph) -> dict[Value, Value]:
+    """The linears whose one reader is a relu, which the matrix unit applies itself, with the results of the relus."""
     kept = {*graph.outputs, *(s.next for s in graph.states)}
-    clipped: dict[Value, Value] = {}
+    fused: dict[Value, Value] = {}
     for value, readers in graph.uses().items():
         if value.node is None or value.node.op != "linear" or value in kept or len(readers) != 1:
             continue
         if readers[0].op == "relu" and readers[0].cores == value.node.cores:
-            clipped[value] = readers[0].results[0]
-    return clipped
+            fused[value] = readers[0].results[0]
+    return fused
 
 
 def _cuttable(node: Node, uses: dict[Value, list[Node]]) -> bool:
-    """Whether what a product adds can be cut as the product is: a constant bias, or a product for it alone."""
+    """Whether a product's bias can be cut as the product is: a constant, or a product that nothing else reads."""
     bias = node.operands[2]
     if bias.constant() is not None:
         return bias.type.rank == 1
@@ -95,10 +112,11 @@ def ends_in(value: Value, readers: Sequence[Node]) -> bool:
 
 
 def spread_rows(cuts: Sequence[Cut], block: int, cores: Sequence[int], grain: int = 0) -> list[Band]:
-    """For every core that takes part, its chunks; the rows of a piece are shared out evenly, in order.
+    """For every band and every core that takes part in it, its chunks; the rows of a piece are shared out evenly, in
+    order.
 
-    grain: rows of a piece that a core computes at a time. The pieces are cut into bands of as many rows for each core,
-    so that the first rows of a result are whole on all cores before the last are begun. 0: one band.
+    grain: rows of a piece per core and band, so that the first rows of a result are whole on all cores before the last
+    are begun. 0: one band.
     """
     count = max((_bands(cut, block, cores, grain) for cut in cuts), default=1)
     bands: list[Band] = [{} for _ in range(count)]
@@ -121,10 +139,11 @@ def _bands(cut: Cut, block: int, cores: Sequence[int], grain: int) -> int:
 
 
 def rotations(graph: Graph, cuts: dict[Value, tuple[Cut, ...]], block: int, cores: int) -> dict[Value, int]:
-    """For every product, by how many cores it begins further on, so that those with a row more take turns.
+    """For every product, the offset of the core that its rows begin on, so that the cores take turns at the rows that
+    are left over.
 
-    Products that end in each other stay together. What meets elsewhere may have to be sent: this is for models that
-    fill the weight stores."""
+    Products that end in each other have one offset. Other products that meet may then lie apart and have to be sent:
+    this is for models that fill the weight stores."""
     found: dict[Value, int] = {}
     uses = graph.uses()
     extra = 0

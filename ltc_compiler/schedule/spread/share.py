@@ -1,8 +1,8 @@
 """Products of the state alone, lent to cores that have less to do.
 
-A recurrent cell and a convolution end the sum of two products in the one that waits for the input; the other depends
-on the state alone, and is wanted late. Its rows are computed on whichever cores the rest of the graph leaves idle, and
-sent to the core that adds them. What waits for the input stays where it is: no link is added to its way.
+A recurrent cell adds two products: one waits for the input, the other depends on the state alone and is wanted late.
+So does a streamed convolution. The rows of the second are computed on whichever cores the rest of the graph leaves
+idle, and sent to the core that adds them. What waits for the input stays where it is, and crosses no more links.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from ltc_compiler.schedule.spread.partition import Cut, ends_in, spread_rows
 
 
 class RowBlock(NamedTuple):
-    """A row block of a product: which of those that its owner adds in a band."""
+    """A row block of a product: number `number` of those that core `owner` adds to its rows in a band."""
 
     band: int
     owner: int
     number: int
 
 
-Makers = dict[Value, dict[int, list[RowBlock]]]  # by product and core: what that core computes, in order
+Producers = dict[Value, dict[int, list[RowBlock]]]  # by product and core: what that core computes, in order
 
 
 @dataclass(frozen=True)
-class Places:
-    """What decides where the rows of a graph's products go: the cores of its values, and those that may help."""
+class Division:
+    """What decides which core computes which rows of a graph's products: where they are cut, the cores that own
+    values, the grain of the bands, and the cores that may help."""
 
     cuts: dict[Value, tuple[Cut, ...]]
     cores: Sequence[int]
@@ -40,12 +41,12 @@ class Places:
     helpers: Sequence[int]
 
 
-def shared_products(graph: Graph, config: Config, places: Places) -> Makers:
+def shared_products(graph: Graph, config: Config, division: Division) -> Producers:
     """Where the row blocks of state-only products are computed: by their owner while it has no more than its share of
     all beats, else by the core with the fewest. As many go together as the matrix unit needs to hide its adders."""
     early = {s.value for s in graph.states}
     uses = graph.uses()
-    load = dict.fromkeys(places.helpers, 0)
+    load = dict.fromkeys(division.helpers, 0)
     lent: list[Node] = []
     beats: dict[Node, int] = {}
     for node in graph.nodes:
@@ -59,28 +60,30 @@ def shared_products(graph: Graph, config: Config, places: Places) -> Makers:
         if node.results[0] in early and _can_be_lent(node, uses):
             lent.append(node)
         else:
-            for row_block in _row_blocks(node, config, places):
+            for row_block in _row_blocks(node, config, division):
                 load[row_block.owner] += beats[node]
-    wanted = {node: list(_row_blocks(node, config, places)) for node in lent}
+    wanted = {node: list(_row_blocks(node, config, division)) for node in lent}
     share = -(-(sum(load.values()) + sum(beats[n] * len(wanted[n]) for n in lent)) // len(load))
     together = min(config.accumulators, row_blocks_in_flight(config))
-    makers: Makers = {}
+    producers: Producers = {}
     for node in lent:
-        found = makers[node.results[0]] = {}
+        found = producers[node.results[0]] = {}
         for first in range(0, len(wanted[node]), together):
             group = wanted[node][first : first + together]
             cost = beats[node] * len(group)
             idle = min(load, key=lambda core: load[core])
-            maker = group[0].owner if load[group[0].owner] + cost <= max(share, load[idle] + cost) else idle
-            load[maker] += cost
-            found.setdefault(maker, []).extend(group)
-    return makers
+            producer = (
+                group[0].owner if load[group[0].owner] + cost <= max(share, load[idle] + cost) else idle
+            )
+            load[producer] += cost
+            found.setdefault(producer, []).extend(group)
+    return producers
 
 
-def _row_blocks(node: Node, config: Config, places: Places) -> list[RowBlock]:
+def _row_blocks(node: Node, config: Config, division: Division) -> list[RowBlock]:
     whole = ((0, node.results[0].shape[-1]),)
-    cuts = places.cuts.get(node.results[0], whole)
-    bands = spread_rows(cuts, config.block_size, node.cores or places.cores, places.grain)
+    cuts = division.cuts.get(node.results[0], whole)
+    bands = spread_rows(cuts, config.block_size, node.cores or division.cores, division.grain)
     return [
         RowBlock(number, owner, i)
         for number, band in enumerate(bands)
