@@ -20,7 +20,11 @@ from ltc_compiler.settle import compile_models
 
 
 class ProgramBuilder:
-    """Collects models for one configuration; `model_index` counts them in the order in which they were added."""
+    """Collects models for one configuration; `model_index` counts them in the order in which they were added.
+
+    Args:
+        config: the accelerator.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -29,10 +33,18 @@ class ProgramBuilder:
     def add_nnir(
         self, nnir: NNIR, name: str | None = None, core_indices: Sequence[int] | None = None
     ) -> Self:
-        """Add a model; returns the builder.
+        """Add a model.
 
-        name: the graph's own if not given. core_indices: the cores that it may use, its home core first; all if not
-        given. Raises ConfigError for a name that is taken, and for cores that the configuration does not have.
+        Args:
+            nnir: the model.
+            name: its name in the program; the graph's if None.
+            core_indices: the cores that it may use, its home core first; all cores if None.
+
+        Returns:
+            The builder, to add the next model.
+
+        Raises:
+            ConfigError: the name is taken, or the configuration does not have these cores.
         """
         name = name or nnir.graph.name
         if any(m.name == name for m in self._models):
@@ -52,9 +64,18 @@ class ProgramBuilder:
     def to_program(
         self, *, optimize: bool = True, quick_compile: bool = False, generate_state_reset: bool = True
     ) -> Program:
-        """Compile all models; the keywords are those of NNIR.to_program.
+        """Compile all models into one program.
 
-        Raises AllocationError where they do not fit together, and ConfigError if there are none.
+        Args:
+            optimize: as for NNIR.to_program.
+            quick_compile: as for NNIR.to_program.
+            generate_state_reset: as for NNIR.to_program.
+
+        Raises:
+            ConfigError: no model was added, or the configuration lacks what a model asks for.
+            AllocationError: the models do not fit together.
+            GraphError: a graph cannot be lowered.
+            UnsupportedError: an operation cannot be lowered.
         """
         if not self._models:
             raise ConfigError("there is no model", where="ProgramBuilder", remedy="call add_nnir first")

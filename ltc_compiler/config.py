@@ -30,7 +30,9 @@ class Latencies(machine.Latencies):
     """Cycles from the issue of a row to its result being readable, operand read and write included.
 
     Every field lies in 1..1000 cycles. The defaults are plausible for fp32 operators of an FPGA at 300 MHz.
-    Raises ConfigError for a value out of range.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     def __post_init__(self) -> None:
@@ -41,15 +43,21 @@ class Latencies(machine.Latencies):
 class HostLink(machine.HostLink):
     """The way between the host's memory and the accelerator, for an estimate of the time of IO: no cycle depends on it.
 
-    The defaults are those of a PCIe 3.0 x16 card with a driver in user space (docs/machine.md). Raises ConfigError for
-    a value out of range.
+    The defaults are those of a PCIe 3.0 x16 card with a driver in user space (docs/machine.md).
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     def __post_init__(self) -> None:
         _check_fields(self, prefix="host.")
 
     def transfer_us(self, size: int) -> float:
-        """µs that `size` bytes take one way; 0 for none, which need no transfer."""
+        """The µs that a transfer takes one way; 0 for no bytes, which need no transfer.
+
+        Args:
+            size: the number of bytes.
+        """
         return self.latency_us + size / self.bytes_per_us if size else 0.0
 
 
@@ -62,9 +70,11 @@ class Config(machine.Machine):
     """One accelerator configuration.
 
     Its fields, each with range, unit and meaning, stand in docs/configuration.md and are printed by describe(); counts
-    of stores are per core. Raises ConfigError for a value out of range. The presets (Config.preset, class methods, and
-    files of configs/) are models of this project's own machine in the public geometry of the boards that they are
-    named after.
+    of stores are per core. The presets (Config.preset, class methods, and files of configs/) are models of this
+    project's own machine in the public geometry of the boards that they are named after.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     latency: Latencies = field(default_factory=Latencies)
@@ -84,14 +94,22 @@ class Config(machine.Machine):
         return self.cores * self.weight_blocks * self.block_size**2
 
     def block_rows(self, n: int) -> int:
-        """Rows (or blocks along one side) that n elements take: ceil(n / block_size)."""
+        """Rows (or blocks along one side) that elements take: ceil(n / block_size).
+
+        Args:
+            n: the number of elements.
+        """
         return -(-n // self.block_size)
 
     def replace(self, *, name: str, **changes: object) -> Self:
-        """A machine of that name with other values in some fields.
+        """A machine with other values in some fields: config.replace(name="slow_adder", cores=2, latency={"add": 6}).
 
-        changes: fields by name; `latency` and `host` take a whole table, or a dict of what differs in it:
-        config.replace(name="slow_adder", cores=2, latency={"add": 6}). Raises ConfigError.
+        Args:
+            name: the new machine's name.
+            changes: fields by name; `latency` and `host` take a whole table, or a dict of what differs in it.
+
+        Raises:
+            ConfigError: an unknown field, or a value out of range.
         """
         where = f"replace of {self.name!r}"
         values: dict[str, object] = dict(self.to_dict())
@@ -114,7 +132,15 @@ class Config(machine.Machine):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, object], *, where: str = "a dict") -> Self:
-        """The inverse of to_dict: every field and no other, or ConfigError names `where` and the field."""
+        """The inverse of to_dict.
+
+        Args:
+            values: every field by name, and no other.
+            where: what errors call the dict.
+
+        Raises:
+            ConfigError: a missing or unknown field, or a value out of range; the error names `where` and the field.
+        """
         config_file.check_names(values, where)
         missing = [p.name for p in PARAMETERS if p.name not in values]
         if missing:
@@ -149,18 +175,38 @@ class Config(machine.Machine):
 
     @classmethod
     def from_bytes(cls, data: bytes, *, where: str = "bytes") -> Self:
-        """The inverse of to_bytes; reads any TOML text that load() reads from a file. Raises ConfigError."""
+        """The inverse of to_bytes; reads any TOML text that load() reads from a file.
+
+        Args:
+            data: the text in UTF-8.
+            where: what errors call it.
+
+        Raises:
+            ConfigError: the text is no TOML, or as from_dict.
+        """
         return cls._built(config_file.parse(data, where=where), where)
 
     def save(self, path: str | Path) -> None:
-        """Write a TOML file that load() reads back to an equal Config. Raises FileError."""
+        """Write a TOML file that load() reads back to an equal Config.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            FileError: the file cannot be written; an old one is as it was.
+        """
         write_file(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a TOML file, which may give only what differs from its base (docs/configuration.md).
 
-        Raises ConfigError naming the file and the field.
+        Args:
+            path: the file to read.
+
+        Raises:
+            ConfigError: the file cannot be read or is no TOML, a missing or unknown field, or a value out of range;
+                the error names the file and the field.
         """
         return cls._built(config_file.read_file(Path(path)), str(path))
 
@@ -171,7 +217,14 @@ class Config(machine.Machine):
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """The shipped configuration of that name. Raises ConfigError with the names there are."""
+        """The shipped configuration of a name.
+
+        Args:
+            name: one of presets().
+
+        Raises:
+            ConfigError: there is no such preset; the error lists those there are.
+        """
         return cls._built(config_file.read_preset(name), f"preset {name}")
 
     def equal_presets(self) -> list[str]:
@@ -194,9 +247,16 @@ class Config(machine.Machine):
 
     @classmethod
     def ip_core(cls, num_cores: int, block_size: int) -> Self:
-        """The machine for a design of one's own: 1..16 cores, block size 4..128, 320 MHz, 1024 blocks a core.
+        """The machine for a design of one's own, at 320 MHz with 1024 weight blocks per core.
 
-        The tensor and synapse stores hold as many elements whatever the block size. Raises ConfigError.
+        The tensor and synapse stores hold as many elements whatever the block size.
+
+        Args:
+            num_cores: 1 to 16.
+            block_size: a power of two from 4 to 128.
+
+        Raises:
+            ConfigError: a value out of range.
         """
         rows_of = max(1, block_size)  # a nonsense size is refused below, with its name
         return cls(
@@ -211,37 +271,37 @@ class Config(machine.Machine):
 
     @classmethod
     def ia_420f_c6b32(cls) -> Self:
-        """6 cores, block size 32, 320 MHz, 512 weight blocks a core."""
+        """6 cores, block size 32, 320 MHz, 512 weight blocks per core."""
         return cls.preset("ia_420f_c6b32")
 
     @classmethod
     def ia_840f_c3b64(cls) -> Self:
-        """3 cores, block size 64, 320 MHz, 512 weight blocks a core."""
+        """3 cores, block size 64, 320 MHz, 512 weight blocks per core."""
         return cls.preset("ia_840f_c3b64")
 
     @classmethod
     def ia_840f_c2b64d(cls) -> Self:
-        """2 cores, block size 64, 320 MHz, 1024 weight blocks a core."""
+        """2 cores, block size 64, 320 MHz, 1024 weight blocks per core."""
         return cls.preset("ia_840f_c2b64d")
 
     @classmethod
     def nt400d11_c6b32(cls) -> Self:
-        """6 cores, block size 32, 320 MHz, 512 weight blocks a core."""
+        """6 cores, block size 32, 320 MHz, 512 weight blocks per core."""
         return cls.preset("nt400d11_c6b32")
 
     @classmethod
     def v80_c6b32(cls) -> Self:
-        """6 cores, block size 32, 300 MHz, 4096 weight blocks a core."""
+        """6 cores, block size 32, 300 MHz, 4096 weight blocks per core."""
         return cls.preset("v80_c6b32")
 
     @classmethod
     def v80ll_c6b32(cls) -> Self:
-        """6 cores, block size 32, 330 MHz, 4096 weight blocks a core."""
+        """6 cores, block size 32, 330 MHz, 4096 weight blocks per core."""
         return cls.preset("v80ll_c6b32")
 
     @classmethod
     def artena_c8b32(cls) -> Self:
-        """8 cores, block size 32, 320 MHz, 1024 weight blocks a core."""
+        """8 cores, block size 32, 320 MHz, 1024 weight blocks per core."""
         return cls.preset("artena_c8b32")
 
     @classmethod

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 class LtcError(Exception):
     """Base of the family.
 
-    what: the fact that is wrong, with the value and the allowed range.
-    where: the user's module, source line, field or file; "" if there is none.
-    remedy: what to change; "" if nothing is known to help.
+    Attributes:
+        what: the fact that is wrong, with the value and the allowed range.
+        where: the user's module, source line, field or file; "" if there is none.
+        remedy: what to change; "" if nothing is known to help.
     """
 
     def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
@@ -85,7 +86,12 @@ class ArithmeticMismatchError(LtcError):
 class AllocationError(LtcError):
     """A program does not fit the machine.
 
-    store: which store, with its core; needed and available: in that store's own unit (rows, blocks, slots).
+    Attributes:
+        store: the store that is too small, with its core.
+        needed: what the program needs of it, in the store's own unit (rows, blocks, slots, entries, instructions).
+        available: what it has, in the same unit.
+        where: as for LtcError.
+        remedy: as for LtcError.
     """
 
     def __init__(self, store: str, *, needed: int, available: int, where: str = "", remedy: str = "") -> None:
@@ -109,7 +115,14 @@ class FileError(LtcError):
 
 
 class Unsupported(NamedTuple):
-    """One thing that the front end cannot lower, with the rewrite that works ("" if none is known)."""
+    """One operation that a front end cannot lower.
+
+    Attributes:
+        node: the name of the operation.
+        where: the user's module and source line.
+        reason: why it cannot be lowered.
+        rewrite: a form that can be lowered; "" if none is known.
+    """
 
     node: str
     where: str
@@ -120,7 +133,8 @@ class Unsupported(NamedTuple):
 class UnsupportedError(LtcError):
     """Everything in a model that cannot be lowered, reported at once.
 
-    entries: one Unsupported for each, in the order of the model.
+    Attributes:
+        entries: one Unsupported for each operation, in the order of the model; at least one.
     """
 
     def __init__(self, entries: Iterable[Unsupported]) -> None:
@@ -138,5 +152,12 @@ class UnsupportedError(LtcError):
 
     @classmethod
     def single(cls, reason: str, *, where: str, rewrite: str = "", node: str = "model") -> UnsupportedError:
-        """The error for one operation."""
+        """The error for one operation.
+
+        Args:
+            reason: why it cannot be lowered.
+            where: the user's module and source line.
+            rewrite: a form that can be lowered; "" if none is known.
+            node: the name of the operation.
+        """
         return cls([Unsupported(node, where, reason, rewrite)])

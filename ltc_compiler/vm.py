@@ -41,11 +41,22 @@ from ltc_compiler.errors import InputError, ProgramError, StateError
 
 
 class VM:
-    """A program loaded into the simulator, with a state of its own. Made by Program.to_vm.
+    """A program loaded into the simulator, with a state of its own; Program.to_vm makes it.
 
-    Inputs are float32 or bfloat16 (ml_dtypes) arrays, CPU tensors of these types, or Python numbers for shape
-    (); outputs are float32. One VM is for one thread at a time; several VMs of a program may run at once. A VM
-    holds the weights once, packed, and nothing of the program that it was made from.
+    Inputs are float32 or bfloat16 (ml_dtypes) arrays, CPU tensors of these types, or Python numbers where the shape is
+    (); outputs are float32. Use a VM from one thread at a time; several VMs of a program may run at once. A VM holds
+    the weights once, packed, and nothing else of its program.
+
+    Args:
+        image: the program as data.
+        core: the same program in the C++ core.
+        bit_accurate: as for Program.to_vm.
+        kernels: as for Program.to_vm.
+
+    Raises:
+        ProgramError: plain fp32 is asked for and the fp32 originals are missing.
+        ConfigError: the CPU cannot run those kernels.
+        ArithmeticMismatchError: the kernels fail their self-test.
     """
 
     def __init__(
@@ -67,10 +78,20 @@ class VM:
         self.bit_accurate = bit_accurate
 
     def run(self, *inputs: Any, model_index: int = 0) -> Any:
-        """One inference: arrays of the ports' shapes in; one new array out, or a tuple for several outputs.
+        """One inference; of a stream, one step.
 
-        Of a stream it is one step: an output that is late (Program.output_latencies) is that of an earlier one.
-        Raises InputError, with the state as it was, for a wrong count, type, shape, device or elapsed time.
+        An output that is late (Program.output_latencies) belongs to an earlier step.
+
+        Args:
+            inputs: one array for each input, of the shape that Program.input_shape gives.
+            model_index: which model, counted from 0.
+
+        Returns:
+            One new array, or a tuple where there are several outputs, of the shapes that Program.output_shape gives.
+
+        Raises:
+            InputError: a wrong count, type, shape, device or elapsed time, no such model, or a stream that has no more
+                steps; the state is as it was.
         """
         if self._limited:
             self._check_steps(model_index, 1, 1)
@@ -83,10 +104,16 @@ class VM:
     def run_into(
         self, inputs: F32 | Sequence[F32], outputs: F32 | Sequence[F32], model_index: int = 0
     ) -> None:
-        """run() into given arrays, without allocating; one array or a sequence on each side.
+        """`run` into given arrays, without allocating memory.
 
-        Outputs must be writable, contiguous float32 arrays of the ports' shapes that share no memory with an
-        input.
+        Args:
+            inputs: as for run: one array, or a sequence of them.
+            outputs: one array, or a sequence of them: writable, contiguous and float32, of the shapes that
+                Program.output_shape gives, sharing no memory with an input.
+            model_index: which model, counted from 0.
+
+        Raises:
+            InputError: as `run`, or an output is not such an array; the state is as it was.
         """
         if self._limited:
             self._check_steps(model_index, 1, 1)
@@ -107,20 +134,29 @@ class VM:
         align: bool = True,
         end: bool = False,
     ) -> Any:
-        """run() for every step of a sequence, the loop in C++; each array has one more axis, time.
+        """`run` for every step of a sequence, with the loop in C++. Each array has one more axis, time.
 
-        input_timestep_dim, output_timestep_dim: where that axis stands: one integer, or one for each array
-        (None for an input that is the same at every step). By default the axes that the streaming transform
-        removed, or 0 for a model that was not streamed.
+        A stream begins in the initial state; `run` and `run_into` are steps of it too.
 
-        align: outputs come in the places of their inputs. An output that looks L steps ahead is late by L
-        (Program.output_latencies): the first L steps of a stream give nothing of it, and each further step one
-        element, so that the outputs of two calls, joined, are those of one call with both sequences. A stream
-        begins in the initial state, and run() and run_into() are steps of it too. end: the stream ends with this
-        sequence, and the elements that are still to come follow, computed on a copy of the state: afterwards the
-        stream can go on as if it had not ended. align=False: what each step gives, junk included.
+        Args:
+            inputs: one array for each input, with an axis of time.
+            input_timestep_dim: the axis of time: one integer, or a sequence with one for each input, None for an input
+                that is the same in every step. By default the axes that the streaming transform removed, or 0 for a
+                model that was not streamed.
+            output_timestep_dim: the same for outputs.
+            model_index: which model, counted from 0.
+            align: return outputs in the places of their inputs. An output that looks L steps ahead is late by L
+                (Program.output_latencies): the first L steps of a stream return nothing of it, each further step
+                returns one element, and the outputs of two calls, joined, are those of one call with both sequences.
+                False returns what each step gives, the first L of a stream included, which mean nothing.
+            end: the stream ends with this sequence: the elements that are still to come are returned too. They are
+                computed on a copy of the state, so that the stream can go on as if it had not ended.
 
-        Raises InputError before the first step.
+        Returns:
+            One array, or a tuple where there are several outputs, each with an axis of time.
+
+        Raises:
+            InputError: as `run`, or wrong axes, or different numbers of steps; no step was executed.
         """
         model = self._model(model_index)
         stream = self._streaming[model_index]
@@ -146,17 +182,28 @@ class VM:
         align: bool = True,
         end: bool = False,
     ) -> Any:
-        """run() for independent streams, each with a state of its own, the loop and the threads in C++.
+        """`run` for independent streams, each with a state of its own, with the loop and the threads in C++.
 
-        Arrays of shape (streams, *port shape) for one step each, or (streams, time, *port shape) for a sequence
-        each; outputs likewise. Stream n continues where it was after the last batch that had it; a stream that is
-        new begins in the initial state. Stream 0 is the one that run(), run_into() and run_timesteps() go on with.
-        A stream costs memory for its rows, not for weights; it stays until the VM goes.
+        Stream n continues where it was after the last batch that had it; a new stream begins in the initial state.
+        Stream 0 is the one of `run`, `run_into` and `run_timesteps`. A stream takes memory for its rows, not for
+        weights, and stays until the VM goes.
 
-        threads: how many to use, by default one for each core that this process may use, and never more than
-        streams. Which thread runs a stream changes no bit. align, end: of sequences, as in run_timesteps; single
-        steps give what run() gives. Raises InputError, with every state as it was; also where some of the streams
-        are so near to their begin that outputs in place would be of different lengths.
+        Args:
+            inputs: one array for each input, of shape (streams, *input_shape) for one step of each stream, or
+                (streams, time, *input_shape) for a sequence each.
+            threads: how many threads to use, at most one per stream; by default one for each core that this process
+                may use. Which thread runs a stream changes no bit.
+            model_index: which model, counted from 0.
+            align: for sequences, as in run_timesteps; a single step returns what `run` returns.
+            end: as in run_timesteps.
+
+        Returns:
+            One array, or a tuple where there are several outputs, of shape (streams, *output_shape) or
+            (streams, time, *output_shape).
+
+        Raises:
+            InputError: as `run`, or the streams have different numbers of steps behind them, so that their aligned
+                outputs would have different lengths; every state is as it was.
         """
         model = self._model(model_index)
         stream = self._streaming[model_index]
@@ -211,9 +258,14 @@ class VM:
             self._streaming[model_index].check(map(counted, range(streams)), steps)
 
     def reset(self, model_index: int | None = None) -> None:
-        """Initial state of every stream, for one model or for all.
+        """Put every stream back into its initial state.
 
-        Raises StateError where the program was compiled without it.
+        Args:
+            model_index: which model, counted from 0; all models if None.
+
+        Raises:
+            StateError: the program was compiled with generate_state_reset=False.
+            InputError: there is no such model.
         """
         check_reset(self._meta)
         if model_index is not None:
@@ -222,32 +274,57 @@ class VM:
 
     @property
     def state(self) -> dict[str, F32]:
-        """A copy of the state of model 0, by name."""
+        """A copy of the states of model 0, by name; see get_state."""
         return self.get_state()
 
     def get_state(self, model_index: int = 0, stream: int = 0) -> dict[str, F32]:
-        """A copy of a model's state, by name: float32 arrays of the states' shapes. stream: of run_batch."""
+        """A copy of the states of a model.
+
+        Args:
+            model_index: which model, counted from 0.
+            stream: which stream of run_batch, counted from 0.
+
+        Returns:
+            float32 arrays of the states' shapes, by name.
+
+        Raises:
+            InputError: there is no such model.
+            StateError: there is no such stream.
+        """
         states = self._model(model_index).states
         return {state.name: self._vm.get_state(model_index, i, stream) for i, state in enumerate(states)}
 
     def set_state(self, values: Mapping[str, object], model_index: int = 0, stream: int = 0) -> None:
-        """Replace the named states. An unknown name or stream, or a wrong array, raises StateError, nothing
-        changed. stream: of run_batch.
+        """Replace states of a model; those that are not named stay as they are.
+
+        Args:
+            values: arrays of the states' shapes, by name.
+            model_index: which model, counted from 0.
+            stream: which stream of run_batch, counted from 0.
+
+        Raises:
+            InputError: there is no such model.
+            StateError: an unknown name or stream, or a wrong array; nothing was changed.
         """
         model = self._model(model_index)
         for state, array in check_state(model, values):
             self._vm.set_state(model_index, model.states.index(state), array, stream)
 
     def metrics(self) -> dict[str, Any]:
-        """What the simulator made of the program: bytes of its memory, the instruction set that its kernels
-        use.
-        """
+        """What the simulator made of the program: the bytes of its memory, its streams and the kernels it uses."""
         return dict(self._vm.metrics())
 
     def steps_done(self, stream: int = 0) -> int:
-        """Steps that the last run_timesteps or run_batch executed of a stream.
+        """The steps of a stream that the last run_timesteps or run_batch executed.
 
-        Fewer than were given where a signal's handler raised, as Ctrl-C does: the state is as after these steps.
+        They are fewer than were given where a signal's handler raised, as it does at Ctrl-C: the state is as after
+        these steps.
+
+        Args:
+            stream: which stream of run_batch, counted from 0.
+
+        Raises:
+            StateError: there is no such stream.
         """
         return int(self._vm.steps_done(stream))
 

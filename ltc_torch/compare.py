@@ -27,13 +27,27 @@ def compare(
 ) -> Comparison:
     """Where `model` loses precision on the accelerator: PyTorch, fp64, plain fp32 and the bit-accurate machine.
 
-    inputs: as the model takes them; the comparison is made on these values. streaming: the axis of the steps (or one
-    for each input tensor, None for one that is the same at every step), to compare step by step with the states
-    carried along; None compares the whole call. context: as to_nnir takes it. module_state: as prepare_shape takes it.
-    options: those of NNIR.compare (iterations, what_if, factor, optimize).
-    Precision contexts that are active apply. Print the result, or use its .rows, .to_dataframe(), .to_csv() and
-    .plot(). Raises UnsupportedError for a model that cannot be lowered, StreamingError for one that has no step, and
-    as NNIR.compare.
+    Print the result, or use its .rows, .to_dataframe(), .to_csv() and .plot(). Regions of precision that are active
+    around the call apply.
+
+    Args:
+        model: the model, as prepare_shape takes it.
+        inputs: as the model takes them; the comparison is made on these values.
+        config: the accelerator.
+        streaming: the axis of the steps, or a tuple with one for each input tensor (None for one that is the same in
+            every step), to compare step by step with the states carried along; None compares the whole call.
+        context: as for fx.nnir.to_nnir.
+        module_state: as for fx.prepare_shape.
+        options: those of NNIR.compare: iterations, what_if, factor, optimize.
+
+    Raises:
+        UnsupportedError: the model cannot be lowered.
+        StreamingError: the model has no step-by-step form.
+        InputError: an argument is wrong.
+        AllocationError: the program does not fit, or not all values find room at once.
+        ConfigError: `config` is no Config.
+        GraphError: the graph cannot be lowered.
+        FaultError: the front end itself failed.
     """
     traced, expected = prepare_shape(model, *inputs, module_state=module_state)
     nnir = to_nnir(traced, context=context)

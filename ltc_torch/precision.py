@@ -130,8 +130,14 @@ class Fp8Weights(_Region):
 class CorePartition(_Region):
     """Operations inside run on these cores: matmuls share their rows among them, all else is done on the first one.
 
-    Cores count from 0. The numbers do not change, whatever the place. Raises ConfigError for what names no cores; a
-    configuration that lacks one refuses the model when it is compiled.
+    No bit changes, wherever an operation runs. A configuration that lacks one of the cores refuses the model when it is
+    compiled.
+
+    Args:
+        cores: one core, or a sequence of different ones, counted from 0.
+
+    Raises:
+        ConfigError: `cores` names no cores.
     """
 
     field = "cores"

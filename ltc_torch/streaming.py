@@ -36,18 +36,31 @@ def stream(
     module_state: ModuleState = "carry",
     check: bool = True,
 ) -> tuple[NNIR, Axes]:
-    """Record a model, convert it and make it one step: the four stages in one call.
+    """Record a model, convert it, make it one step, and check that step: the four stages in one call.
 
-    example: as prepare_shape takes it, the sequence of at least two steps. axis: of time, for all input tensors, or one
-    (None: no time) for each, flattened in order. context: positions that causal attention looks back on (to_nnir).
-    module_state: what becomes of tensors that a call leaves changed in the module (prepare_shape).
-    tables: "refuse" or "wrap", for constants that vary along the axis (NNIR.streaming_transform).
-    check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with what
-    the module returns for that sequence. A module that takes no longer one is said to be unchecked, by a warning.
+    Args:
+        module: the model, as fx.prepare_shape takes it.
+        example: its inputs: a sequence of at least two steps.
+        axis: the axis of time, for all input tensors; or a sequence with one for each input tensor, flattened in
+            order, None for a tensor without time.
+        context: the positions that causal attention looks back on, as for fx.nnir.to_nnir.
+        tables: "refuse" or "wrap", for constants that vary along the axis, as for NNIR.streaming_transform.
+        module_state: what becomes of tensors that a call leaves changed in the module, as for fx.prepare_shape.
+        check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with
+            what the module returns for that sequence. Where the module takes no longer sequence, a warning says that
+            the step is unchecked.
 
-    Returns the step, and where time stood in the output, or in each of several (NNIR.streaming_transform); an output
-    may come late (`step.graph.output_latencies`). Raises StreamingError with the first step that differs, and what
-    prepare_shape, to_nnir and streaming_transform raise.
+    Returns:
+        The step, and the axis of time in the whole output, a tuple where there are several outputs. An output may come
+        late, by the number of steps in `step.graph.output_latencies`.
+
+    Raises:
+        StreamingError: the model has no step-by-step form, or a step differs from the module; the error names the
+            first step that does.
+        UnsupportedError: the model cannot be lowered.
+        InputError: a module or an example that cannot be recorded.
+        GraphError: the graph cannot be lowered.
+        FaultError: the front end itself failed.
     """
     traced, _ = prepare_shape(module, *example, module_state=module_state)
     step, axes = to_nnir(traced, context=context).streaming_transform(

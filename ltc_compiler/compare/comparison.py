@@ -35,15 +35,23 @@ Runs = Sequence[Array]
 
 
 class Comparison:
-    """One model on the same inputs in fp64, plain fp32 and the bit-accurate machine.
+    """One model on the same inputs in fp64, plain fp32 and the bit-accurate machine; NNIR.compare makes it.
 
-    rows: a dict for each value that is computed, in the order of execution, with the keys of table.COLUMNS. outputs:
-    a dict for each output: its "name", by how many steps it is "late", "max_error" and "relative" error of the
-    bit-accurate machine, "fp32_max_error" of plain fp32, and, with outputs of PyTorch, "expected_max_error" of
-    the machine against them and "reference_max_error" of fp64 against them (None if not). max_error, relative: over
-    all outputs. first_loss: the first row that loses precision, or None. cycles: of one spaced inference. steps: that
-    were run. factor: by which an error grows where precision is lost. unopened: places of the scans whose bodies have
-    too many iterations to look into. ulp_bins: upper ends of the bins of the histograms.
+    Attributes:
+        name: the graph's name.
+        config: the accelerator.
+        steps: the number of steps that were run.
+        factor: an operation loses precision where it multiplies the error by this.
+        rows: a dict for each value that is computed, in the order of execution, with the keys of compare.COLUMNS.
+        outputs: a dict for each output: its "name", the steps by which it is "late", the "max_error" and the
+            "relative" error of the bit-accurate machine, the "fp32_max_error" of plain fp32, and, where PyTorch's
+            outputs are given (else None), the "expected_max_error" of the machine and the "reference_max_error" of
+            fp64 against them.
+        max_error: the largest absolute error of the bit-accurate machine over all outputs.
+        relative: the root mean square of its errors over that of the exact values, over all outputs.
+        cycles: of one inference, spaced.
+        unopened: the source lines of scans whose bodies have too many iterations to look into.
+        ulp_bins: the upper ends of the bins of the histograms of ulps.
     """
 
     ulp_bins = ULP_BINS
@@ -58,10 +66,18 @@ class Comparison:
 
     @property
     def first_loss(self) -> Row | None:
+        """The first row that loses precision; None where no operation does."""
         return next((row for row in self.rows if row["loses"]), None)
 
     def to_csv(self, path: str | Path) -> None:
-        """Write the rows; a histogram is one cell, its counts apart by spaces."""
+        """Write the rows as CSV; a histogram is one cell, its counts separated by spaces.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            FileError: the file cannot be written; an old one is as it was.
+        """
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(self.rows[0]) if self.rows else [])
         writer.writeheader()
@@ -70,7 +86,11 @@ class Comparison:
         write_file(path, text.getvalue())
 
     def to_dataframe(self) -> Any:
-        """The rows as a pandas.DataFrame. Raises LtcError where pandas is missing."""
+        """The rows as a pandas.DataFrame.
+
+        Raises:
+            LtcError: pandas is not installed.
+        """
         try:
             import pandas
         except ImportError as error:
@@ -81,9 +101,16 @@ class Comparison:
         return pandas.DataFrame(self.rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the errors over the operations with matplotlib; returns the Axes, new ones by default.
+        """Draw the errors over the operations with matplotlib.
 
-        Raises LtcError where matplotlib is missing.
+        Args:
+            ax: the matplotlib Axes to draw into; those of a new figure if None.
+
+        Returns:
+            The Axes.
+
+        Raises:
+            LtcError: matplotlib is not installed.
         """
         return plot(self, ax)
 
@@ -108,11 +135,24 @@ def compare(
 ) -> Comparison:
     """Run `graph` on three machines and compare every value that an operation computes.
 
-    inputs, expected: see inputs.py. observed: what PyTorch computed on the way, see observed.py. iterations: bodies of
-    scans are looked into up to this many iterations. what_if: how many of the operations whose own errors reach the
-    outputs most are tried in FP32, each by compiling again. factor: by which an error grows where precision is lost.
-    optimize: as for NNIR.to_program. Raises InputError for wrong arguments, AllocationError where there is no room for
-    all values, and as NNIR.to_program.
+    Args:
+        graph: the model.
+        config: the accelerator.
+        inputs: one array for each input; arrays with an axis of time, or lists of steps, for several steps.
+        expected: PyTorch's outputs, to compare with too: one array, or one for each output.
+        observed: what PyTorch computed on the way; see observed.py.
+        iterations: look into the bodies of scans with up to this many iterations.
+        what_if: try this many operations in FP32, those whose own errors reach the outputs most, each by compiling
+            again.
+        factor: an operation loses precision where it multiplies the error by this.
+        optimize: as for NNIR.to_program.
+
+    Raises:
+        InputError: an argument is wrong.
+        AllocationError: the program does not fit, or not all values find room at once.
+        GraphError: the graph cannot be lowered.
+        UnsupportedError: an operation cannot be lowered.
+        LtcError: the machine computes something else where every value is handed out: a mistake of the compiler.
     """
     for name, number in (("iterations", iterations), ("what_if", what_if)):
         if not isinstance(number, int) or number < 0:

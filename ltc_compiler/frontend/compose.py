@@ -27,7 +27,12 @@ SHARED = 1 << 10  # elements from which on equal constants of a budgeted graph a
 
 
 class Refused(Exception):  # noqa: N818 - a verdict on the user's model, collected and reported with others
-    """An operation cannot be lowered: the reason, and the rewrite that works ("" if none is known)."""
+    """An operation cannot be lowered; a converter raises it, and the front end adds the place.
+
+    Attributes:
+        reason: why it cannot be lowered.
+        rewrite: a form that can be lowered; "" if none is known.
+    """
 
     def __init__(self, reason: str, rewrite: str = "") -> None:
         super().__init__(reason)

@@ -35,10 +35,17 @@ def import_onnx(
 ) -> Graph:
     """The NNIR graph of an ONNX file, opset 7 or later.
 
-    input_shapes: sizes of inputs with symbolic axes, by name or one for each input in order; an axis of the same name
-    in another input follows. constants: values that inputs are fixed to, by name; they are no inputs then. Raises
-    ModelFileError for a file that is no valid model, InputError for missing or wrong shapes and constants, and
-    UnsupportedError with every node that cannot be lowered.
+    Args:
+        path: the ONNX file.
+        input_shapes: the shapes of inputs with symbolic axes: {name: shape}, or one shape for each input in order. An
+            axis of the same name in another input follows.
+        constants: values to which inputs are fixed, by name; these are inputs no more.
+
+    Raises:
+        ModelFileError: the file is no valid ONNX model.
+        InputError: shapes or constants are missing or wrong.
+        UnsupportedError: some nodes cannot be lowered; the error lists them all.
+        GraphError: what the file says of the steps of a stream does not fit its graph.
     """
     model = load_model(path)
     from ltc_compiler.onnx.importer import Importer
@@ -55,7 +62,16 @@ def import_onnx(
 
 
 def export_onnx(graph: Graph, path: str | PathLike[str]) -> None:
-    """Write a graph as an ONNX file; see export.py for what stands for what. Raises ModelFileError."""
+    """Write a graph as an ONNX file, opset 20; export.py says what stands for what.
+
+    Args:
+        graph: the graph to write.
+        path: the file to write.
+
+    Raises:
+        ModelFileError: the model takes 2 GB or more, which an ONNX file cannot hold.
+        FileError: the file cannot be written; an old one is as it was.
+    """
     from ltc_compiler.onnx.export import write
 
     write(graph, path)

@@ -1,4 +1,4 @@
-"""The face of the reference machine: the interface of VM, without its speed."""
+"""The interface of the reference machine: that of VM, without its speed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ from ltc_compiler.oracle.semantics import SEMANTICS
 
 
 class Oracle:
-    """Runs a program as the contract says, bit for bit; the interface of VM, without its speed.
+    """Runs a program as the numeric contract says, bit for bit; Program.to_oracle makes it.
 
-    bit_accurate=False executes in plain fp32: no bf16 rounding, fp32 originals for weights and synapses.
-    Raises ProgramError if the program was saved without them.
+    Args:
+        image: the program as data.
+        bit_accurate: True computes what the accelerator computes; False computes in plain fp32, from the fp32
+            originals of weights and synapses and without rounding to bf16.
+
+    Raises:
+        ProgramError: plain fp32 is asked for and the program was saved without the fp32 originals.
     """
 
     def __init__(self, image: Image, bit_accurate: bool = True) -> None:
@@ -59,7 +64,16 @@ class Oracle:
                 self._initialise(state)  # elsewhere the constants stand in their place
 
     def run(self, *inputs: object, model_index: int = 0) -> Any:
-        """One inference: arrays of the ports' shapes in, one array or a tuple out. Raises InputError."""
+        """One inference, as VM.run.
+
+        Args:
+            inputs: as for VM.run.
+            model_index: which model, counted from 0.
+
+        Raises:
+            InputError: as VM.run.
+            ProgramError: an instruction breaks a rule of the machine, as no compiled program does.
+        """
         model = model_at(self.image.models, model_index)
         arrays = check_inputs(model, inputs)
         check_elapsed_times(model, arrays)
@@ -75,7 +89,21 @@ class Oracle:
         align: bool = True,
         end: bool = False,
     ) -> Any:
-        """VM.run_timesteps, step by step."""
+        """`run` for every step of a sequence, as VM.run_timesteps.
+
+        Args:
+            inputs: as for VM.run_timesteps.
+            input_timestep_dim: as for VM.run_timesteps.
+            output_timestep_dim: as for VM.run_timesteps.
+            model_index: which model, counted from 0.
+            align: as for VM.run_timesteps.
+            end: as for VM.run_timesteps.
+
+        Raises:
+            InputError: as VM.run_timesteps.
+            StateError: the state that counts the steps is no count.
+            ProgramError: as run.
+        """
         model = model_at(self.image.models, model_index)
         stream = self._streaming[model_index]
         output_axes = resolve_axes(output_timestep_dim, stream.outputs, "output")
@@ -119,7 +147,15 @@ class Oracle:
         return outputs
 
     def reset(self, model_index: int | None = None) -> None:
-        """Initial state for one model, or for all. Raises StateError where the program was compiled without it."""
+        """Put the states back to their initial values, as VM.reset.
+
+        Args:
+            model_index: which model, counted from 0; all models if None.
+
+        Raises:
+            StateError: the program was compiled with generate_state_reset=False.
+            InputError: there is no such model.
+        """
         check_reset(self.image.meta)
         models = self.image.models if model_index is None else [model_at(self.image.models, model_index)]
         for state in (state for model in models for state in model.states):
@@ -127,17 +163,31 @@ class Oracle:
 
     @property
     def state(self) -> dict[str, F32]:
-        """A copy of the state of model 0, by name."""
+        """A copy of the states of model 0, by name; see get_state."""
         return self.get_state()
 
     def get_state(self, model_index: int = 0) -> dict[str, F32]:
-        """A copy of a model's state, by name."""
+        """A copy of the states of a model, by name.
+
+        Args:
+            model_index: which model, counted from 0.
+
+        Raises:
+            InputError: there is no such model.
+        """
         model = model_at(self.image.models, model_index)
         return {state.name: self._read_state(state) for state in model.states}
 
     def set_state(self, values: Mapping[str, object], model_index: int = 0) -> None:
-        """Replace the named states. Raises StateError, with nothing changed, for an unknown name or a wrong
-        array.
+        """Replace states of a model; those that are not named stay as they are.
+
+        Args:
+            values: arrays of the states' shapes, by name.
+            model_index: which model, counted from 0.
+
+        Raises:
+            InputError: there is no such model.
+            StateError: an unknown name or a wrong array; nothing was changed.
         """
         model = model_at(self.image.models, model_index)
         for state, array in check_state(model, values):

@@ -23,9 +23,12 @@ CYCLE = 1e-3  # of a µs, the unit of the format
 
 
 def chrome_trace(report: Report) -> Entry:
-    """The trace as one JSON object.
+    """A report as a trace for Perfetto: one JSON object, in which a cycle is 1 ns.
 
     Times start at 0 with the first instruction; otherData.arrival_cycle says when the host's data came.
+
+    Args:
+        report: the report to write.
     """
     shift = -min([0, *(event.issue for event in report.events)])
     entries = [

@@ -26,7 +26,12 @@ from ltc_compiler.report.terminal import report_text
 class Walk(NamedTuple):
     """One walk of a model by the simulator's clock.
 
-    summary: of Program.cycle_summary_per_inference; trace: the records of _core.trace; complete: whether all of them.
+    Attributes:
+        model_index: which model, counted from 0.
+        spaced: as for Program.cycle_count_per_inference.
+        summary: what Program.cycle_summary_per_inference returns.
+        trace: a record per executed instruction; see clock.Record.
+        complete: whether the trace holds all of them.
     """
 
     model_index: int
@@ -37,16 +42,29 @@ class Walk(NamedTuple):
 
 
 class Report:
-    """The cycles of one inference, explained.
+    """The cycles of one inference, explained; Program.report makes it.
 
     Cycle 0 is the arrival of the host's data, or the start of a model without inputs.
-    latency: cycles from the last input row in to the last output row out. rows: a dict for each op and place in the
-    user's source, with the keys of table.COLUMNS; lines: one a source line; instructions: one an instruction of the
-    program; units: one a core and unit at work. events, stalls, lives, delivered, path: the executed
-    instructions, what they waited for, the rows that hold values, who reads whose rows, and the critical path, as
-    events.py and flow.py describe them. complete: whether the whole inference was
-    traced; if not, everything but the latency covers its beginning alone, and every form of the report says so. late:
-    by how many steps of the stream an output is late, for those that are: no matter of cycles.
+
+    Args:
+        image: the program as data.
+        walk: one walk of a model by the simulator's clock.
+
+    Attributes:
+        latency: cycles from the last input row in to the last output row out.
+        rows: a dict per operation and place in the user's source, with the keys of costs.COLUMNS.
+        lines: the same per source line.
+        instructions: a dict per instruction of the program.
+        units: a dict per core and unit at work.
+        events: the executed instructions; see events.py.
+        stalls: what each event waited for longest.
+        lives: the rows that hold values, and how long they do; see flow.py.
+        delivered: for each event, how many rows it read from which earlier event.
+        path: the critical path, as segments whose cycles add up to the whole.
+        origins: for each instruction of the program, the operation and the source line that it comes from.
+        complete: whether the whole inference was traced; if not, everything but the latency covers its beginning
+            alone, and every form of the report says so.
+        late: the steps of the stream by which outputs are late, by name, for those that are; these are no cycles.
     """
 
     def __init__(self, image: Image, walk: Walk) -> None:
@@ -79,7 +97,7 @@ class Report:
 
     @property
     def io_us(self) -> float:
-        """The estimate of Program.io_duration_per_inference_us: no part of the latency."""
+        """The µs of Program.io_duration_per_inference_us, an estimate; they are no part of the latency."""
         sides = (self.model.inputs, self.model.outputs)
         return sum(self.config.host.transfer_us(host_bytes(ports)) for ports in sides)
 
@@ -102,7 +120,16 @@ class Report:
         }
 
     def to_csv(self, path: str | Path, by: str = "op") -> None:
-        """Write one of the tables: by "op", "line", "instruction" or "unit". Raises InputError for another name."""
+        """Write one of the tables as CSV.
+
+        Args:
+            path: the file to write.
+            by: "op", "line", "instruction" or "unit".
+
+        Raises:
+            InputError: `by` is another name.
+            FileError: the file cannot be written; an old one is as it was.
+        """
         rows = self._by(by)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, list(rows[0]) if rows else [])
@@ -111,11 +138,26 @@ class Report:
         write_file(path, text.getvalue())
 
     def to_json(self, path: str | Path) -> None:
-        """Write all tables as one JSON object."""
+        """Write all tables as one JSON object.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            FileError: the file cannot be written; an old one is as it was.
+        """
         write_file(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def to_dataframe(self, by: str = "op") -> Any:
-        """One of the tables as a pandas.DataFrame. Raises LtcError where pandas is missing, and as to_csv."""
+        """One of the tables as a pandas.DataFrame.
+
+        Args:
+            by: as for to_csv.
+
+        Raises:
+            InputError: `by` is another name.
+            LtcError: pandas is not installed.
+        """
         rows = self._by(by)
         try:
             import pandas
@@ -126,7 +168,14 @@ class Report:
         return pandas.DataFrame(rows)
 
     def to_html(self, path: str | Path) -> None:
-        """Write one self-contained page: the timeline, memory lifetimes, dataflow and the tables. No network needed."""
+        """Write one self-contained page with the timeline, live ranges, dataflow and tables. It needs no network.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            FileError: the file cannot be written; an old one is as it was.
+        """
         write_file(path, page(self))
 
     def _by(self, by: str) -> list[Row]:

@@ -15,11 +15,20 @@ GREY = "#b0b0b0"  # of the ops that the legend has no colour for
 
 
 def draw_timeline(report: Report, ax: Any = None) -> Any:
-    """Draw into `ax`, or a new figure; returns the matplotlib Axes.
+    """Draw the units of every core over the cycles of an inference with matplotlib.
 
-    A bar is the time in which an instruction holds its unit; colours are the ops with the most critical cycles. What
-    was done before the input came is left of 0, and cut off a tenth of the inference's length before it.
-    Raises LtcError where matplotlib is missing.
+    A bar is the time in which an instruction holds its unit; the operations with the most critical cycles have colours
+    of their own. What was done before the input came stands left of 0, as far back as a tenth of the inference.
+
+    Args:
+        report: the report to draw.
+        ax: the matplotlib Axes to draw into; those of a new figure if None.
+
+    Returns:
+        The Axes.
+
+    Raises:
+        LtcError: matplotlib is not installed.
     """
     try:
         import matplotlib.pyplot as plt

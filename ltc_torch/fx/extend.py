@@ -17,14 +17,21 @@ from ltc_torch.fx.registry import rewrite
 def lowering(target: type[nn.Module] | Function | str) -> Callable[[Function], Function]:
     """Register torch code that is recorded in the place of `target`; outside of a recording nothing changes.
 
-    target: a module class, or its dotted name if its library should not be imported: the code is called as
-    `code(module, *args, **kwargs)` and serves subclasses too (one with a forward of its own where that calls
-    `super().forward`). Or a Python function that is defined in a module or class
-    that can be imported: the code is called as `code(*args, **kwargs)`, whatever name the function goes by.
-
     The code may use every operation that compiles, ltc_torch.nn.Scan for loops above all. `prepare_shape` compares the
     recording with what the model itself computes, so a wrong replacement is found there. For a torch operation in terms
-    of NNIR ops there is `converts`. Raises InputError for another target.
+    of NNIR ops there is `converts`.
+
+    Args:
+        target: a module class, or its dotted name where its library should not be imported: the code is called as
+            `code(module, *args, **kwargs)` and serves subclasses too (one with a forward of its own where that calls
+            `super().forward`). Or a Python function that is defined in a module or class that can be imported: the
+            code is called as `code(*args, **kwargs)`, whatever name the function goes by.
+
+    Returns:
+        The decorator of the code.
+
+    Raises:
+        InputError: the target is neither.
     """
     if isinstance(target, str) or (isinstance(target, type) and issubclass(target, nn.Module)):
         return rewrite(target)

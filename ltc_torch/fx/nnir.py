@@ -42,11 +42,18 @@ def to_nnir(
 ) -> NNIR:
     """Convert what `prepare_shape` recorded.
 
-    inputs_precisions, outputs_precisions: one for each input and output tensor, FP32 where None.
-    context: how many positions, its own included, a position sees in causal attention whose mask shows all earlier
-    ones. Streaming needs it; None: all of the example, and no stream.
-    Raises UnsupportedError with every operation that cannot be lowered, each with the user's line, the reason and a
-    rewrite; GraphError for a graph that `prepare_shape` did not make.
+    Args:
+        graph_module: the graph that `prepare_shape` returned.
+        inputs_precisions: the format of each input tensor; FP32 for all if None.
+        outputs_precisions: the format of each output tensor; FP32 for all if None.
+        context: how many positions, its own included, a position sees in causal attention whose mask shows all earlier
+            ones. Streaming such attention needs it; None: all positions of the example, and no stream.
+
+    Raises:
+        UnsupportedError: some operations cannot be lowered; the error has the user's line, the reason and a rewrite
+            for each.
+        GraphError: `prepare_shape` did not make the graph, the number of formats is not that of the tensors, or
+            `context` is not a positive whole number.
     """
     remedy = "pass the graph that ltc_torch.fx.prepare_shape returns"
     if not isinstance(graph_module, fx.GraphModule):

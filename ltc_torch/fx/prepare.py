@@ -48,22 +48,29 @@ def prepare_shape(
 ) -> tuple[fx.GraphModule, Any]:
     """Record a model on example inputs.
 
-    model: on the CPU. It is deep-copied and put in eval mode (with a warning if it was in training mode). Neither the
-    model nor the state of random number generators changes.
-    inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them. A model or inputs
-    in bf16 or fp16 are recorded in fp32, and autocast regions as if they were not there: what PyTorch returns for them
-    differs by its rounding of every operation, up to 2^-9 of its result each in bf16.
-    module_state: what to do with tensors that a call leaves changed in the model, in buffers, attributes or
-    containers (docs/state.md). "carry": they are state of the program, by their names, and a warning lists them;
-    "reset": every call starts from what the model holds now; "refuse": an error.
+    Neither the model nor the state of random number generators changes. What `forward` itself raises is raised as it
+    is.
 
-    Returns the graph, whose nodes carry `meta["shape"]`, `["dtype"]` and `["source"]` (module path, file, line, text),
-    and what the model returns for the inputs. The graph's placeholders are the input tensors, flattened in order; a
-    graph with module state keeps it in buffers from call to call, as the model does.
-    Raises InputError for a model or input that is not on the CPU, not floating or cannot be copied, and
-    UnsupportedError with the user's line where `forward` reads the value of a tensor that depends on an input or on
-    module state, and for what changes from call to call and cannot be state. What
-    `forward` itself raises is raised as it is; a failure of the recorder is a FaultError.
+    Args:
+        model: a module on the CPU. A deep copy of it is recorded, in eval mode (with a warning if the model is in
+            training mode).
+        inputs: tensors of a floating dtype on the CPU, None, or nested tuples, lists and dicts of them. A model or
+            inputs in bf16 or fp16 are recorded in fp32, and autocast regions as if they were not there: PyTorch's own
+            results differ by its rounding of every operation, in bf16 up to 2^-9 of each result.
+        module_state: what to do with tensors that a call leaves changed in the model, in buffers, attributes or
+            containers (docs/state.md). "carry": they are state of the program, under their own names, and a warning
+            lists them; "reset": every call starts from what the model holds now; "refuse": an error.
+
+    Returns:
+        The graph, and what the model returns for the inputs. The nodes of the graph carry `meta["shape"]`, `["dtype"]`
+        and `["source"]` (module path, file, line, text); its placeholders are the input tensors, flattened in order. A
+        graph with module state keeps it in buffers from call to call, as the model does.
+
+    Raises:
+        InputError: the model or an input is not on the CPU, is not floating, or cannot be copied.
+        UnsupportedError: `forward` reads the value of a tensor that depends on an input or on module state, or changes
+            something from call to call that cannot be state; the error names the user's lines.
+        FaultError: the recorder itself failed.
     """
     model = unwrapped(model)
     _check(model, inputs)

@@ -32,6 +32,12 @@ def converts(*names: str) -> Callable[[Function], Function]:
 
     Arguments come as the user passed them, with NNIR values in the place of tensors. Torch's namespaces use one name
     for one meaning (torch.exp, Tensor.exp, Tensor.exp_), so the name is the key.
+
+    Args:
+        names: names of torch functions, without their namespace.
+
+    Returns:
+        The decorator of the converter.
     """
 
     def register(function: Function) -> Function:
@@ -46,6 +52,12 @@ def leaf(cls: type[nn.Module] | str) -> Callable[[Function], Function]:
     """Register a converter `(emitter, module, *args, **kwargs)` for a module class: its call stays one node.
 
     The converter returns NNIR values in the structure that the module's `forward` returns.
+
+    Args:
+        cls: the class, or its dotted name where its library should not be imported.
+
+    Returns:
+        The decorator of the converter.
     """
 
     def register(function: Function) -> Function:
@@ -59,6 +71,12 @@ def rewrite(cls: type[nn.Module] | str) -> Callable[[Function], Function]:
     """Register `(module, *args, **kwargs)`, torch code that is recorded in the place of the class's own `forward`.
 
     A subclass with a forward of its own is recorded as it is written; the code serves where it calls `super().forward`.
+
+    Args:
+        cls: the class, or its dotted name where its library should not be imported.
+
+    Returns:
+        The decorator of the code.
     """
 
     def register(function: Function) -> Function:

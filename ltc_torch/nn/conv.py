@@ -10,6 +10,14 @@ class PaddedConv1d(nn.Conv1d):
     """nn.Conv1d with (kernel_size - 1) * dilation zeros before the input: (batch, channels, time), time kept.
 
     Streamed along time it holds that many past inputs as state, and starts with zeros.
+
+    Args:
+        in_channels: as for nn.Conv1d.
+        out_channels: as for nn.Conv1d.
+        kernel_size: the number of taps, along time.
+        dilation: the distance of neighbouring taps, in time steps.
+        groups: as for nn.Conv1d.
+        bias: as for nn.Conv1d.
     """
 
     def __init__(
@@ -25,5 +33,12 @@ class PaddedConv1d(nn.Conv1d):
         self.reach = (kernel_size - 1) * dilation
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """input: (batch, in_channels, time) -> (batch, out_channels, time)."""
+        """The convolution of a sequence.
+
+        Args:
+            input: (batch, in_channels, time).
+
+        Returns:
+            (batch, out_channels, time).
+        """
         return super().forward(F.pad(input, (self.reach, 0)))

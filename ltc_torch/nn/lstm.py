@@ -22,11 +22,17 @@ class LSTMCell(nn.LSTMCell):
 
 
 class RecurrentStateLSTM(nn.Module):
-    """An LSTM over a piece of a sequence, whose state the caller keeps.
+    """An LSTM over a piece of a sequence, whose state the caller keeps: `y, state = lstm(x, state)`.
 
-    `y, state = lstm(x, state)` with x (batch, time, input_size), or as batch_first says, y (batch, time, hidden_size)
-    and state a pair (h, c) of (num_layers, batch, hidden_size) each; zeros where None. Pieces one after the other give
-    what the whole sequence gives. A program of it keeps nothing between runs: the states are inputs and outputs.
+    Pieces one after the other give what the whole sequence gives. A program of it keeps nothing between runs: the
+    states are inputs and outputs.
+
+    Args:
+        input_size: features of the input.
+        hidden_size: features of the state.
+        num_layers: layers on top of each other.
+        bias: as for nn.LSTM.
+        batch_first: whether the input is (batch, time, features) or (time, batch, features).
     """
 
     def __init__(
@@ -42,7 +48,14 @@ class RecurrentStateLSTM(nn.Module):
         self.lstm = nn.LSTM(input_size, hidden_size, num_layers, bias=bias, batch_first=batch_first)
 
     def initial_state(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Zeros for a batch, in the type and on the device of the weights."""
+        """The state of zeros, in the type and on the device of the weights.
+
+        Args:
+            batch: the size of the batch.
+
+        Returns:
+            (h, c), each (num_layers, batch, hidden_size).
+        """
         shape = (self.lstm.num_layers, batch, self.lstm.hidden_size)
         like = next(self.lstm.parameters())
         return like.new_zeros(shape), like.new_zeros(shape)
@@ -52,7 +65,15 @@ class RecurrentStateLSTM(nn.Module):
         input: Tensor,  # noqa: A002 - torch's name
         state: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """input: (batch, time, input_size) -> (batch, time, hidden_size), (h, c)."""
+        """The layer over a piece of a sequence.
+
+        Args:
+            input: (batch, time, input_size), or as batch_first says.
+            state: (h, c), each (num_layers, batch, hidden_size); zeros if None.
+
+        Returns:
+            The hidden states, (batch, time, hidden_size) or as batch_first says, and the state behind the piece.
+        """
         batch = input.shape[0 if self.lstm.batch_first else 1]
         output, state = self.lstm(input, self.initial_state(batch) if state is None else state)
         return output, state

@@ -20,9 +20,13 @@ from ltc_torch.nn.scan import Scan
 
 
 class GatedLTCCell(nn.Module):
-    """One time step: x (batch, input_size), h (batch, hidden_size) -> h (batch, hidden_size).
+    """One time step of a gated LTC.
 
-    method: a fixed-step method of torchdiffeq (euler, midpoint, heun2, heun3, rk4); steps: solver steps per time step.
+    Args:
+        input_size: features of the input.
+        hidden_size: features of the state.
+        method: a fixed-step method of torchdiffeq: euler, midpoint, heun2, heun3 or rk4.
+        steps: solver steps per time step, at least 1; else ValueError.
     """
 
     def __init__(self, input_size: int, hidden_size: int, *, method: str = "euler", steps: int = 4) -> None:
@@ -43,7 +47,16 @@ class GatedLTCCell(nn.Module):
         return F.softplus(self.raw_tau)
 
     def forward(self, x: Tensor, h: Tensor, elapsed: Tensor | None = None) -> Tensor:
-        """elapsed: time since the step before, a scalar, (batch) or (batch, 1); 1 where None."""
+        """The state after a time step.
+
+        Args:
+            x: the input, (batch, input_size).
+            h: the state, (batch, hidden_size).
+            elapsed: the time since the step before, a scalar, (batch) or (batch, 1); 1 if None.
+
+        Returns:
+            The new state, (batch, hidden_size).
+        """
         held = self.input(x)
         rate = 1 / self.tau
         if elapsed is not None:
@@ -60,9 +73,14 @@ class GatedLTCCell(nn.Module):
 
 
 class GatedLTC(nn.Module):
-    """A gated LTC over a sequence: x (batch, time, input_size) -> states (batch, time, hidden_size), final state.
+    """A gated LTC over a sequence. The layer has no readout; put a Linear on its states.
 
-    batch_first=False takes and returns (time, batch, ...). The layer has no readout; put a Linear on its states.
+    Args:
+        input_size: features of the input.
+        hidden_size: features of the state.
+        method: as for GatedLTCCell.
+        steps: as for GatedLTCCell.
+        batch_first: whether sequences are (batch, time, features) or (time, batch, features).
     """
 
     def __init__(
@@ -86,7 +104,16 @@ class GatedLTC(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor | None = None, elapsed: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """h: initial state (batch, hidden_size), zeros where None; elapsed: (batch, time), as batch_first says."""
+        """The states over a sequence.
+
+        Args:
+            x: the inputs, (batch, time, input_size), or as batch_first says.
+            h: the initial state, (batch, hidden_size); zeros if None.
+            elapsed: the time since the step before, of every step: (batch, time), or as batch_first says; 1 if None.
+
+        Returns:
+            The states, (batch, time, hidden_size) or as batch_first says, and the final state, (batch, hidden_size).
+        """
         axis = 1 if self.batch_first else 0
         if h is None:
             h = x.new_zeros(x.shape[1 - axis], self.cell.hidden_size)

@@ -19,13 +19,14 @@ Step = Callable[[Any, Any], tuple[Any, Any]]
 
 
 class Scan(nn.Module):
-    """`Scan(step)(xs, state, input_axis=0, output_axis=0)` returns `(outputs, final state)`.
+    """A loop over an axis: `Scan(step)(xs, state, input_axis=0, output_axis=0)` returns `(outputs, final state)`.
 
-    step(x, state) -> (y, state) sees one slice of every input, without the scanned axis, and returns the outputs of
-    this step and the new states, of the same shapes as the old ones. It may be a module, whose parameters then belong
-    to this one, or a function. Inputs, states and outputs are tensors or nests of tuples, lists and dicts.
+    Inputs, states and outputs are tensors, or nests of tuples, lists and dicts of them.
 
-    input_axis: the axis of the inputs to run along; output_axis: the axis on which outputs are stacked.
+    Args:
+        step: `step(x, state) -> (y, state)` takes one slice of every input, without the scanned axis, and returns the
+            outputs of this step and the new states, of the same shapes as the old ones. It may be a function, or a
+            module, whose parameters then belong to this one.
     """
 
     def __init__(self, step: Step) -> None:
@@ -33,7 +34,17 @@ class Scan(nn.Module):
         self.step = step
 
     def forward(self, xs: Any, state: Any, input_axis: int = 0, output_axis: int = 0) -> tuple[Any, Any]:
-        """xs: tensors with equally many slices on `input_axis`. Raises ValueError where they differ."""
+        """Run the loop.
+
+        Args:
+            xs: the inputs, with equally many slices on `input_axis`; else ValueError.
+            state: the initial states.
+            input_axis: the axis of the inputs to run along.
+            output_axis: the axis on which outputs are stacked.
+
+        Returns:
+            The stacked outputs, and the final states.
+        """
         leaves, x_spec = pytree.tree_flatten(xs)
         carries, state_spec = pytree.tree_flatten(state)
         if not leaves or not all(isinstance(t, Tensor) for t in (*leaves, *carries)):

@@ -184,7 +184,14 @@ def _unused_slices_dropped(graph: fx.Graph, carries: int, slices: int) -> list[i
 
 
 def elapsed_time(t: Tensor) -> Tensor:
-    """Mark an input as elapsed times, each since the step before: a host refuses negative ones and NaN. Returns `t`."""
+    """Mark an input of the model as elapsed times; the simulator then refuses negative ones, infinities and NaN.
+
+    Args:
+        t: the times, each since the step before, in the unit of the model's time constants.
+
+    Returns:
+        `t`.
+    """
     recorder = current()
     if recorder is None or not recorder.depends(t):
         return t

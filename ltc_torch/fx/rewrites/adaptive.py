@@ -32,9 +32,16 @@ _PROPOSED = (8, 16, 32, 64, 128, 256)  # steps over the whole time
 class fixed_step:  # noqa: N801 - read as a verb: with fixed_step("rk4", 0.05): ...
     """Around `prepare_shape`: solves with an adaptive method take this method and step size instead.
 
-    method: one of METHODS; step_size: in the unit of t, as in torchdiffeq's options.
-    `error` is, after it, the largest difference of a solution from the adaptive one on the example inputs, relative to
-    that solution's largest element; None where no solve was replaced. A warning says it, too.
+    Args:
+        method: a fixed-step method of torchdiffeq, such as "rk4"; METHODS has them all.
+        step_size: in the unit of t, as in torchdiffeq's options.
+
+    Attributes:
+        error: afterwards, the largest difference between a solution and the adaptive one on the example inputs,
+            relative to the largest element of that; None where no solve was replaced. A warning says it, too.
+
+    Raises:
+        InputError: an unknown method, or a step size that is not positive.
     """
 
     def __init__(self, method: str, step_size: float) -> None:
@@ -60,7 +67,12 @@ class fixed_step:  # noqa: N801 - read as a verb: with fixed_step("rk4", 0.05): 
             warnings.warn(f"{what}, on the example inputs", stacklevel=2)
 
     def measure(self, adaptive: Any, fixed: Any) -> None:
-        """Take note of how far a replaced solution is from the adaptive one."""
+        """Note how far a replaced solution is from the adaptive one; the recorder calls it.
+
+        Args:
+            adaptive: the solution of the adaptive method: a tensor, or a tuple of tensors.
+            fixed: the solution of the fixed step, of the same form.
+        """
         self.error = max(difference(adaptive, fixed), self.error or 0.0)
 
 
