@@ -56,16 +56,23 @@ def public() -> Iterator[tuple[str, Any, type | None]]:
     seen: set[int] = set()
     for module_name in MODULES:
         module = importlib.import_module(module_name)
-        for name, obj in ((name, getattr(module, name)) for name in module.__all__):
+        for name in module.__all__:
+            obj: Any = getattr(module, name)
             if id(obj) in seen or not ours(obj) or not (inspect.isclass(obj) or inspect.isfunction(obj)):
                 continue
             seen.add(id(obj))
             yield f"{module_name}.{name}", obj, None
-            for base in obj.__mro__ if inspect.isclass(obj) else ():
-                for key, member in vars(base).items():
-                    shown = not key.startswith("_") and inspect.getattr_static(obj, key) is member
-                    if shown and code_of(member) is not None:
-                        yield f"{module_name}.{name}.{key}", member, obj
+            if inspect.isclass(obj):
+                yield from ((f"{module_name}.{name}.{key}", member, obj) for key, member in members(obj))
+
+
+def members(cls: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties, inherited ones of ours included."""
+    for base in cls.__mro__:
+        for key, member in vars(base).items():
+            shown = not key.startswith("_") and inspect.getattr_static(cls, key) is member
+            if shown and code_of(member) is not None:
+                yield key, member
 
 
 API = list(public())
