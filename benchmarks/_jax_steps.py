@@ -16,7 +16,7 @@ def make(workload: Workload, model: nn.Module) -> Any:
     p = {name: jnp.asarray(value.detach().numpy()) for name, value in model.named_parameters()}
     if workload.kind == "ltc":
         p |= {name: jnp.asarray(value.detach().numpy()) for name, value in model.rnn_cell._params.items()}
-    step = {"gated": _gated, "ltc": _ltc, "cfc": _cfc, "lstm": _lstm, "mlp": _mlp, "conv": _conv}[
+    step = {"gated": _gated, "ltc": _ltc, "cfc": _cfc, "lstm": _lstm, "mlp": _mlp, "cnn": _conv}[
         workload.kind
     ](p, model)
     if not workload.sequence:

@@ -89,7 +89,7 @@ def eager(case: Case) -> Contestant:
     model, x = torch.inference_mode()(case.model), case.x
     if not case.workload.recurrent:
         return carried(lambda x: (model(x),), x, [])
-    if case.workload.kind == "conv":  # it has no state that a user could hand over
+    if case.workload.kind == "cnn":  # it has no state that a user could hand over
         return carried(torch.inference_mode()(case.step), x, case.step.initial)
     rows = x[None]
     held: list[Any] = [None, None]

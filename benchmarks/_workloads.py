@@ -1,76 +1,32 @@
-"""The models that step_latency.py times: as a user writes them, and as one step with the state as tensors.
+"""The models that step_latency.py times, of the zoo: as a user writes them, and as one step with the state as tensors.
 
-`build` gives the user's module. `Step` takes (x, *states) and returns (y, *new states): what exporters and other
+`module_of` gives the user's module. `Step` takes (x, *states) and returns (y, *new states): what exporters and other
 runtimes want. Both compute the same; the benchmark compares them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 
 import sine_ltc
 import torch
-from ncps.torch import LTC, CfC
-from ncps.wirings import AutoNCP, FullyConnected
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import ltc_compiler
-import ltc_torch.fx
 from ltc_compiler.program import Program
+from ltc_torch.fx import prepare_shape
+from ltc_torch.fx.nnir import to_nnir
+from zoo import ZOO, ZooModel, build
+from zoo.sized import Outputs
 
 CONFIG = "v80_c6b32"
 SEQUENCE = 32  # steps of a workload that is a sequence
-
-
-# ---------------------------------------------------------------- as a user writes them
-
-
-class StackedLSTM(nn.Module):
-    """LSTM layers and a linear readout."""
-
-    def __init__(self, layers: int, hidden: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
-        self.readout = nn.Linear(hidden, 32)
-
-    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """x (1, time, hidden) -> (1, time, 32)."""
-        y, state = self.lstm(x, state)
-        return self.readout(y), state
-
-
-class CausalLayer(nn.Module):
-    """A causal convolution with a ReLU and a residual."""
-
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(channels, channels, kernel)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (1, channels, time) -> the same."""
-        return x + torch.relu(self.conv(F.pad(x, (self.conv.kernel_size[0] - 1, 0))))
-
-
-class CausalCNN(nn.Sequential):
-    """Layers of CausalLayer, on (1, time, channels) as the recurrent models are."""
-
-    def __init__(self, layers: int, channels: int, kernel: int) -> None:
-        super().__init__(*(CausalLayer(channels, kernel) for _ in range(layers)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (1, time, channels) -> the same."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
-
-
-def mlp() -> nn.Module:
-    """256-384-384-128 with ReLU."""
-    return nn.Sequential(nn.Linear(256, 384), nn.ReLU(), nn.Linear(384, 384), nn.ReLU(), nn.Linear(384, 128))
 
 
 # ---------------------------------------------------------------- one step
@@ -159,52 +115,64 @@ class Unrolled(nn.Module):
 
 
 class Workload(NamedTuple):
-    """A model and how one call of it goes. kind names the step's form; batch rows of `features` are one input."""
+    """A model of the zoo, and how one call of it goes: `batch` rows are one input, or SEQUENCE steps of a sequence."""
 
     title: str
-    kind: str
-    build: Callable[[], nn.Module]
-    features: int
+    model: str
     batch: int = 1
     sequence: bool = False
 
     @property
+    def row(self) -> ZooModel:
+        return ZOO[self.model]
+
+    @property
+    def kind(self) -> str:
+        """The family, which names the form of the step."""
+        return self.row.family
+
+    @property
     def recurrent(self) -> bool:
         """Whether the user's module takes a time axis."""
-        return self.kind not in ("gated", "mlp")
+        return self.row.streaming is not None
 
     @property
     def input_shape(self) -> tuple[int, int]:
         """Of what one call takes."""
-        return (SEQUENCE if self.sequence else self.batch, self.features)
+        (example,) = self.row.inputs()
+        features = [n for axis, n in enumerate(example.shape) if (axis,) != self.row.streaming][-1]
+        return (SEQUENCE if self.sequence else self.batch, features)
 
-
-def _lstm(layers: int, hidden: int) -> Workload:
-    return Workload(f"LSTM, {layers} layers of {hidden}", "lstm", lambda: StackedLSTM(layers, hidden), hidden)
+    def build(self) -> nn.Module:
+        """The model in eval mode."""
+        return build(self.row)[0]
 
 
 WORKLOADS = {
-    "W1": Workload("gated ODE LTC(64), 9 Euler steps", "gated", lambda: sine_ltc.LTC(64), 1),
-    "W2": Workload("ncps LTC, AutoNCP(32, 8), 6 unfolds", "ltc", lambda: LTC(20, AutoNCP(32, 8, seed=1)), 20),
-    "W2s": Workload(
-        f"the same, {SEQUENCE} steps in a call", "ltc", lambda: LTC(20, AutoNCP(32, 8, seed=1)), 20, sequence=True
-    ),
-    "W3": Workload("ncps LTC, fully connected 128", "ltc", lambda: LTC(8, FullyConnected(128)), 8),
-    "W4": Workload("ncps CfC(64)", "cfc", lambda: CfC(20, 64), 20),
-    "W5a": _lstm(2, 128),
-    "W5b": _lstm(3, 256),
-    "W5c": _lstm(3, 480),
-    "W5d": _lstm(6, 320),
-    "W5e": _lstm(3, 960),
-    "W6": Workload("MLP 256-384-384-128", "mlp", mlp, 256),
-    "W6b4": Workload("the same, batch 4", "mlp", mlp, 256, batch=4),
-    "W6b8": Workload("the same, batch 8", "mlp", mlp, 256, batch=8),
-    "W7": Workload("causal CNN, 3 layers of 128, kernel 8", "conv", lambda: CausalCNN(3, 128, 8), 128),
-}  # fmt: skip
+    "W1": Workload("gated ODE LTC(64), 9 Euler steps", "gated 64"),
+    "W2": Workload("ncps LTC, AutoNCP(32, 8), 6 unfolds", "ltc AutoNCP(32, 8), 20 inputs"),
+    "W2s": Workload(f"the same, {SEQUENCE} steps in a call", "ltc AutoNCP(32, 8), 20 inputs", sequence=True),
+    "W3": Workload("ncps LTC, fully connected 128", "ltc FullyConnected(128), 8 inputs, 128 outputs"),
+    "W4": Workload("ncps CfC(64)", "cfc 64, 20 inputs"),
+    "W5a": Workload("LSTM, 2 layers of 128", "lstm 2x128, readout"),
+    "W5b": Workload("LSTM, 3 layers of 256", "lstm 3x256, readout"),
+    "W5c": Workload("LSTM, 3 layers of 480", "lstm 3x480, readout"),
+    "W5d": Workload("LSTM, 6 layers of 320", "lstm 6x320, readout"),
+    "W5e": Workload("LSTM, 3 layers of 960", "lstm 3x960, readout"),
+    "W6": Workload("MLP 256-384-384-128", "mlp 256-384-384-128, linear end"),
+    "W6b4": Workload("the same, batch 4", "mlp 256-384-384-128, linear end", batch=4),
+    "W6b8": Workload("the same, batch 8", "mlp 256-384-384-128, linear end", batch=8),
+    "W7": Workload("causal CNN, 3 layers of 128, kernel 8", "cnn 3x128 k8, added to its input"),
+}
+
+
+def module_of(model: nn.Module) -> nn.Module:
+    """The module that a user writes: a recurrent one returns its state too."""
+    return model.network if isinstance(model, Outputs) else model
 
 
 def step_of(workload: Workload, model: nn.Module) -> nn.Module:
-    """One call of the workload with its state as tensors."""
+    """One call of a user's module with its state as tensors."""
     if workload.kind == "mlp":
         return StatelessStep(model, [])
     if workload.kind == "gated":
@@ -212,32 +180,17 @@ def step_of(workload: Workload, model: nn.Module) -> nn.Module:
     if workload.kind == "lstm":
         size = 2 * model.lstm.num_layers, 1, model.lstm.hidden_size
         return LSTMStep(model, [*torch.zeros(size)])
-    if workload.kind == "conv":
+    if workload.kind == "cnn":
         conv = model[0].conv
         return ConvStep(model, [torch.zeros(1, conv.in_channels, conv.kernel_size[0] - 1) for _ in model])
     step = CellStep(model, [torch.zeros(1, model.state_size)])
     return Unrolled(step) if workload.sequence else step
 
 
-class OverTime(nn.Module):
-    """A recurrent model from its initial state on, outputs alone: what the compiler streams."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (1, time, features) -> (1, time, outputs)."""
-        y = self.model(x)
-        return y[0] if isinstance(y, tuple) else y
-
-
 def compile_model(workload: Workload, model: nn.Module) -> Program:
-    """The program of one step."""
+    """The program of one step of what `Workload.build` made."""
+    inputs = workload.row.inputs() if workload.recurrent else (torch.rand(workload.input_shape),)
+    nnir = to_nnir(prepare_shape(model, *inputs)[0])
     if workload.recurrent:
-        traced, _ = ltc_torch.fx.prepare_shape(OverTime(model).eval(), torch.rand(1, 10, workload.features))
-        nnir, _ = ltc_torch.fx.nnir.to_nnir(traced).streaming_transform(1)
-    else:
-        traced, _ = ltc_torch.fx.prepare_shape(model, torch.rand(workload.batch, workload.features))
-        nnir = ltc_torch.fx.nnir.to_nnir(traced)
+        nnir, _ = nnir.streaming_transform(workload.row.streaming)
     return nnir.to_program(ltc_compiler.Config.preset(CONFIG))

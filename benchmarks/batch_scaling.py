@@ -18,8 +18,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
@@ -40,9 +40,7 @@ def counts_of_threads() -> list[int]:
 
 def measure(workload: Workload, streams: int, rounds: int) -> Row:
     """Medians in µs by the number of threads, over interleaved calls."""
-    torch.manual_seed(0)
-    np.random.seed(0)
-    program = compile_model(workload, workload.build().eval())
+    program = compile_model(workload, workload.build())
     x = np.random.default_rng(0).standard_normal((streams, *workload.input_shape)).astype(np.float32)
     vm, threads = program.to_vm(), counts_of_threads()
     vm.run_batch(x, threads=max(threads))  # creates the streams

@@ -1,4 +1,4 @@
-"""How near schedules come to what the machine allows: cycles over a bound, for models of many kinds and sizes.
+"""How near schedules come to what the machine allows: cycles over a bound, for the sweep of the zoo.
 
 The bound of a model is the greater of two figures, both taken from its graph:
 
@@ -19,28 +19,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
 from math import ceil, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
-_common.require("numpy", "torch", "ncps")
+_common.require("numpy", "torch", "torchdiffeq", "ncps")
 
-import torch
-from ncps.torch import CfC
-from published_cycles import Residual, dense
-from torch import Tensor, nn
-
-import ltc_torch.fx
 from ltc_compiler import AllocationError, Config, isa
 from ltc_compiler.bytecode.cost import row_blocks_in_flight
 from ltc_compiler.ir.graph import Graph, Node, Precision, Value
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.transforms.pipeline import run_pipeline
-from ltc_torch.nn import PaddedConv1d
+from zoo import SWEEP, step_graph
 
 SPARE = 1.05  # of the work bound
 BOARDS = (
@@ -152,93 +146,6 @@ class Bounds:
 # ---------------------------------------------------------------- models
 
 
-class First(nn.Module):
-    """The first result of a recurrent network."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)[0]
-
-
-class Point(NamedTuple):
-    """A model, the shape of its input, and the axis along which it streams (None: it does not)."""
-
-    family: str
-    sizes: str
-    build: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    axis: int | None
-
-
-def stack(kind: type[nn.RNNBase], layers: int, width: int, features: int | None = None) -> nn.Module:
-    return First(kind(features or width, width, layers, batch_first=True))
-
-
-def normed(layers: int, width: int) -> nn.Module:
-    return nn.Sequential(
-        *(m for _ in range(layers) for m in (nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU()))
-    )
-
-
-def causal(layers: int, channels: int, taps: int, dilation: int) -> nn.Module:
-    """Causal convolutions with ReLU; the dilation grows from layer to layer."""
-    return nn.Sequential(
-        *(
-            m
-            for i in range(layers)
-            for m in (PaddedConv1d(channels, channels, taps, dilation=dilation**i), nn.ReLU())
-        )
-    )
-
-
-def points() -> Iterator[Point]:
-    """The sweep: sizes that fill blocks and that do not, deep and shallow, with more and with fewer rows than cores."""
-    for layers, width in (
-        (1, 16), (1, 64), (1, 100), (2, 96), (3, 128), (8, 48), (2, 200), (1, 256), (2, 300), (3, 256), (12, 96),
-        (4, 320), (1, 480), (3, 480), (2, 512), (1, 640), (6, 320), (2, 700), (3, 768),
-    ):  # fmt: skip
-        yield Point(
-            "lstm", f"{layers}x{width}", lambda n=layers, w=width: stack(nn.LSTM, n, w), (1, 2, width), 1
-        )
-    for features, width in ((17, 128), (300, 64), (64, 400)):
-        make = lambda f=features, w=width: stack(nn.LSTM, 1, w, f)  # noqa: E731
-        yield Point("lstm", f"{features}-{width}", make, (1, 2, features), 1)
-    for layers, width in ((1, 32), (2, 64), (1, 160), (3, 200), (2, 256), (4, 384), (1, 512), (2, 640)):
-        yield Point(
-            "gru", f"{layers}x{width}", lambda n=layers, w=width: stack(nn.GRU, n, w), (1, 2, width), 1
-        )
-    for widths in (
-        [16] * 3, [64] * 4, [100] * 3, [128] * 2, [200] * 5, [256, 384, 384, 128], [300] * 3, [512] * 9, [640] * 4,
-        [1000] * 3, [64, 1024, 64], [1024, 32, 1024], [20, 200, 400, 10], [768] * 6, [1500] * 2,
-    ):  # fmt: skip
-        yield Point("mlp", "-".join(map(str, widths)), lambda w=widths: dense(w), (1, widths[0]), None)
-    for layers, width in ((2, 64), (3, 200), (4, 512), (2, 768)):
-        yield Point("norm", f"{layers}x{width}", lambda n=layers, w=width: normed(n, w), (1, width), None)
-    for layers, channels, taps, dilation in (
-        (1, 32, 3, 1), (3, 48, 5, 1), (4, 64, 3, 2), (3, 128, 8, 1), (4, 200, 4, 2), (6, 96, 2, 2), (2, 256, 16, 1),
-        (3, 320, 3, 3),
-    ):  # fmt: skip
-        make = lambda n=layers, c=channels, k=taps, d=dilation: causal(n, c, k, d)  # noqa: E731
-        yield Point("cnn", f"{layers}x{channels} k{taps} d{dilation}", make, (1, channels, 3), 2)
-    for layers, channels, taps in ((2, 64, 4), (4, 160, 8), (3, 256, 5)):
-        residual = lambda n=layers, c=channels, k=taps: nn.Sequential(*(Residual(c, k) for _ in range(n)))  # noqa: E731
-        yield Point("residual", f"{layers}x{channels} k{taps}", residual, (1, channels, 3), 2)
-    for units in (20, 64, 128, 256):
-        yield Point("cfc", f"{units}", lambda u=units: First(CfC(17, u)), (1, 2, 17), 1)
-
-
-def record(point: Point) -> NNIR:
-    """One step, or one call, of a model."""
-    torch.manual_seed(0)
-    nnir = ltc_torch.fx.nnir.to_nnir(
-        ltc_torch.fx.prepare_shape(point.build().eval(), torch.randn(point.shape))[0]
-    )
-    return nnir if point.axis is None else nnir.streaming_transform(point.axis)[0]
-
-
 def measure(nnir: NNIR, config: Config) -> dict[str, Any]:
     """Cycles and bounds of a model in both modes. Raises AllocationError where it does not fit."""
     program = nnir.to_program(config)
@@ -264,7 +171,7 @@ def lines(results: list[dict[str, Any]]) -> list[list[str]]:
     """The rows of the table, the worst first."""
     rows = []
     for r in sorted(results, key=lambda r: -max(r[mode]["ratio"] for mode in MODES)):
-        cells = [f"{r['family']} {r['sizes']}", r["config"]]
+        cells = [r["model"], r["config"]]
         for mode in MODES:
             m = r[mode]
             cells += [
@@ -286,20 +193,20 @@ def main() -> None:
     parser.add_argument("--worst", type=_common.positive, default=1000, help="how many points to print")
     parser.add_argument("--json", type=Path, help="write the results to this file")
     options = parser.parse_args()
-    chosen = [p for p in points() if not options.families or p.family in options.families]
+    chosen = [p for p in SWEEP.values() if not options.families or p.family in options.families]
     if not chosen:
-        parser.error(f"the families are {', '.join(dict.fromkeys(p.family for p in points()))}")
+        parser.error(f"the families are {', '.join(dict.fromkeys(p.family for p in SWEEP.values()))}")
     results = []
     for point in chosen:
-        nnir = record(point)
+        nnir = step_graph(point)
         for config in options.config:
-            print(f"{point.family} {point.sizes} on {config.name}", file=sys.stderr)
+            print(f"{point.name} on {config.name}", file=sys.stderr)
             try:
                 found = measure(nnir, config)
             except AllocationError as error:
                 print(f"  does not fit: {error.what}", file=sys.stderr)
                 continue
-            results.append({"family": point.family, "sizes": point.sizes, "config": config.name, **found})
+            results.append({"family": point.family, "model": point.name, "config": config.name, **found})
     header = ["model", "board", *(name for mode in MODES for name in (mode, "work", "path", "ratio"))]
     print(_common.table(header, lines(results)[: options.worst]))
     for family in dict.fromkeys(r["family"] for r in results):

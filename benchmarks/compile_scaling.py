@@ -19,26 +19,20 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
 
-import torch
-from ncps.torch import LTC
-from ncps.wirings import FullyConnected
-from torch import Tensor, nn
-from torchdiffeq import odeint
-
 import ltc_torch.fx
 from ltc_compiler import Config
+from zoo import ZOO, build
 
 # A machine with room for every case: the stores alone differ from v80_c6b32.
 CONFIG = replace(
@@ -47,82 +41,25 @@ CONFIG = replace(
 )  # fmt: skip
 
 
-class Outputs(nn.Module):
-    """A recurrent network over (time, batch, features): its outputs, without the final state."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)[0]
-
-
-class Causal(nn.Module):
-    """Causal convolutions of kernel 8 over (batch, channels, time), with ReLU between."""
-
-    def __init__(self, channels: int, layers: int = 3) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Conv1d(channels, channels, 8) for _ in range(layers))
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = torch.relu(layer(nn.functional.pad(x, (7, 0))))
-        return x
-
-
-class Solve(nn.Module):
-    """A neural ODE with a field of one hidden layer, solved in many steps of one method."""
-
-    def __init__(self, width: int, steps: int, method: str) -> None:
-        super().__init__()
-        self.field = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
-        self.times, self.method = torch.linspace(0.0, 1.0, steps + 1), method
-
-    def forward(self, x: Tensor) -> Tensor:
-        return odeint(lambda t, h: self.field(h), x, self.times, method=self.method)[-1]
-
-
-def mlp(width: int, layers: int = 3) -> nn.Module:
-    return nn.Sequential(*(m for _ in range(layers) for m in (nn.Linear(width, width), nn.ReLU())))
-
-
-def lstm(width: int, layers: int = 3) -> nn.Module:
-    return Outputs(nn.LSTM(width, width, layers))
-
-
-def ltc(units: int) -> nn.Module:
-    return Outputs(LTC(8, FullyConnected(units, 8), batch_first=False))
-
-
-class Case(NamedTuple):
-    """A module, the shape of its input, the axis that it is streamed along, the seconds that it may take."""
-
-    make: Callable[[], nn.Module]
-    shape: tuple[int, ...]
-    stream: int | None = None
-    limit: float | None = None
-
-
-CASES: dict[str, Case] = {
-    **{f"mlp-3x{n}": Case(partial(mlp, n), (1, n)) for n in (64, 256, 1024, 2560)},
-    **{f"lstm-3x{n}": Case(partial(lstm, n), (8, 1, n), 0) for n in (32, 96, 320)},
-    "lstm-3x960": Case(partial(lstm, 960), (8, 1, 960), 0, limit=10),
-    **{f"ltc-{n}": Case(partial(ltc, n), (8, 1, 8), 0) for n in (32, 512, 1280)},
-    "ltc-128": Case(partial(ltc, 128), (8, 1, 8), 0, limit=10),
-    **{f"cnn-3x{n}": Case(partial(Causal, n), (1, n, 16), 2) for n in (20, 64, 256, 912)},
-    "linear-4096": Case(partial(mlp, 4096, 1), (1, 4096)),
-    "mlp-200x64": Case(partial(mlp, 64, 200), (1, 64)),
-    "cnn-100x32": Case(partial(Causal, 32, 100), (1, 32, 16), 2),
-    "lstm-64, 100 steps": Case(partial(lstm, 64, 1), (100, 1, 64)),
-    "lstm-64, 1000 steps": Case(partial(lstm, 64, 1), (1000, 1, 64), limit=20),
-    "lstm-64, 10000 steps": Case(partial(lstm, 64, 1), (10000, 1, 64)),
-    "ltc-32, 100 steps": Case(partial(ltc, 32), (100, 1, 8)),
-    "ltc-32, 1000 steps": Case(partial(ltc, 32), (1000, 1, 8), limit=20),
-    "ltc-32, 10000 steps": Case(partial(ltc, 32), (10000, 1, 8)),
-    **{f"cnn-3x64, {n} steps": Case(partial(Causal, 64), (1, 64, n)) for n in (100, 400)},
-    "euler-64, 1000 steps": Case(partial(Solve, 64, 1000, "euler"), (1, 64)),
-    "rk4-64, 1000 steps": Case(partial(Solve, 64, 1000, "rk4"), (1, 64)),
+# Models of the zoo, with the seconds that one may take. LTCs have 8 inputs.
+LTC = "ltc FullyConnected({}), 8 inputs"
+CASES: dict[str, float | None] = {
+    **dict.fromkeys((f"mlp 3x{n}" for n in (64, 256, 1024, 2560)), None),
+    **dict.fromkeys((f"lstm 3x{n}" for n in (32, 96, 320)), None),
+    "lstm 3x960": 10,
+    **dict.fromkeys((LTC.format(n) for n in (32, 512, 1280)), None),
+    LTC.format(128): 10,
+    **dict.fromkeys((f"cnn 3x{n} k8 d1" for n in (20, 64, 256, 912)), None),
+    **dict.fromkeys(
+        ("slp 4096-4096", "mlp 200x64", "cnn 100x32 k8 d1", "lstm 1x64, 100 steps at once"), None
+    ),
+    "lstm 1x64, 1000 steps at once": 20,
+    "lstm 1x64, 10000 steps at once": None,
+    f"{LTC.format(32)}, 100 steps at once": None,
+    f"{LTC.format(32)}, 1000 steps at once": 20,
+    f"{LTC.format(32)}, 10000 steps at once": None,
+    **dict.fromkeys((f"cnn 3x64 k8 d1, {n} steps at once" for n in (100, 400)), None),
+    **dict.fromkeys((f"solve 64, {method} of 1000 steps" for method in ("euler", "rk4")), None),
 }
 
 
@@ -133,16 +70,15 @@ def peak() -> float:
 
 def measure(name: str, quick: bool) -> dict[str, Any]:
     """Compile a case in this process, which should be fresh."""
-    case = CASES[name]
-    torch.manual_seed(0)
-    model, x = case.make().eval(), torch.rand(case.shape)
+    row = ZOO[name]
+    model, inputs = build(row)
     parameters = sum(p.numel() for p in model.parameters())
     before, start = peak(), time.process_time()
-    traced, _ = ltc_torch.fx.prepare_shape(model, x)
+    traced, _ = ltc_torch.fx.prepare_shape(model, *inputs)
     nnir = ltc_torch.fx.nnir.to_nnir(traced)
     recorded = time.process_time()
-    if case.stream is not None:
-        nnir, _ = nnir.streaming_transform(case.stream)
+    if row.streaming is not None:
+        nnir, _ = nnir.streaming_transform(row.streaming)
     program = nnir.to_program(CONFIG, quick_compile=quick)
     end = time.process_time()
     return {
@@ -155,7 +91,7 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
         "instructions": program.metrics()["instructions"],
         "program_mib": len(program.save_bytes()) / 2**20,
         "cycles": program.cycle_count_per_inference(),
-        "limit_s": case.limit,
+        "limit_s": CASES[name],
     }
 
 

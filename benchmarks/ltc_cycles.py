@@ -12,93 +12,31 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
 
-import numpy as np
-import sine_ltc
-import torch
-from ncps.torch import LTC, CfC
-from ncps.wirings import AutoNCP, FullyConnected
-from torch import Tensor, nn
-from torchdiffeq import odeint
-
-import ltc_torch.fx
 from ltc_compiler import Config, LtcError, UnsupportedError, isa
 from ltc_compiler.nnir import NNIR
+from zoo import ZOO, step_graph
 
 CORES = (1, 3, 6)
-
-
-class Neural(nn.Module):
-    """A neural ODE: tanh MLP of 64 units as the field, rk4 over 4 steps. (1, 17) -> (1, 8)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encode, self.decode = nn.Linear(17, 64), nn.Linear(64, 8)
-        self.field = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        times = torch.linspace(0.0, 1.0, 5)
-        return self.decode(odeint(lambda t, h: self.field(h), self.encode(x), times, method="rk4")[-1])
-
-
-class OverTime(nn.Module):
-    """A recurrent network from its initial state on, outputs alone: what the compiler streams."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (1, time, features) -> (1, time, outputs)."""
-        return self.network(x)[0]
-
-
-class Network(NamedTuple):
-    """A network of `features` inputs; recurrent: called with (1, time, features), else with (1, features)."""
-
-    title: str
-    build: Callable[[], nn.Module]
-    features: int
-    recurrent: bool = True
-
-
-NETWORKS = {
-    "ncp32": Network(
-        "ncps LTC, AutoNCP(32, 8), 17 inputs, sparse", lambda: LTC(17, AutoNCP(32, 8, seed=1)), 17
-    ),
-    "dense32": Network("ncps LTC, FullyConnected(32), 17 inputs", lambda: LTC(17, FullyConnected(32, 8)), 17),
-    "ncp64": Network(
-        "ncps LTC, AutoNCP(64, 8), 17 inputs, sparse", lambda: LTC(17, AutoNCP(64, 8, seed=1)), 17
-    ),
-    "dense64": Network("ncps LTC, FullyConnected(64), 17 inputs", lambda: LTC(17, FullyConnected(64, 8)), 17),
-    "dense128": Network(
-        "ncps LTC, FullyConnected(128), 17 inputs", lambda: LTC(17, FullyConnected(128, 8)), 17
-    ),
-    "cfc64": Network("ncps CfC(64), 17 inputs", lambda: CfC(17, 64), 17),
-    "gated64": Network("gated ODE LTC(64), 9 Euler steps", lambda: sine_ltc.LTC(64), 1, recurrent=False),
-    "neural64": Network("neural ODE of 64 units, rk4, 4 steps", Neural, 17, recurrent=False),
+NETWORKS = {  # of the zoo, and what the table calls them
+    "ltc AutoNCP(32, 8)": "ncps LTC, AutoNCP(32, 8), 17 inputs, sparse",
+    "ltc FullyConnected(32)": "ncps LTC, FullyConnected(32), 17 inputs",
+    "ltc AutoNCP(64, 8)": "ncps LTC, AutoNCP(64, 8), 17 inputs, sparse",
+    "ltc FullyConnected(64)": "ncps LTC, FullyConnected(64), 17 inputs",
+    "ltc FullyConnected(128)": "ncps LTC, FullyConnected(128), 17 inputs",
+    "cfc 64": "ncps CfC(64), 17 inputs",
+    "gated 64": "gated ODE LTC(64), 9 Euler steps",
+    "solve 17-64-8, rk4 of 4 steps": "neural ODE of 64 units, rk4, 4 steps",
 }
-
-
-def record(network: Network) -> NNIR:
-    """The graph of one step."""
-    torch.manual_seed(0)
-    np.random.seed(0)
-    if network.recurrent:
-        model = OverTime(network.build()).eval()
-        traced, _ = ltc_torch.fx.prepare_shape(model, torch.rand(1, 4, network.features))
-        return ltc_torch.fx.nnir.to_nnir(traced).streaming_transform(1)[0]
-    traced, _ = ltc_torch.fx.prepare_shape(network.build().eval(), torch.rand(1, network.features))
-    return ltc_torch.fx.nnir.to_nnir(traced)
 
 
 def measure(nnir: NNIR, config: Config) -> dict[str, Any]:
@@ -134,7 +72,7 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
     for name, columns in results.items():
         full = columns[machines[-1]] if "refused" not in columns[machines[-1]] else columns[machines[0]]
         busiest = f"{full['busiest']} {full['busy']:.0%}" if "refused" not in full else "-"
-        rows.append([NETWORKS[name].title, *(cell(columns[m]) for m in machines), busiest])
+        rows.append([NETWORKS[name], *(cell(columns[m]) for m in machines), busiest])
     reasons = sorted(
         {r["refused"] for columns in results.values() for r in columns.values() if "refused" in r}
     )
@@ -157,7 +95,7 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     for name in options.models:
         print(f"compiling {name}", file=sys.stderr)
-        nnir = record(NETWORKS[name])
+        nnir = step_graph(ZOO[name])
         results[name] = {machine: measure(nnir, config) for machine, config in machines.items()}
     print(f"{options.config.name}, {options.config.clock_mhz:g} MHz\n\n{markdown(results)}")
     if options.json:

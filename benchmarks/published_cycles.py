@@ -15,22 +15,18 @@ import csv
 import json
 import math
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
-_common.require("numpy", "torch")
+_common.require("numpy", "torch", "torchdiffeq", "ncps")
 
-import torch
-from torch import Tensor, nn
-
-import ltc_torch.fx
 from ltc_compiler import AllocationError, Config
 from ltc_compiler.program import Program
-from ltc_torch.nn import PaddedConv1d, RMSNorm
+from zoo import ZooModel, sized, step_graph
 
 TABLE = Path(__file__).parent / "published_cycles.csv"
 MODES = ("spaced", "contiguous")
@@ -62,61 +58,27 @@ def read_table(path: Path = TABLE) -> list[Row]:
     return list(found.values())
 
 
-class Residual(nn.Module):
-    """A causal convolution of the normalised input, added to the input. (1, channels, time) -> the same."""
-
-    def __init__(self, channels: int, kernel_size: int) -> None:
-        super().__init__()
-        self.norm = RMSNorm(channels)
-        self.convolution = PaddedConv1d(channels, channels, kernel_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        normalised = self.norm(x.transpose(1, 2)).transpose(1, 2)
-        return x + torch.relu(self.convolution(normalised))
-
-
-class Stack(nn.Module):
-    """nn.LSTM without its final states. (1, time, features) -> (1, time, features)."""
-
-    def __init__(self, layers: int, hidden: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.lstm(x)[0]
-
-
-def dense(widths: list[int]) -> nn.Module:
-    """Linear layers, each with ReLU."""
-    return nn.Sequential(*(module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())))
-
-
-def build(row: Row) -> tuple[nn.Module, Tensor, int | None]:
-    """The model, an input, and the axis along which it streams (None: it does not)."""
+def model_of(row: Row) -> ZooModel:
+    """The model of the zoo's families with the sizes of the table."""
     n = row.size
     if row.family == "cnn":
-        layers = [Residual(n["channels"], n["kernel_size"]) for _ in range(n["layers"])]
-        return nn.Sequential(*layers), torch.randn(1, n["channels"], 3), 2
+        return sized.residual(n["layers"], n["channels"], n["kernel_size"])
     if row.family == "lstm":
-        return Stack(n["layers"], n["hidden_size"]), torch.randn(1, 2, n["hidden_size"]), 1
+        return sized.lstm(n["layers"], n["hidden_size"])
     if row.family == "mlp":
-        return dense([n["n_features"]] * (n["layers"] + 1)), torch.randn(1, n["n_features"]), None
+        return sized.mlp(*[n["n_features"]] * (n["layers"] + 1))
     if row.family == "slp":
-        return dense([n["input"], n["output"]]), torch.randn(1, n["input"]), None
+        return sized.slp(n["input"], n["output"])
     sys.exit(f"{TABLE.name} has a model {row.family!r}, which this program does not build")
 
 
 def compile_row(row: Row, config: Config) -> Program:
     """The program of one step, or of one call where the model does not stream."""
-    torch.manual_seed(0)
-    model, x, axis = build(row)
-    parameters = sum(p.numel() for p in model.parameters())
+    model = model_of(row)
+    parameters = sum(p.numel() for p in model.make().parameters())
     if parameters != row.parameters:
         sys.exit(f"{row.family} {row.sizes} has {parameters} parameters, the table says {row.parameters}")
-    nnir = ltc_torch.fx.nnir.to_nnir(ltc_torch.fx.prepare_shape(model.eval(), x)[0])
-    if axis is not None:
-        nnir, _ = nnir.streaming_transform(axis)
-    return nnir.to_program(config)
+    return step_graph(model).to_program(config)
 
 
 def bound(row: Row, config: Config) -> int:

@@ -28,8 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
 import _common
 
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
@@ -38,7 +38,7 @@ import _limits
 import numpy as np
 import torch
 from _peers import OURS, PEERS, REDUCED, SLOW_TO_BUILD, UNTIMED, Case
-from _workloads import WORKLOADS, Workload, compile_model, step_of
+from _workloads import WORKLOADS, Workload, compile_model, module_of, step_of
 
 CHECKED_CALLS = 8
 FP32_TOLERANCE = 1e-4  # of the largest output: sums in another order, over CHECKED_CALLS steps
@@ -53,11 +53,10 @@ Result = dict[str, Any]
 
 def prepare(workload: Workload) -> Case:
     """The model with random weights, compiled, and an input."""
-    torch.manual_seed(0)
-    np.random.seed(0)
-    model = workload.build().eval()
-    program = compile_model(workload, model)
-    return Case(workload, model, step_of(workload, model).eval(), program, torch.randn(workload.input_shape))
+    model = workload.build()
+    program, module = compile_model(workload, model), module_of(model)
+    x = torch.randn(workload.input_shape)
+    return Case(workload, module, step_of(workload, module).eval(), program, x)
 
 
 def rehearsed(key: str, name: str, patience: int) -> None:

@@ -483,16 +483,15 @@ def test_a_missing_package_is_named(
 
 @pytest.mark.parametrize("name", ["ltc", "cfc_wired", "lstm_two_layers", "gated_ltc_rk4", "causal_attention"])
 def test_a_model_from_pytorch(name: str) -> None:
-    from models.zoo import ZOO, build, context
-
     from ltc_torch.fx import prepare_shape
     from ltc_torch.fx.nnir import to_nnir
+    from zoo import SMALL, build, context
 
-    model, inputs = build(ZOO[name])
+    model, inputs = build(SMALL[name])
     traced, expected = prepare_shape(model, *inputs)
-    axes = ZOO[name].streaming
+    axes = SMALL[name].streaming
     assert axes is not None
-    graph = to_nnir(traced, context=context(ZOO[name], inputs)).graph
+    graph = to_nnir(traced, context=context(SMALL[name], inputs)).graph
     step = NNIR(streaming_transform(graph, axes))
     result = step.compare(CONFIG, *inputs, expected=expected, what_if=1, optimize=False)
     assert all(row["reference_max_error"] < 1e-5 < row["expected_max_error"] < 0.1 for row in result.outputs)

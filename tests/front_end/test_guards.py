@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.basic import Apply
 from torch import Tensor
 from torch import distributions as dist
 
 from ltc_compiler.errors import UnsupportedError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo.basic import Apply
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(6))
 log = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchdiffeq
-from models.machine import assert_streams, error, record, run_both
-from models.zoo import Case
+from recorded_models import assert_streams, error, record, run_both
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from ltc_compiler import Config
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.fx.reroll.rolled import as_scan
+from zoo import ZooModel
 
 B, T, D, H = 2, 6, 4, 8
 MACHINE = Config.tiny_c2b8()
@@ -247,7 +247,7 @@ def scans(model: type[Parts], steps: int = T) -> tuple[int, int]:
 @pytest.mark.parametrize("model", STREAM, ids=lambda m: m.__name__)
 def test_a_loop_streams(model: type[Parts]) -> None:
     """On both machines, step by step as the whole sequence; and the graph does not grow with the sequence."""
-    made = record(Case(model.__name__, model, lambda: (torch.randn(B, T, D),), (1,)), "default")
+    made = record(ZooModel(model.__name__, model, lambda: (torch.randn(B, T, D),), (1,)), "default")
     outputs = run_both(made.nnir.to_program(MACHINE), made.inputs)
     assert error(outputs, made.expected) < 0.02
     assert_streams(made, MACHINE, outputs)
@@ -256,7 +256,7 @@ def test_a_loop_streams(model: type[Parts]) -> None:
 
 def test_a_backward_loop_is_rolled_too() -> None:
     assert scans(Backwards)[0] == 1
-    made = record(Case("backwards", Backwards, lambda: (torch.randn(B, T, D),)), "fp32")
+    made = record(ZooModel("backwards", Backwards, lambda: (torch.randn(B, T, D),)), "fp32")
     assert error([made.nnir.run(*made.inputs)], made.expected) < 1e-5
 
 
@@ -293,7 +293,7 @@ class Attends(Parts):
 @pytest.mark.parametrize("model", [Schedule, Skips, Attends], ids=lambda m: m.__name__)
 def test_turns_that_differ_stay_written_out(model: type[Parts]) -> None:
     assert scans(model)[0] == 0
-    made = record(Case(model.__name__, model, lambda: (torch.randn(B, T, D),)), "fp32")
+    made = record(ZooModel(model.__name__, model, lambda: (torch.randn(B, T, D),)), "fp32")
     assert error([made.nnir.run(*made.inputs)], made.expected) < 1e-5
 
 
@@ -324,5 +324,5 @@ class JoinedTwice(Parts):
 
 
 def test_a_part_that_is_joined_twice_stays() -> None:
-    made = record(Case("JoinedTwice", JoinedTwice, lambda: (torch.randn(B, T, D),)), "fp32")
+    made = record(ZooModel("JoinedTwice", JoinedTwice, lambda: (torch.randn(B, T, D),)), "fp32")
     assert error([made.nnir.run(*made.inputs)], made.expected) < 1e-5

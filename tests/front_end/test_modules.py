@@ -10,7 +10,6 @@ import ncps.wirings
 import numpy as np
 import pytest
 import torch
-from models.basic import Apply
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
@@ -19,6 +18,7 @@ from ltc_compiler.errors import FaultError, InputError, UnsupportedError
 from ltc_compiler.nnir import NNIR
 from ltc_torch.fx import lowering, prepare_shape, registry
 from ltc_torch.fx.nnir import to_nnir
+from zoo.basic import Apply
 
 D, H = 3, 4
 X = torch.randn(2, 5, D, generator=torch.Generator().manual_seed(4))

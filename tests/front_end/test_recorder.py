@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torchdiffeq
-from models import ZOO, build
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,6 +21,7 @@ from ltc_compiler.transforms.formats import assign_precision
 from ltc_torch.fx import leaf, prepare_shape, rewrite
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import Scan
+from zoo import SMALL, build
 
 
 class Apply(nn.Module):
@@ -245,7 +245,7 @@ def test_models_and_inputs_elsewhere_are_refused(model: nn.Module, inputs: Any, 
 
 
 def test_a_large_unrolled_model_records_in_seconds() -> None:
-    model, _ = build(ZOO["ltc_wired"])
+    model, _ = build(SMALL["ltc_wired"])
     graph_module, _ = prepare_shape(model, torch.randn(1, 200, 4))
     assert len(graph_module.graph.nodes) < 12
 

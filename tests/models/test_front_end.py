@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from models import ZOO, Case, build
-from models.zoo import Inputs, context
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ltc_compiler.ir.graph import Role
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo import SMALL, Inputs, ZooModel, build, context
 
 # In fp64 the two differ by rounding alone; in fp32 by the model's own.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -50,8 +49,8 @@ def largest_error(wanted: list[np.ndarray], given: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
-@pytest.mark.parametrize("case", ZOO.values(), ids=list(ZOO))
-def test_model_equals_its_nnir(case: Case, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("case", SMALL.values(), ids=list(SMALL))
+def test_model_equals_its_nnir(case: ZooModel, dtype: torch.dtype) -> None:
     torch.set_default_dtype(dtype)
     model, inputs = build(case, dtype)
     graph_module, expected = prepare_shape(model, *inputs)
@@ -63,11 +62,11 @@ def test_model_equals_its_nnir(case: Case, dtype: torch.dtype) -> None:
         assert largest_error(run(model, x), given) < TOLERANCE[dtype]
 
 
-STREAMED = [case for case in ZOO.values() if case.streaming is not None]
+STREAMED = [case for case in SMALL.values() if case.streaming is not None]
 
 
 @pytest.mark.parametrize("case", STREAMED, ids=[c.name for c in STREAMED])
-def test_streaming_equals_the_whole_sequence(case: Case) -> None:
+def test_streaming_equals_the_whole_sequence(case: ZooModel) -> None:
     axes = case.streaming
     assert axes is not None
     model, inputs = build(case)
@@ -99,13 +98,13 @@ def test_elapsed_times_are_known_to_the_host() -> None:
         "ltc_state": [Role.PLAIN, Role.PLAIN],
         "user_scan": [Role.PLAIN, Role.PLAIN],
     }.items():
-        model, inputs = build(ZOO[name])
+        model, inputs = build(SMALL[name])
         graph = to_nnir(prepare_shape(model, *inputs)[0]).graph
         assert [v.role for v in graph.inputs] == roles, name
 
 
 def test_ltc_is_two_scans_and_two_synapse_ops_whatever_its_length() -> None:
-    model, inputs = build(ZOO["ltc"])
+    model, inputs = build(SMALL["ltc"])
     for length in (6, 60):
         x = torch.randn(2, length, inputs[0].shape[2])
         graph = to_nnir(prepare_shape(model, x)[0]).graph

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from models.machine import FACTOR, FLOOR, POLICIES, assert_streams, error, measured, record, run_both
-from models.zoo import ZOO, Case
+from recorded_models import FACTOR, FLOOR, POLICIES, assert_streams, error, measured, record, run_both
 from torch import Tensor, nn
 from torch._higher_order_ops.scan import scan
 
 from ltc_compiler import Config
+from zoo import SMALL, ZooModel
 
 MACHINE = Config.tiny_c2b8()  # two cores and small blocks, so that small models are spread and padded
 MEASURED = measured()
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("case", ZOO.values(), ids=list(ZOO))
-def test_model_on_the_machine(case: Case, policy: str) -> None:
+@pytest.mark.parametrize("case", SMALL.values(), ids=list(SMALL))
+def test_model_on_the_machine(case: ZooModel, policy: str) -> None:
     recorded = record(case, policy)
     outputs = run_both(recorded.nnir.to_program(MACHINE), recorded.inputs)
     assert error(outputs, recorded.expected) <= FACTOR * MEASURED[case.name][policy] + FLOOR
@@ -48,7 +48,7 @@ def test_torch_scan() -> None:
                 step, (zeros, zeros), a, dim=1, reverse=True
             )[1]
 
-    recorded = record(Case("torch_scan", Model, lambda: (torch.randn(2, 5, 4),)), "fp32")
+    recorded = record(ZooModel("torch_scan", Model, lambda: (torch.randn(2, 5, 4),)), "fp32")
     assert [n.op for n in recorded.nnir.graph.nodes].count("scan") == 2
     outputs = run_both(recorded.nnir.to_program(MACHINE), recorded.inputs)
     assert error(outputs, recorded.expected) < 1e-6
@@ -56,7 +56,7 @@ def test_torch_scan() -> None:
 
 def test_the_recorded_errors_are_those_of_the_zoo() -> None:
     """Nothing is recorded of models that are gone, and a policy that should be exact has not drifted."""
-    assert list(MEASURED) == list(ZOO)
+    assert list(MEASURED) == list(SMALL)
     worst = {policy: max(row[policy] for row in MEASURED.values()) for policy in POLICIES}
     assert worst["fp32"] < 1e-6
     assert worst["default"] < 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.zoo import ZOO, Case, build, context
 from nnir_cases import assert_same, assert_streams
 
 from ltc_compiler.ir.graph import Array, Graph
@@ -16,11 +15,12 @@ from ltc_compiler.transforms.pipeline import run_pipeline
 from ltc_compiler.transforms.streaming.transform import streaming_transform
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo import SMALL, ZooModel, build, context
 
-CASES = [pytest.param(case, id=name) for name, case in ZOO.items()]
+CASES = [pytest.param(case, id=name) for name, case in SMALL.items()]
 
 
-def convert(case: Case) -> tuple[Graph, list[Array]]:
+def convert(case: ZooModel) -> tuple[Graph, list[Array]]:
     """The graph, and inputs in [0, 1), which may be elapsed times."""
     model, inputs = build(case)
     graph = to_nnir(prepare_shape(model, *inputs)[0], context=context(case, inputs)).graph
@@ -29,7 +29,7 @@ def convert(case: Case) -> tuple[Graph, list[Array]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_text_and_passes_keep_a_model(case: Case) -> None:
+def test_text_and_passes_keep_a_model(case: ZooModel) -> None:
     graph, inputs = convert(case)
     text = print_graph(graph)
     assert print_graph(parse_graph(text)) == text
@@ -39,9 +39,9 @@ def test_text_and_passes_keep_a_model(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [p for p, c in zip(CASES, ZOO.values(), strict=True) if c.streaming is not None]
+    "case", [p for p, c in zip(CASES, SMALL.values(), strict=True) if c.streaming is not None]
 )
-def test_a_model_streams(case: Case) -> None:
+def test_a_model_streams(case: ZooModel) -> None:
     assert case.streaming is not None
     graph, inputs = convert(case)
     step = streaming_transform(graph, case.streaming)

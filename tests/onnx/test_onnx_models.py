@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from folders import DOCS
-from models.zoo import ZOO, Case, build, context
 from onnx import checker, load, parser, save
 from onnx_cases import assert_close, model_of, run_nnir, run_ort
 from onnx_operators import recurrent
@@ -32,6 +31,7 @@ from ltc_compiler.program import Program
 from ltc_compiler.transforms.pipeline import run_pipeline
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo import SMALL, ZooModel, build, context
 
 
 class Recurrent(nn.Module):
@@ -196,7 +196,7 @@ STREAMS = {
 )
 def test_an_exported_model_runs_as_onnxruntime_does(name: str, dynamo: bool, tmp_path: Path) -> None:
     """In NNIR, and on the machine in plain fp32; step by step it is the same bits as at once."""
-    case = ZOO[name]
+    case = SMALL[name]
     model, inputs = build(case)
     export(model, inputs, tmp_path / "model.onnx", dynamo)
     nnir = NNIR.from_onnx(tmp_path / "model.onnx")
@@ -262,8 +262,8 @@ def test_a_recurrent_operator_streams_and_compiles(op: str, tmp_path: Path) -> N
     np.testing.assert_allclose(whole[0], expected[0], atol=0.03)
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in ZOO.items()])
-def test_a_model_goes_out_and_comes_back(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in SMALL.items()])
+def test_a_model_goes_out_and_comes_back(case: ZooModel, tmp_path: Path) -> None:
     """Before and after the passes of the compiler, which bring in synapses and scans without slices."""
     model, inputs = build(case)
     nnir = NNIR(to_nnir(prepare_shape(model, *inputs)[0]).graph)
@@ -279,11 +279,11 @@ def test_a_model_goes_out_and_comes_back(case: Case, tmp_path: Path) -> None:
         assert [v.role for v in back.graph.inputs] == [v.role for v in nnir.graph.inputs]
 
 
-STREAMED = [c for c in ZOO.values() if c.streaming]
+STREAMED = [c for c in SMALL.values() if c.streaming]
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=c.name) for c in STREAMED])
-def test_a_streamed_model_goes_out_with_its_state(case: Case, tmp_path: Path) -> None:
+def test_a_streamed_model_goes_out_with_its_state(case: ZooModel, tmp_path: Path) -> None:
     """onnxruntime, fed with the states that it returned, computes each step as NNIR does."""
     assert case.streaming is not None
     model, inputs = build(case)
@@ -304,7 +304,7 @@ def test_a_streamed_model_goes_out_with_its_state(case: Case, tmp_path: Path) ->
 
 
 def test_synapses_and_elapsed_times_come_back(tmp_path: Path) -> None:
-    case = ZOO["ltc_spans"]
+    case = SMALL["ltc_spans"]
     model, inputs = build(case)
     graph = run_pipeline(to_nnir(prepare_shape(model, *inputs)[0]).graph)
     assert "synapse" in {n.op for n in graph.walk()}

@@ -27,15 +27,15 @@ import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-import native_builds  # noqa: E402
-from generators import random_graph  # noqa: E402
-from models.machine import record  # noqa: E402
-from models.zoo import ZOO  # noqa: E402
-from random_programs import draw, inputs_of  # noqa: E402
+import native_builds
+from generators import random_graph
+from random_programs import draw, inputs_of
+from recorded_models import record
 
-from ltc_compiler import NNIR, Config, Program  # noqa: E402
+from ltc_compiler import NNIR, Config, Program
+from zoo import SMALL
 
 FOLDER = ROOT / "build" / "replay"
 RECORDING = FOLDER / "recording"
@@ -111,7 +111,7 @@ def recording() -> bytes:
         nnir = NNIR(graph).streaming_transform(0)[0] if seed % 2 == 0 else NNIR(graph)
         programs.append((nnir.to_program(replace(MACHINES[seed % 2], tensor_rows=1 << 14)), seed % 3 != 0))
     for name in MODELS:
-        programs += [(record(ZOO[name], "default").nnir.to_program(machine), True) for machine in MACHINES]
+        programs += [(record(SMALL[name], "default").nnir.to_program(machine), True) for machine in MACHINES]
     number(len(programs))
     work = tqdm(programs, desc="recording", unit="program", mininterval=1)
     for seed, (program, bit_accurate) in enumerate(work):

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-from walkthroughs import apply, hunks  # noqa: E402
+from walkthroughs import apply, hunks
 
 COPY = ROOT / "build" / "walk_through" / "source"
 BUILD = ROOT / "build" / "walk_through" / "build"

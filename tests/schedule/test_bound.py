@@ -13,39 +13,36 @@ from folders import BENCHMARKS
 
 from ltc_compiler import Config
 from ltc_compiler.transforms.pipeline import run_pipeline
+from zoo import SWEEP, step_graph
 
 sys.path.insert(0, str(BENCHMARKS))
 bound: Any = importlib.import_module("bound")
 
-POINTS = {(p.family, p.sizes): p for p in bound.points()}
-
 
 @pytest.mark.parametrize(
-    ("family", "sizes", "board", "spaced", "contiguous"),
+    ("model", "board", "spaced", "contiguous"),
     [
-        ("lstm", "1x64", "v80_c6b32", 1.0, 1.0),
-        ("lstm", "3x128", "v80_c6b32", 1.1, 1.0),
-        ("lstm", "3x480", "v80_c6b32", 1.0, 1.15),
-        ("lstm", "1x256", "ia_840f_c3b64", 1.1, 1.0),
-        ("gru", "2x256", "artena_c8b32", 1.0, 1.15),
-        ("mlp", "512-512-512-512-512-512-512-512-512", "v80_c6b32", 0.95, 0.95),
-        ("mlp", "100-100-100", "ia_840f_c2b64d", 1.0, 1.0),
-        ("cnn", "3x128 k8 d1", "v80_c6b32", 1.0, 1.15),
-        ("residual", "2x64 k4", "v80_c6b32", 1.0, 1.0),
-        ("cfc", "64", "v80_c6b32", 1.15, 1.15),
+        ("lstm 1x64", "v80_c6b32", 1.0, 1.0),
+        ("lstm 3x128", "v80_c6b32", 1.1, 1.0),
+        ("lstm 3x480", "v80_c6b32", 1.0, 1.15),
+        ("lstm 1x256", "ia_840f_c3b64", 1.1, 1.0),
+        ("gru 2x256", "artena_c8b32", 1.0, 1.15),
+        ("mlp 8x512", "v80_c6b32", 0.95, 0.95),
+        ("mlp 2x100", "ia_840f_c2b64d", 1.0, 1.0),
+        ("cnn 3x128 k8 d1", "v80_c6b32", 1.0, 1.15),
+        ("residual 2x64 k4", "v80_c6b32", 1.0, 1.0),
+        ("cfc 64", "v80_c6b32", 1.15, 1.15),
     ],
 )
-def test_cycles_are_near_the_bound(
-    family: str, sizes: str, board: str, spaced: float, contiguous: float
-) -> None:
-    found = bound.measure(bound.record(POINTS[family, sizes]), Config.preset(board))
+def test_cycles_are_near_the_bound(model: str, board: str, spaced: float, contiguous: float) -> None:
+    found = bound.measure(step_graph(SWEEP[model]), Config.preset(board))
     assert found["spaced"]["ratio"] <= spaced
     assert found["contiguous"]["ratio"] <= contiguous
 
 
 def test_the_bounds_of_a_perceptron_by_hand() -> None:
     config = Config.v80_c6b32()
-    graph = run_pipeline(bound.record(POINTS["mlp", "512-512-512-512-512-512-512-512-512"]).graph)
+    graph = run_pipeline(step_graph(SWEEP["mlp 8x512"]).graph)
     bounds = bound.Bounds(graph, config, spaced=True)
     latency = config.latency
     assert bounds.work == 8 * 16 * 16

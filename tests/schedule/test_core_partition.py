@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models.zoo import ZOO, build
 from torch import nn
 
 import ltc_torch
@@ -15,6 +14,7 @@ from ltc_compiler import NNIR, Config, ConfigError, ProgramBuilder
 from ltc_compiler.program import Program
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo import SMALL, build
 
 CONFIG = Config.v80_c6b32()
 
@@ -49,7 +49,7 @@ def weights(program: Program) -> set[int]:
     "name", ["mlp", "lstm", "ltc", "cfc", "tcn", "gated_ltc", "attention", "lstm_bidirectional"]
 )
 def test_a_region_runs_on_its_cores_and_changes_no_bit(name: str) -> None:
-    model, inputs = build(ZOO[name])
+    model, inputs = build(SMALL[name])
     free = record(model, *inputs)
     placed = record(Placed(model, [4, 2]), *inputs)
     given = [x.numpy() for x in inputs if x is not None]
@@ -69,7 +69,7 @@ def _tuple(x: Any) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", ["lstm", "ltc", "tcn", "user_scan"])
 def test_a_streamed_region_keeps_its_state_where_it_runs(name: str) -> None:
-    case = ZOO[name]
+    case = SMALL[name]
     model, inputs = build(case)
     assert case.streaming is not None
     steps = [record(m, *inputs).streaming_transform(case.streaming)[0] for m in (model, Placed(model, [3]))]
@@ -134,7 +134,7 @@ def test_places_print_and_parse() -> None:
 
 
 def test_a_core_that_is_not_there_is_refused_at_the_users_line() -> None:
-    model, inputs = build(ZOO["mlp"])
+    model, inputs = build(SMALL["mlp"])
     nnir = record(Placed(model, [7]), *inputs)
     with pytest.raises(ConfigError, match="CorePartition names core 7") as caught:
         nnir.to_program(CONFIG)
@@ -152,6 +152,6 @@ def test_what_names_no_cores_is_refused(cores: Any) -> None:
 
 
 def test_one_core_may_be_a_number_and_a_region_ends() -> None:
-    model, inputs = build(ZOO["mlp"])
+    model, inputs = build(SMALL["mlp"])
     assert {n.cores for n in record(Placed(model, 3), *inputs).graph.nodes} >= {(3,)}
     assert {n.cores for n in record(model, *inputs).graph.nodes} == {()}

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from models.basic import Apply
 from torch import Tensor, nn
 
 from ltc_compiler import Config
 from ltc_compiler.errors import StreamingError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
+from zoo.basic import Apply
 
 B, T, D, P = 2, 6, 4, 3
 W = torch.randn(5, P, generator=torch.Generator().manual_seed(2))

@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torchdiffeq
-from models.basic import Apply
-from models.machine import Recorded, assert_streams, record, run_both
-from models.zoo import Case
+from recorded_models import Recorded, assert_streams, record, run_both
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,6 +23,8 @@ from ltc_compiler.errors import StreamingError
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import GatedLTC, PaddedConv1d, Scan
+from zoo import ZooModel
+from zoo.basic import Apply
 
 B, T, D = 2, 7, 4
 MACHINE = Config.tiny_c2b8()
@@ -195,7 +195,7 @@ def recorded(model: Any) -> tuple[Recorded, int]:
     else:
         model, channels_first = Apply(model), False
     axis = 2 if channels_first else 1
-    case = Case(
+    case = ZooModel(
         "row", lambda: model, lambda: (torch.randn((B, D, T) if channels_first else (B, T, D)),), (axis,)
     )
     return record(case, "default"), axis

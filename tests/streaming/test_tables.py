@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from models.basic import Apply
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from ltc_compiler.errors import InputError, ModelFileError, StreamingError
 from ltc_compiler.nnir import NNIR
 from ltc_torch import fx
 from ltc_torch.nn import Scan
+from zoo.basic import Apply
 
 T, D = 7, 5
 

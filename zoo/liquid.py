@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltc_torch.nn import GatedLTC, GatedLTCCell, Scan
-from models.basic import B, D, H, T, x
+from zoo.basic import B, D, H, T, x
 
 
 class Sequence(nn.Module):

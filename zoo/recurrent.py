@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.basic import B, D, H, T, x
+from zoo.basic import B, D, H, T, x
 
 
 class Readout(nn.Module):

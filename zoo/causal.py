@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ltc_torch.nn import LSTM, LSTMCell, PaddedConv1d, RecurrentStateLSTM, RMSNorm, Scan
-from models.basic import Apply, B, D, H, T, x
+from zoo.basic import Apply, B, D, H, T, x
 
 
 class Tcn(nn.Module):

@@ -24,7 +24,7 @@ from ltc_compiler.program import Program
 from ltc_torch import Fp8Weights, Fp32Activations
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
-from models.zoo import Case, build, context
+from zoo import ZooModel, build, context
 
 F32 = NDArray[np.float32]
 
@@ -44,13 +44,13 @@ FLOOR = 1e-6  # PyTorch's own fp32 rounding, which its kernels may change
 class Recorded:
     """A model's graph, its inputs, and what PyTorch computes from them."""
 
-    case: Case
+    case: ZooModel
     nnir: NNIR
     inputs: list[F32]
     expected: list[F32]
 
 
-def record(case: Case, policy: str) -> Recorded:
+def record(case: ZooModel, policy: str) -> Recorded:
     """Record a model of the zoo under a policy."""
     model, inputs = build(case)
     with POLICIES[policy]():

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from models.basic import B, D, H, T, x
+from zoo.basic import B, D, H, T, x
 
 
 class Chomped(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchdiffeq import odeint as integrate
 from torchdiffeq import odeint_adjoint
 
-from models.basic import B, D, H, T, x
+from zoo.basic import B, D, H, T, x
 
 
 class Closure(nn.Module):
