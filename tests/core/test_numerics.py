@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from float_environment import PLAIN, SETTINGS, X86_ONLY, set_mxcsr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -300,13 +301,12 @@ def test_the_guard_restores_the_arithmetic_and_then_the_mode() -> None:
     assert core.flush_guard_holds()
 
 
+@X86_ONLY
 def test_flushing_threads_are_refused() -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this CPU has no flush mode that torch knows")
+    set_mxcsr(SETTINGS["flush"])
     try:
         with pytest.raises(LtcError, match="flushes subnormal numbers"):
             numerics.require_ieee()
     finally:
-        torch.set_flush_denormal(False)
+        set_mxcsr(PLAIN)
     numerics.require_ieee()

@@ -1,75 +1,26 @@
 """Rule 3: whatever the process did to the floating-point unit, every entry into the core gives the same bits, and finds
 and leaves the caller's settings as they were.
 
-The settings are made as other code makes them: by torch's switch, and through libm's fesetenv with the words of the
-control registers that fast-math libraries write.
+The settings are made through libm's fesetenv, with the words of the control registers that fast-math libraries write;
+tests/front_end/test_torch_beside_the_core.py makes them by torch's switch.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import platform
 import threading
-from collections.abc import Callable, Iterator
-from functools import cache, partial
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from children import run_python
-from random_programs import draw, inputs_of, values
+from float_environment import SEEDS, SETTINGS, X86_ONLY, plainly, runs_of_a_program, setting
 from samples_for_numerics import sample
 
 from ltc_compiler import _core, numerics
 
-X86 = platform.machine() in ("x86_64", "AMD64")
-pytestmark = pytest.mark.skipif(
-    not X86, reason="the words of MXCSR; tests/proof/replay.py does it on aarch64"
-)
-
-PLAIN, FTZ, DAZ, ROUND_DOWN, ROUND_UP, TO_ZERO = 0x1F80, 0x8000, 0x0040, 0x2000, 0x4000, 0x6000
-SETTINGS = {
-    "flush": PLAIN | FTZ | DAZ,
-    "subnormal operands are zero": PLAIN | DAZ,
-    "up": PLAIN | ROUND_UP,
-    "down": PLAIN | ROUND_DOWN,
-    "flush, to zero": PLAIN | FTZ | DAZ | TO_ZERO,
-}
-CONTROL = 0xFFC0  # the low six bits are flags that any operation may raise
-LIBM = ctypes.CDLL("libm.so.6")
-
-
-class Environment(ctypes.Structure):
-    """glibc's fenv_t on x86-64: the x87 state, then MXCSR."""
-
-    _fields_ = (("x87", ctypes.c_uint32 * 7), ("mxcsr", ctypes.c_uint32))
-
-
-def mxcsr() -> int:
-    now = Environment()
-    LIBM.fegetenv(ctypes.byref(now))
-    return now.mxcsr & CONTROL
-
-
-def set_mxcsr(word: int) -> None:
-    now = Environment()
-    LIBM.fegetenv(ctypes.byref(now))
-    now.mxcsr = word
-    LIBM.fesetenv(ctypes.byref(now))
-
-
-@contextlib.contextmanager
-def setting(word: int) -> Iterator[None]:
-    """While it lasts, this thread computes as `word` says; at its end the word must still stand."""
-    set_mxcsr(word)
-    try:
-        yield
-        left = mxcsr()
-    finally:
-        set_mxcsr(PLAIN)
-    assert left == word & CONTROL, f"MXCSR {word:#06x} came back as {left:#06x}"
+pytestmark = X86_ONLY
 
 
 def test_the_setting_spoils_arithmetic() -> None:
@@ -83,10 +34,6 @@ def test_the_setting_spoils_arithmetic() -> None:
         assert not plain, name
 
 
-def plainly(entry: Callable[[], Any]) -> Any:
-    return entry()
-
-
 def under(word: int) -> Callable[[Callable[[], Any]], Any]:
     """A way to call that has the setting for the call alone: NumPy, which makes the inputs, would heed it too."""
 
@@ -95,47 +42,6 @@ def under(word: int) -> Callable[[Callable[[], Any]], Any]:
             return entry()
 
     return call
-
-
-SEEDS = range(12)
-
-
-@cache
-def images() -> list[Any]:
-    return [draw(seed, 30) for seed in SEEDS]
-
-
-def runs_of_a_program(seed: int, bit_accurate: bool, call: Callable[[Callable[[], Any]], Any]) -> list[bytes]:
-    """Results of every entry point, each entered through `call`, with inputs made outside of it."""
-    image = images()[seed]
-    model, data = image.models[0], image.to_bytes()
-    rng = np.random.default_rng(seed)
-    steps = 3
-    x = [np.stack(arrays) for arrays in zip(*(inputs_of(rng, model) for _ in range(steps)), strict=True)]
-    states = [values(rng, s.shape) for s in model.states]
-    parsed = call(lambda: _core.Program.parse(data))
-    vm = call(lambda: _core.VM(parsed, bit_accurate))
-    results: list[Any] = []
-
-    def state() -> None:
-        results.extend(call(partial(vm.get_state, 0, i)) for i in range(len(states)))
-
-    state()
-    results += call(lambda: vm.run(0, [a[0] for a in x]))
-    state()
-    out = [np.full(port.shape, np.nan, np.float32) for port in model.outputs]
-    call(lambda: vm.run_into(0, [a[1] for a in x], out))
-    results += out
-    for i, value in enumerate(states):
-        call(partial(vm.set_state, 0, i, value))
-    state()
-    out = [np.full((steps, *port.shape), np.nan, np.float32) for port in model.outputs]
-    call(lambda: vm.run_timesteps(0, steps, x, out))
-    results += out
-    state()
-    call(lambda: vm.reset())
-    state()
-    return [np.ascontiguousarray(r).tobytes() for r in results]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -221,31 +127,13 @@ def test_the_numerics_cover_the_binding() -> None:
     assert {name.removesuffix("_fp8_e4m3") for name in bound} <= calls
 
 
-def test_torch_can_flush_without_changing_a_bit() -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.set_flush_denormal(True):
-        pytest.skip("this CPU has no flush mode that torch knows")
-
-    def call(entry: Callable[[], Any]) -> Any:
-        torch.set_flush_denormal(True)
-        try:
-            result, left = entry(), mxcsr()
-        finally:
-            torch.set_flush_denormal(False)
-        assert left & (FTZ | DAZ) == FTZ | DAZ
-        return result
-
-    for seed in SEEDS:
-        assert runs_of_a_program(seed, True, call) == runs_of_a_program(seed, True, plainly)
-
-
 def test_the_self_test_passes_in_a_thread_that_flushes() -> None:
     """In a new process, whose first VM it is."""
     script = (
-        "from test_numerics_environment import SETTINGS, _core, images, set_mxcsr\n"
+        "from float_environment import SETTINGS, _core, images, set_mxcsr\n"
         "set_mxcsr(SETTINGS['flush, to zero'])\n"
         "assert all(found == pinned for _, found, pinned in _core.numerics.self_test())\n"
         "_core.VM(_core.Program.parse(images()[0].to_bytes()))\n"
     )
-    done = run_python(script, folders=(str(Path(__file__).parent),))
+    done = run_python(script)
     assert done.returncode == 0, done.stderr

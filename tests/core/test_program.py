@@ -218,13 +218,6 @@ def test_a_number_will_do_for_an_elapsed_time(vm: VM, dt: Any) -> None:
     np.testing.assert_array_equal(vm.run(X, dt), [0.5, 1])
 
 
-def test_cpu_tensors_are_read(vm: VM) -> None:
-    torch = pytest.importorskip("torch")
-    np.testing.assert_array_equal(vm.run(torch.tensor([1.0, 2.0]), torch.tensor(0.5)), [0.5, 1])
-    x = torch.tensor([1.0, 2.0], dtype=torch.bfloat16)
-    np.testing.assert_array_equal(vm.run(x, torch.tensor(0.5)), [1, 2])
-
-
 BAD_INPUTS: list[tuple[tuple[Any, ...], str, str]] = [
     ((X,), "takes 2 inputs, 1 given", "x (2,), dt ()"),
     ((X, DT, DT), "takes 2 inputs, 3 given", "in this order"),
@@ -256,20 +249,6 @@ def test_bad_inputs_are_refused_and_change_nothing(
     assert remedy in caught.value.remedy
     np.testing.assert_array_equal(runs.state["total"], [0.5, 1])
     np.testing.assert_array_equal(runs.run(X, DT), [1, 2])
-
-
-def test_tensors_that_cannot_be_read_are_refused(vm: VM) -> None:
-    torch = pytest.importorskip("torch")
-    cases = [
-        (torch.ones(2, requires_grad=True), "requires grad", "detach"),
-        (torch.ones(2, device="meta"), "on meta", "cpu"),
-        (torch.ones(2, dtype=torch.float64), "torch.float64", "float()"),
-    ]
-    for tensor, what, remedy in cases:
-        with pytest.raises(InputError, match=what) as caught:
-            vm.run(tensor, DT)
-        assert remedy in caught.value.remedy
-    np.testing.assert_array_equal(vm.state["total"], [0, 0])
 
 
 # --- runs -------------------------------------------------------------------------------------------------------

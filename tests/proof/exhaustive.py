@@ -29,7 +29,7 @@ from ltc_compiler import _core, numerics
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
-import native_builds  # noqa: E402
+import native_builds
 
 FOLDER = ROOT / "build" / "proof"
 PROGRAM = FOLDER / "exhaustive"
