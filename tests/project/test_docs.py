@@ -21,7 +21,7 @@ from ltc_compiler import _core
 from ltc_compiler.config import Config
 from ltc_compiler.isa import markdown
 
-DOCUMENTS = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS = [ROOT / n for n in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
 DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
 GUIDES = [ROOT / "docs" / name for name in ("add-an-op.md", "add-an-instruction.md")]
 
@@ -100,6 +100,19 @@ def test_names_that_a_guide_finds_in_a_file_are_there(guide: Path) -> None:
         content = (ROOT / path).read_text(encoding="utf-8")
         for identifier in re.findall(r"`([\w.]+)`", names):
             assert re.search(rf"\b{identifier}\b", content), f"{guide.name}: {identifier} in {path}"
+
+
+# --- form -------------------------------------------------------------------------------------------------------
+
+WIDTH = 120
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_are_short_enough_to_read(document: Path) -> None:
+    """All but the rows of tables, which Markdown cannot break."""
+    lines = enumerate(document.read_text(encoding="utf-8").splitlines(), 1)
+    long = [number for number, line in lines if len(line) > WIDTH and not line.startswith("|")]
+    assert not long, f"{document.name}: lines {long} have more than {WIDTH} characters"
 
 
 # --- what is generated ------------------------------------------------------------------------------------------
