@@ -197,7 +197,7 @@ def _gather(op: Execution) -> None:
 
 def _transpose(op: Execution) -> None:
     across, down = op.number("src_rows"), op.number("dst_rows")
-    op.require(max(across, down) <= op.machine.width, "turns more rows than a row has lanes")
+    op.require(max(across, down) <= op.machine.width, "transposes more rows than a row has lanes")
     tile = np.zeros((op.machine.width, op.machine.width), np.float32)
     for i in range(across):
         tile[:, i] = op.read(op.address("src") + i * op.number("src_step"))

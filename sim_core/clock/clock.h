@@ -65,7 +65,7 @@ private:
     std::size_t filled_ = 0;
 };
 
-// A link's FIFO by its places, which are filled and emptied in turn.
+// A link's FIFO by its places, which are filled and emptied in order.
 struct LinkClock {
     struct Place {
         std::uint64_t arrival = 0;  // the row in it can be received from here on

@@ -49,7 +49,7 @@ public:
         for (std::uint32_t at = model.code_begin; at < model.code_end;) {
             const Instruction& in = program_.code[at];
             at_ = at;
-            look();
+            poll();
             if (in.info().unit == isa::Unit::control) {
                 at = control(in, at);
             } else {
@@ -71,7 +71,7 @@ public:
     std::vector<TraceRecord> trace;
 
 private:
-    void look() {
+    void poll() {
         if (watch_.poll()) throw Interrupted();
     }
 
@@ -131,8 +131,8 @@ private:
         trace.push_back({at_, in.core, issue, beats.first, std::max(finish_, beats.last_ready), *worst, stall});
     }
 
-    // The class of the cycles from a beat's last cycle to its row being readable.
-    // Cycles from a beat to its row: to and from the host's side, they are more for the cores that are not beside it.
+    // Cycles from the start of a beat's last cycle until its row can be read. Inputs and outputs take longer on the cores
+    // that are not beside the host.
     std::uint64_t delay(const Instruction& in) const {
         const isa::Unit unit = in.info().unit;
         const bool far = in.core != 0 && (unit == isa::Unit::io_in || unit == isa::Unit::io_out);
@@ -165,7 +165,7 @@ private:
     void grid(const std::array<Lattice, N>& sources, const Lattice& dst, std::uint32_t n_outer, std::uint32_t n_inner,
               Beats<traced>& beats) {
         for (std::uint32_t o = 0; o < n_outer; ++o) {
-            look();
+            poll();
             for (std::uint32_t i = 0; i < n_inner; ++i) {
                 std::array<std::uint64_t, N> reads;
                 for (std::size_t s = 0; s < N; ++s) reads[s] = sources[s].at(o, i);
@@ -193,7 +193,7 @@ private:
         const std::uint64_t last = machine_.rows(op.k) - 1;
         const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t g = 0; g < op.groups; ++g) {
-            look();
+            poll();
             std::array<std::uint64_t, 128 / limits::min_block_size> free{};  // by phase, as in the matrix unit
             for (std::uint64_t j = 0; j <= last; ++j) {
                 std::uint64_t& accumulators = free[j % period()];
@@ -211,7 +211,7 @@ private:
         const std::uint64_t dst = first_row(op.dst);
         const std::uint64_t spacing = machine_.latency(isa::Latency::accumulate_reduce);
         for (std::uint32_t i = 0; i < op.n_inner; ++i) {
-            look();
+            poll();
             std::array<std::uint64_t, 64> free{};  // of each accumulator, which two elements in a row add to
             for (std::uint32_t k = 0; k < op.k; ++k) {
                 std::uint64_t& accumulator = free[k / 2 % free.size()];
@@ -230,7 +230,7 @@ private:
         for (std::uint32_t b = 0; b < op.batch; ++b) {
             const Lattice x{address(op.x) + std::int64_t{b} * op.x_step, op.tap_step, 1};
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
-                look();
+                poll();
                 const std::uint32_t group = std::min(machine_.accumulators, op.m_rows - first);
                 // accumulator_[p * group + o]: from when on row block `o` may use its accumulators of phase p again.
                 std::fill_n(accumulator_.begin(), std::size_t{group} * period(), 0);
@@ -358,7 +358,7 @@ const Model& checked_model(const Program& program, std::ptrdiff_t index, std::ui
     return model;
 }
 
-constexpr const char* fewer_turns = "lower the trip counts of its loops";
+constexpr const char* fewer_iterations = "lower the trip counts of its loops";
 
 }  // namespace
 
@@ -367,7 +367,7 @@ CycleReport count_cycles(const Program& program, std::ptrdiff_t model, std::uint
     const Model& checked = checked_model(program, model, arrival);
     if (inferences == 0)
         throw Refusal(RefusalKind::input, "inferences is 0", "inferences", "count one inference or more");
-    const std::uint64_t instructions = check_work(program, checked, inferences, max_walk, fewer_turns).instructions;
+    const std::uint64_t instructions = check_work(program, checked, inferences, max_walk, fewer_iterations).instructions;
     Walk<false> walk(program, arrival, 0, interrupt);
     for (std::uint64_t i = 0; i < inferences; ++i) walk.run(checked);
     return walk.report(instructions);
@@ -376,7 +376,7 @@ CycleReport count_cycles(const Program& program, std::ptrdiff_t model, std::uint
 std::vector<TraceRecord> trace_cycles(const Program& program, std::ptrdiff_t model, std::uint64_t arrival,
                                       std::size_t limit, Interrupt& interrupt) {
     const Model& checked = checked_model(program, model, arrival);
-    check_work(program, checked, 1, max_walk, fewer_turns);
+    check_work(program, checked, 1, max_walk, fewer_iterations);
     Walk<true> walk(program, arrival, limit, interrupt);
     if (limit > 0) walk.run(checked);
     return std::move(walk.trace);

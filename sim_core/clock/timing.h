@@ -1,4 +1,4 @@
-// The clock of the machine: how many cycles a model of a program takes, found by walking its bytecode turn by turn
+// The clock of the machine: how many cycles a model of a program takes, found by walking its bytecode iteration by iteration
 // with the latencies of its configuration. Values play no part: what a program takes does not depend on its data.
 // ltc_compiler/oracle/clock.py is the same clock written apart; the two must agree to the cycle.
 #pragma once
@@ -18,14 +18,14 @@ inline constexpr std::uint64_t max_walk = 1ull << 33;
 // Cycles from 0, when the first instruction may issue. Of several inferences, over all of them; `offered` of the first.
 struct CycleReport {
     std::uint64_t total;               // every row is written and every output is out
-    std::uint64_t offered;             // the host has its last input row ready: one a cycle from arrival on; 0 without
+    std::uint64_t offered;             // the host has its last input row ready: one per cycle from arrival on; 0 without
     std::uint64_t last_in;             // start of the last beat that took a row from the host; 0 without one
     std::uint64_t last_out;            // the last output row is out; `total` without one
-    std::uint64_t instructions;        // executed over all cores; a loop counts once and its end once a turn
+    std::uint64_t instructions;        // executed over all cores; a loop counts once, its end once per iteration
     std::vector<std::uint64_t> busy;   // [core][isa::Unit]: cycles that beats held the unit
 };
 
-// What a beat waited for, beyond its turn.
+// What a beat waited for once the beat before it on its unit was over.
 enum class Stall : std::uint8_t {
     none,
     unit,         // the unit was still at an earlier instruction

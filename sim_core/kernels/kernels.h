@@ -142,7 +142,7 @@ struct PortStep {
 
 struct LoopStep {
     std::uint32_t level, count;
-    const Step* body;  // of an end: where the next turn begins
+    const Step* body;  // of an end: where the next iteration begins
 };
 
 struct Step {

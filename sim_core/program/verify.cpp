@@ -1,11 +1,11 @@
 // The rules of a program that run() relies on, so that it can do without any check:
-//  - loops are balanced, at most max_loop_depth deep, and no nest turns more often than limits::turns;
+//  - loops are balanced, at most max_loop_depth deep, and no nest has more than limits::iterations iterations;
 //  - no count of an instruction is above limits::store, not even where its steps are 0 and it repeats one row: so that
 //    32 bits hold the elements and rows that a kernel counts;
-//  - every row, over all turns of its loops, lies in the rows in use; blocks, slots, entries and ports exist;
+//  - every row, over all iterations of its loops, lies in the rows in use; blocks, slots, entries and ports exist;
 //  - state rows are written by state_write alone, constant rows by nothing; rows that one instruction both reads and
 //    writes in an order that a machine may choose (matmul, gather, transpose) do not overlap;
-//  - a link FIFO never runs over or empty: a loop body leaves every FIFO as it found it, so one walk proves all turns;
+//  - a link FIFO never runs over or empty: a loop body leaves every FIFO as it found it, so one walk proves all iterations;
 //  - the features that an instruction needs are there, every output is written, and the code fits its store.
 #include <algorithm>
 
@@ -16,7 +16,7 @@ namespace {
 
 using isa::Opcode;
 
-// The rows of one access on a loop's first turn, and how they move from turn to turn.
+// The rows of one access in a loop's first iteration, and how far they move from one iteration to the next.
 struct Span {
     std::int64_t low, high;
     std::int64_t stride;
@@ -91,8 +91,8 @@ private:
         written_.resize(model.outputs.size());
         std::vector<std::uint32_t> open;
         std::vector<std::vector<std::int64_t>> at_entry;
-        turns_.assign(1, 1);
-        total_turns_.assign(1, 1);
+        iterations_.assign(1, 1);
+        total_iterations_.assign(1, 1);
         for (index_ = model.code_begin; index_ < model.code_end; ++index_) {
             Instruction& i = p_.code[index_];
             const bool control = i.opcode == Opcode::loop || i.opcode == Opcode::end;
@@ -101,12 +101,12 @@ private:
             if (i.opcode == Opcode::loop) {
                 const std::uint32_t count = i.as<isa::Loop>().count;
                 require(open.size() < isa::max_loop_depth, "loops are nested too deeply");
-                require(count >= 1, "a loop of no turns");
-                require(count <= limits::turns / total_turns_.back(), "the loop nest turns more than 2^40 times");
+                require(count >= 1, "a loop of no iterations");
+                require(count <= limits::iterations / total_iterations_.back(), "the loop nest has more than 2^40 iterations");
                 open.push_back(index_);
                 at_entry.push_back(fifo_);
-                turns_.push_back(count);
-                total_turns_.push_back(total_turns_.back() * count);
+                iterations_.push_back(count);
+                total_iterations_.push_back(total_iterations_.back() * count);
             } else if (i.opcode == Opcode::end) {
                 require(!open.empty(), "an end without its loop");
                 require(at_entry.back() == fifo_, "the loop's body does not leave every link FIFO as it found it");
@@ -115,8 +115,8 @@ private:
                 p_.code[open.back()].match = index_;
                 open.pop_back();
                 at_entry.pop_back();
-                turns_.pop_back();
-                total_turns_.pop_back();
+                iterations_.pop_back();
+                total_iterations_.pop_back();
             } else {
                 check(i, model);
             }
@@ -168,15 +168,15 @@ private:
         require(span.low >= 0 && span.high < std::int64_t{limits::store}, "its rows reach outside the rows in use");
     }
 
-    Span all_turns(Span span) const {
-        extend(span, span.stride, turns_[span.level]);
+    Span all_iterations(Span span) const {
+        extend(span, span.stride, iterations_[span.level]);
         return {span.low, span.high, 0, 0};
     }
 
-    // Whether two accesses of one instruction can touch the same row on the same turn.
+    // Whether two accesses of one instruction can touch the same row in the same iteration.
     bool may_meet(const Span& a, const Span& b) const {
         if (a.stride != 0 && b.stride != 0 && a.level != b.level) {
-            const Span x = all_turns(a), y = all_turns(b);
+            const Span x = all_iterations(a), y = all_iterations(b);
             return x.low <= y.high && y.low <= x.high;
         }
         std::int64_t low = b.low - a.high, high = b.high - a.low, d = a.stride - b.stride;
@@ -187,12 +187,12 @@ private:
             low = -low, high = -high;
         }
         const std::int64_t first = low <= 0 ? 0 : (low + d - 1) / d;
-        return first < static_cast<std::int64_t>(turns_[a.stride != 0 ? a.level : b.level]) && first * d <= high;
+        return first < static_cast<std::int64_t>(iterations_[a.stride != 0 ? a.level : b.level]) && first * d <= high;
     }
 
     void check(const Instruction& i, const Model& model) {
         const isa::FormatInfo& format = i.format();
-        std::uint64_t work = total_turns_.back(), seen = 0;
+        std::uint64_t work = total_iterations_.back(), seen = 0;
         for (std::size_t n = 0; n < format.n_accesses; ++n)
             for (std::size_t e = 0; e < format.accesses[n].n_extents; ++e) {
                 const isa::ExtentInfo& extent = format.accesses[n].extents[e];
@@ -201,7 +201,7 @@ private:
                 require(count <= limits::store, "a count is above 65536, the rows of the largest store");
                 if (seen >> extent.count_word & 1) continue;
                 seen |= 1ull << extent.count_word;
-                require(count <= limits::turns / work, "it touches more than 2^40 rows");
+                require(count <= limits::iterations / work, "it touches more than 2^40 rows");
                 work *= count;
             }
         for (std::size_t n = 0; n < format.n_accesses; ++n) check_access(i, format.accesses[n]);
@@ -210,7 +210,7 @@ private:
 
     void check_access(const Instruction& i, const isa::AccessInfo& access) const {
         const Core& core = p_.cores[i.core];
-        const Span span = all_turns(span_of(i, access));
+        const Span span = all_iterations(span_of(i, access));
         if (span.high >= core.tensor_rows)
             refuse(std::string(access.field) + " reaches row " + std::to_string(span.high) + ", core " +
                    std::to_string(i.core) + " uses " + std::to_string(core.tensor_rows));
@@ -294,7 +294,7 @@ private:
 
     void check_transpose(const Instruction& i) const {
         const auto op = i.as<isa::Transpose>();
-        require(std::max(op.src_rows, op.dst_rows) <= m_.block_size, "it turns more rows than a row has lanes");
+        require(std::max(op.src_rows, op.dst_rows) <= m_.block_size, "it transposes more rows than a row has lanes");
         require(!accesses_meet(i, 0, 1), "dst overlaps src");
     }
 
@@ -354,8 +354,8 @@ private:
     std::vector<Counts> before_;
     std::vector<std::int64_t> fifo_;            // rows in each FIFO where the walk stands
     std::vector<std::vector<std::pair<std::uint64_t, std::uint64_t>>> written_;  // runs of rows of every output
-    std::vector<std::uint64_t> turns_;          // by level; level 0 turns once
-    std::vector<std::uint64_t> total_turns_;    // of the nest down to a level
+    std::vector<std::uint64_t> iterations_;          // by level; level 0 is no loop and counts 1
+    std::vector<std::uint64_t> total_iterations_;    // of the nest down to a level
 };
 
 }  // namespace

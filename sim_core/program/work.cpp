@@ -65,15 +65,15 @@ std::uint64_t beats_of(const Program& program, const Instruction& in) {
 }
 
 Work work_of(const Program& program, const Model& model, std::uint64_t inferences) {
-    std::array<std::uint64_t, isa::max_loop_depth + 1> turns{inferences};
+    std::array<std::uint64_t, isa::max_loop_depth + 1> executions{inferences};  // of what stands at each depth
     Work work{};
     for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
         const Instruction& in = program.code[at];
-        const bool inside = in.opcode == isa::Opcode::end;  // an end is executed once a turn of its loop
-        const std::uint64_t executions = turns[in.depth + (inside ? 1 : 0)];
-        work.instructions = plus(work.instructions, executions);
-        work.beats = plus(work.beats, times(executions, beats_of(program, in)));
-        if (in.opcode == isa::Opcode::loop) turns[in.depth + 1] = times(executions, in.as<isa::Loop>().count);
+        const bool inside = in.opcode == isa::Opcode::end;  // an end is executed once per iteration
+        const std::uint64_t here = executions[in.depth + (inside ? 1 : 0)];
+        work.instructions = plus(work.instructions, here);
+        work.beats = plus(work.beats, times(here, beats_of(program, in)));
+        if (in.opcode == isa::Opcode::loop) executions[in.depth + 1] = times(here, in.as<isa::Loop>().count);
     }
     return work;
 }

@@ -1,5 +1,5 @@
-// How much an inference does: what its instructions and loops count, without a look at any value. What a count does not
-// hold any more is UINT64_MAX.
+// How much work an inference is: counted from its instructions and loops alone, without any data. Counts saturate at
+// UINT64_MAX.
 #pragma once
 
 #include <cstdint>
@@ -9,17 +9,17 @@
 namespace ltc {
 
 struct Work {
-    std::uint64_t instructions;  // executed; a loop counts once and its end once a turn
+    std::uint64_t instructions;  // executed; a loop counts once, its end once per iteration
     std::uint64_t beats;         // rows, blocks, slots and entries that they go through (docs/isa.md: patterns)
 };
 
-// Of one execution of an instruction; 0 for a loop and an end.
+// Beats of one execution of an instruction; 0 for a loop and an end.
 std::uint64_t beats_of(const Program& program, const Instruction& instruction);
 
-// Of so many inferences of a model.
+// The work of so many inferences of a model.
 Work work_of(const Program& program, const Model& model, std::uint64_t inferences = 1);
 
-// Throws Refusal, with `remedy`, if those of a model are more than `most` instructions or beats.
+// The same. Throws Refusal, with `remedy`, for more than `most` instructions or beats.
 Work check_work(const Program& program, const Model& model, std::uint64_t inferences, std::uint64_t most, const char* remedy);
 
 std::uint64_t times(std::uint64_t a, std::uint64_t b);

@@ -9,7 +9,8 @@ namespace {
 
 constexpr std::uint32_t lookahead = 256;  // instructions between a send and its receive
 
-// The receive on `target` that takes the rows of the send at n, if they still stand then where they were sent from.
+// The receive on core `target` that takes the rows of the send at n; none if an instruction in between may overwrite them
+// in the sender's store, or if a loop begins or ends there.
 std::uint32_t receive_of(const Program& program, const Model& model, const DirectLinks& links, std::uint32_t n, std::uint32_t target) {
     const Instruction& send = program.code[n];
     const std::uint32_t end = std::min(model.code_end, n + lookahead);

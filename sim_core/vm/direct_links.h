@@ -1,5 +1,5 @@
-// Which rows need not pass through a link FIFO on their way from core to core: those that nothing overwrites, and no
-// older row delays, between their send and their receive. The receive then copies them from where they stand.
+// Sends that need no link FIFO: where nothing can overwrite the rows between a send and its receive, and no older rows wait
+// in the FIFO, the receive copies them from the sender's rows.
 #pragma once
 
 #include <cstdint>

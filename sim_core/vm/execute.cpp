@@ -9,7 +9,7 @@
 #include "numerics/numerics.h"
 #include "program/work.h"
 #include "vm/direct_links.h"
-#include "vm/looks.h"
+#include "vm/poll_points.h"
 
 namespace ltc {
 namespace {
@@ -93,7 +93,7 @@ void Executable::build(const Model& model, bool takes_long) {
     const DirectLinks links = find_direct_links(*program_, model);
     std::vector<std::size_t> loops;
     std::vector<Copy> copies;
-    Looks looks(takes_long);
+    PollPoints polls(takes_long);
     for (std::uint32_t n = model.code_begin; n < model.code_end; ++n) {
         const Instruction& i = program_->code[n];
         if (i.opcode == Opcode::send) {
@@ -102,35 +102,35 @@ void Executable::build(const Model& model, bool takes_long) {
                 if ((links.targets[n - model.code_begin] >> target & 1) == 0) continue;
                 Step step = step_of(i, model);
                 step.link = link(op.src, i.core, op.rows, i.core, target);
-                append(step, op.rows, looks);
+                append(step, op.rows, polls);
             }
             continue;
         }
         const std::uint32_t sender = links.sender[n - model.code_begin];
         if (sender != DirectLinks::none) {
             copies.push_back({steps_.size(), program_->code[sender].core, i.core});
-            append(copy(program_->code[sender], i), i.as<isa::Receive>().rows, looks);
+            append(copy(program_->code[sender], i), i.as<isa::Receive>().rows, polls);
             continue;
         }
         if (i.opcode == Opcode::loop) {
             steps_.push_back(step_of(i, model));
             loops.push_back(steps_.size());
-            looks.enter();
+            polls.enter();
         } else if (i.opcode == Opcode::end) {
-            const std::uint32_t turns = program_->code[i.match].as<isa::Loop>().count;
+            const std::uint32_t iterations = program_->code[i.match].as<isa::Loop>().count;
             const std::size_t body = loops.back();
             loops.pop_back();
-            if (unroll_copies(body, i.depth + 1, turns, copies)) {
-                if (looks.behind_unrolled(turns)) steps_.push_back(look_step());
+            if (unroll_copies(body, i.depth + 1, iterations, copies)) {
+                if (polls.after_unrolled(iterations)) steps_.push_back(poll_step());
                 continue;
             }
-            if (looks.before_end(turns)) steps_.push_back(look_step());
+            if (polls.before_end(iterations)) steps_.push_back(poll_step());
             bodies_.emplace_back(steps_.size(), body);
             steps_.push_back(step_of(i, model));
         } else {
             const std::uint64_t beats = beats_of(*program_, i);
             for (const Step& piece : takes_long ? pieces_of(step_of(i, model), i, beats) : std::vector{step_of(i, model)})
-                append(piece, std::min(beats, beats_at_once), looks);
+                append(piece, std::min(beats, beats_at_once), polls);
         }
     }
     Step stop{};
@@ -138,9 +138,9 @@ void Executable::build(const Model& model, bool takes_long) {
     steps_.push_back(stop);
 }
 
-void Executable::append(const Step& step, std::uint64_t beats, Looks& looks) {
+void Executable::append(const Step& step, std::uint64_t beats, PollPoints& polls) {
     steps_.push_back(step);
-    if (looks.behind(beats)) steps_.push_back(look_step());
+    if (polls.after(beats)) steps_.push_back(poll_step());
 }
 
 // The rows of a send as its receive takes them where no FIFO is needed.
@@ -155,8 +155,8 @@ Step Executable::copy(const Instruction& send, const Instruction& receive) const
     return step;
 }
 
-// Puts the copies that are a loop's whole body in place of the loop, each for all turns at once; false if they are not, or
-// if one could touch what another reads or writes.
+// Replaces a loop of nothing but copies by those copies, each over all iterations at once. Returns false, with nothing
+// changed, for any other body, and if one copy could touch what another reads or writes.
 bool Executable::unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies) {
     const std::size_t n = steps_.size() - body;
     if (n == 0 || count > limits::store || copies.size() < n || copies[copies.size() - n].step != body) return false;

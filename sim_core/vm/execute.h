@@ -11,8 +11,8 @@
 #include "host/interrupt.h"
 #include "kernels/kernels.h"
 #include "program/program.h"
-#include "vm/looks.h"
 #include "vm/packing.h"
+#include "vm/poll_points.h"
 
 namespace ltc {
 
@@ -26,10 +26,11 @@ public:
     Executable(const Executable&) = delete;
     Executable& operator=(const Executable&) = delete;
 
-    // Whether it came to its end. Only a model that takes long looks at the watch, and may stop: then rows hold anything.
+    // Returns whether the model ran to its end. Only one that takes long polls the watch and may be stopped; its rows then
+    // hold anything.
     bool run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept;
 
-    // A model whose beats may take longer than a host waits for an answer: it looks at its watch now and then.
+    // Whether the model may take longer than a host waits for an answer: it then polls its watch now and then.
     bool takes_long(std::size_t model) const { return takes_long_[model]; }
 
     float* row(std::uint32_t core, std::uint32_t row) { return rows_[core] + std::size_t{row} * B_; }
@@ -39,7 +40,7 @@ public:
 private:
     void lay_out(Pieces& pieces, std::size_t scratch_words);
     void build(const Model& model, bool takes_long);
-    void append(const Step& step, std::uint64_t beats, Looks& looks);
+    void append(const Step& step, std::uint64_t beats, PollPoints& polls);
     Step step_of(const Instruction& i, const Model& model);
     struct Copy {  // a step that copies rows of a core to another
         std::size_t step;

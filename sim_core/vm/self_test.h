@@ -19,7 +19,7 @@ struct Proof {
 // see the refusal.
 std::vector<Proof> self_test(const Kernels& kernels);
 
-// Throws Refusal, naming what differs; remembers kernels that have passed. About a millisecond, once a process.
+// Throws Refusal, naming what differs; remembers kernels that have passed. About a millisecond, once per process.
 const Kernels& require_self_test(const Kernels& kernels);
 
 }  // namespace ltc

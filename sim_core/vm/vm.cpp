@@ -1,4 +1,4 @@
-// The host side of a run: what is looked at before the first instruction, the loop over time steps, and the state.
+// The host side of a run: what is checked before the first instruction, the loop over time steps, and the state.
 // FlushGuard stands around every execution, because torch or a fast-math library may have set the CPU to flush
 // subnormals; the steps are called through pointers, so no arithmetic moves out of it.
 #include "vm/vm.h"

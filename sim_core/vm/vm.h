@@ -58,7 +58,7 @@ public:
     // One inference: one array for every port, of the port's shape, fp32 in C order; outputs overlap no input.
     Status run(std::size_t model, const float* const* inputs, float* const* outputs, Interrupt& interrupt) noexcept;
 
-    // The same for `steps` arrays each, one behind the other. Every elapsed time is looked at before the first step.
+    // The same for `steps` arrays each, one behind the other. Every elapsed time is checked before the first step.
     Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs,
                          Interrupt& interrupt) noexcept;
 

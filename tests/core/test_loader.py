@@ -96,8 +96,8 @@ REFUSED: list[tuple[str, list[Instr]]] = [
     ("an end without its loop", [END]),
     ("a loop has no end", [LOOP]),
     ("nested too deeply", [LOOP] * 5 + [END] * 5),
-    ("a loop of no turns", [op("loop", count=0), END]),
-    ("turns more than 2\\^40 times", [op("loop", count=2**20), op("loop", count=2**20 + 1), END, END]),
+    ("a loop of no iterations", [op("loop", count=0), END]),
+    ("more than 2\\^40 iterations", [op("loop", count=2**20), op("loop", count=2**20 + 1), END, END]),
     (
         "touches more than 2\\^40 rows",
         [op("loop", count=2**16 + 1), op("move", n_outer=2**12, n_inner=2**12, dst_inner=0, a_inner=0), END],
@@ -155,9 +155,9 @@ REFUSED: list[tuple[str, list[Instr]]] = [
     ("an entry writes outside dst_rows", [op("gather", **{**GATHER, "dst_rows": 3})]),
     ("dst overlaps src", [op("gather", **{**GATHER, "dst": Row(3)})]),
     ("dst overlaps src", [op("transpose", **{**TRANSPOSE, "src": Row(7)})]),
-    ("it turns more rows than a row has lanes", [op("transpose", **{**TRANSPOSE, "src_rows": 9})]),
+    ("it transposes more rows than a row has lanes", [op("transpose", **{**TRANSPOSE, "src_rows": 9})]),
     (
-        "it turns more rows than a row has lanes",
+        "it transposes more rows than a row has lanes",
         [op("transpose", **{**TRANSPOSE, "dst_rows": 9, "src": Row(20)})],
     ),
     ("its targets do not exist", [op("send", src=Row(0), targets=0)]),

@@ -1,5 +1,5 @@
-// See looks.h.
-#include "vm/looks.h"
+// See poll_points.h.
+#include "vm/poll_points.h"
 
 #include <algorithm>
 #include <array>
@@ -11,13 +11,14 @@
 namespace ltc {
 namespace {
 
-const Step* look(Frame& f, const Step* step) {
+const Step* poll(Frame& f, const Step* step) {
     if (f.watch == nullptr || !f.watch->poll()) return step + 1;
     f.stopped = true;
     return nullptr;
 }
 
-// The outermost count of a step, and what moves with it from one index to the next; null for a step that has no such.
+// The outermost count of a step, and the addresses that move with it, each by so many floats; count is null where there
+// is none.
 struct Outermost {
     std::uint32_t* count = nullptr;
     std::array<std::pair<Address*, std::ptrdiff_t>, 4> moved{};
@@ -50,7 +51,7 @@ Outermost outermost(Step& step, const Instruction& i) {
 
 }  // namespace
 
-bool Looks::behind(std::uint64_t beats) {
+bool PollPoints::after(std::uint64_t beats) {
     Body& body = bodies_.back();
     body.beats = plus(body.beats, plus(beats, 1));
     if (!wanted_ || body.beats < beats_at_once) return false;
@@ -58,30 +59,30 @@ bool Looks::behind(std::uint64_t beats) {
     return true;
 }
 
-void Looks::enter() { bodies_.emplace_back(); }
+void PollPoints::enter() { bodies_.emplace_back(); }
 
-bool Looks::before_end(std::uint64_t turns) {
+bool PollPoints::before_end(std::uint64_t iterations) {
     const Body body = bodies_.back();
-    const std::uint64_t all = times(plus(body.beats, 1), turns);
-    const bool here = wanted_ && !body.looked && all >= beats_at_once;
+    const std::uint64_t all = times(plus(body.beats, 1), iterations);
+    const bool here = wanted_ && !body.polled && all >= beats_at_once;
     bodies_.pop_back();
     Body& around = bodies_.back();
-    if (here || body.looked)
+    if (here || body.polled)
         around = {body.beats, true};
     else
         around.beats = plus(around.beats, all);
     return here;
 }
 
-bool Looks::behind_unrolled(std::uint64_t turns) {
+bool PollPoints::after_unrolled(std::uint64_t iterations) {
     const Body body = bodies_.back();
     bodies_.pop_back();
-    return behind(times(body.beats, turns));
+    return after(times(body.beats, iterations));
 }
 
-Step look_step() {
+Step poll_step() {
     Step step{};
-    step.run = &look;
+    step.run = &poll;
     return step;
 }
 
