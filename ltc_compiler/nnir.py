@@ -18,12 +18,12 @@ from ltc_compiler.ir.graph import Graph
 from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.text import print_graph
 from ltc_compiler.nnir_evaluation import EvaluatedGraph
+from ltc_compiler.onnx import Constants, InputShapes, export_onnx, import_onnx
 from ltc_compiler.transforms.streaming.transform import Axes, Tables, streaming_transform
 from ltc_compiler.transforms.tie import tie
 
 if TYPE_CHECKING:
     from ltc_compiler.compare import Comparison, Observed
-    from ltc_compiler.onnx import Constants, InputShapes
     from ltc_compiler.program import Program
 
 
@@ -101,8 +101,6 @@ class NNIR(EvaluatedGraph):
             InputError: shapes or constants are missing or wrong.
             UnsupportedError: some nodes cannot be lowered; the error lists them all.
         """
-        from ltc_compiler.onnx import import_onnx
-
         return NNIR(import_onnx(path, input_shapes, constants))
 
     def to_onnx(self, path: str | PathLike[str]) -> None:
@@ -114,11 +112,10 @@ class NNIR(EvaluatedGraph):
             path: the file to write.
 
         Raises:
+            UnsupportedError: ONNX cannot express an operation.
             ModelFileError: the model takes 2 GB or more, which an ONNX file cannot hold.
             FileError: the file cannot be written; an old one is as it was.
         """
-        from ltc_compiler.onnx import export_onnx
-
         export_onnx(self.graph, path)
 
     def __str__(self) -> str:

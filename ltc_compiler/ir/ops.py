@@ -14,13 +14,14 @@ from typing import Any
 
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.families import elements, pointwise, scan, sums
-from ltc_compiler.ir.families.pointwise import BINARY, TERNARY, UNARY
+from ltc_compiler.ir.families.pointwise import BINARY, BY_ARITY, TERNARY, UNARY
 from ltc_compiler.ir.families.row import Attrs, Op, ShapeError, axis_of, broadcast_shapes
 from ltc_compiler.ir.families.scan import scan_parts
 from ltc_compiler.ir.graph import Graph, Source, Type, Value
 
 __all__ = [
     "BINARY",
+    "BY_ARITY",
     "NOWHERE",
     "OPS",
     "POINTWISE",

@@ -15,6 +15,7 @@ from ltc_compiler.ir.graph import Graph
 from ltc_compiler.onnx import (  # noqa: F401 - they fill the converter table
     choices,
     elementary,
+    export,
     movement,
     pointwise,
     positions,
@@ -69,9 +70,8 @@ def export_onnx(graph: Graph, path: str | PathLike[str]) -> None:
         path: the file to write.
 
     Raises:
+        UnsupportedError: ONNX cannot express an operation.
         ModelFileError: the model takes 2 GB or more, which an ONNX file cannot hold.
         FileError: the file cannot be written; an old one is as it was.
     """
-    from ltc_compiler.onnx.export import write
-
-    write(graph, path)
+    export.write(graph, path)

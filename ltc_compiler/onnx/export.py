@@ -8,28 +8,23 @@ late, and how many steps a stream may have, are marked in the metadata.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 
-from ltc_compiler.errors import ModelFileError
+from ltc_compiler.errors import ModelFileError, UnsupportedError
 from ltc_compiler.files import write_file
+from ltc_compiler.frontend.names import NAMES, OPERANDS, parsed
 from ltc_compiler.ir.graph import Array, Graph, Node, Role, Value
-from ltc_compiler.ir.ops import scan_parts
+from ltc_compiler.ir.ops import OPS, check_rows, scan_parts
 from ltc_compiler.onnx.load import LATE, LIMIT, ROLE, STATE, STATE_KIND, require_onnx
 from ltc_compiler.onnx.streams import STREAM, stream_note
 
 OPSET, IR_VERSION = 20, 10
-
-DIRECT = {
-    "neg": "Neg", "abs": "Abs", "relu": "Relu", "sqrt": "Sqrt", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp",
-    "log": "Log", "softplus": "Softplus", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "gelu": "Gelu",
-    "floor": "Floor", "round": "Round", "erf": "Erf", "atan": "Atan",
-    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "min": "Min", "max": "Max",
-}  # fmt: skip
-COMPARISONS = {"gt": "Greater", "ge": "GreaterOrEqual", "lt": "Less", "le": "LessOrEqual", "eq": "Equal"}
 
 
 class Writer:
@@ -81,6 +76,17 @@ class Writer:
     def one(self, op: str, *inputs: str, **attributes: Any) -> str:
         return self.emit(op, *inputs, **attributes)[0]
 
+    def call(self, call: ast.Call, operands: Mapping[str, str], wish: str = "") -> str:
+        """The result of an expression of NAMES, of operands by what it calls them."""
+        inputs = []
+        for part in call.args:
+            if isinstance(part, ast.Call):
+                inputs.append(self.call(part, operands))
+            else:
+                inputs.append(operands[part.id] if isinstance(part, ast.Name) else self.floats(_number(part)))
+        attributes = {str(k.arg): _number(k.value) for k in call.keywords}
+        return self.one(ast.unparse(call.func), *inputs, wish=wish, **attributes)
+
     def graph(self, graph: Graph) -> None:
         for node in graph.nodes:
             value = node.results[0]
@@ -95,37 +101,36 @@ class Writer:
         return [self.one("Identity", self.names[v], wish=w) for v, w in zip(values, wishes, strict=True)]
 
 
-# ---------------------------------------------------------------- one function an op
+def _number(part: ast.expr) -> Any:
+    assert isinstance(part, ast.Constant)
+    return part.value
+
+
+# ---------------------------------------------------------------- one function per op
 
 Write = Callable[[Writer, Node, list[str]], list[str]]
 
 
-def _direct(w: Writer, node: Node, x: list[str]) -> list[str]:
-    return w.emit(DIRECT[node.op], *x, wish=node.results[0].name)
+def _expression(op: str) -> Write:
+    """The writer of an op of NAMES, whose expression is checked now."""
+    row, arity = NAMES[op], OPS[op].arity
+    assert isinstance(arity, int)
+    if not row.onnx:
+        return partial(_refuse, row.refused)
+    call, operands = parsed(op), OPERANDS[arity]
+
+    def write(w: Writer, node: Node, x: list[str]) -> list[str]:
+        given, wish = dict(zip(operands, x, strict=True)), node.results[0].name
+        if row.truth:
+            return w.emit("Cast", w.call(call, given), to=1, wish=wish)
+        return [w.call(call, given, wish)]
+
+    return write
 
 
-def _fmod(w: Writer, node: Node, names: Sequence[str]) -> list[str]:
-    return w.emit("Mod", *names, fmod=1, wish=node.results[0].name)
-
-
-def _comparison(w: Writer, node: Node, x: list[str]) -> list[str]:
-    truth = w.one("Not", w.one("Equal", *x)) if node.op == "ne" else w.one(COMPARISONS[node.op], *x)
-    return w.emit("Cast", truth, to=1, wish=node.results[0].name)
-
-
-def _composed(w: Writer, node: Node, x: list[str]) -> list[str]:
-    wish = node.results[0].name
-    if node.op == "exp2":
-        return w.emit("Pow", w.floats(2.0), x[0], wish=wish)
-    if node.op == "silu":
-        return w.emit("Mul", x[0], w.one("Sigmoid", x[0]), wish=wish)
-    if node.op == "rsqrt":
-        return w.emit("Reciprocal", w.one("Sqrt", x[0]), wish=wish)
-    if node.op == "gelu_tanh":
-        return w.emit("Gelu", x[0], approximate="tanh", wish=wish)
-    assert node.op == "select"
-    zero = w.one("Equal", x[0], w.floats(0.0))
-    return w.emit("Where", zero, x[2], x[1], wish=wish)
+def _refuse(reason: str, w: Writer, node: Node, x: list[str]) -> list[str]:
+    rewrite = "write the operation with others, or save the NNIR by NNIR.save"
+    raise UnsupportedError.single(reason, where=str(node.source), rewrite=rewrite, node=f"{node.op} in ONNX")
 
 
 def _ltc_update(w: Writer, node: Node, x: list[str]) -> list[str]:
@@ -211,17 +216,15 @@ def _scan(w: Writer, node: Node, x: list[str]) -> list[str]:
 
 
 WRITERS: dict[str, Write] = {
-    **dict.fromkeys(DIRECT, _direct),
-    **dict.fromkeys([*COMPARISONS, "ne"], _comparison),
-    **dict.fromkeys(["exp2", "silu", "rsqrt", "gelu_tanh", "select"], _composed),
+    **{op: _expression(op) for op in NAMES},
     **dict.fromkeys(["reshape", "broadcast", "permute", "concat", "slice"], _layout),
     **dict.fromkeys(["sum", "amax"], _reduce),
-    "fmod": _fmod,
     "linear": _linear,
     "ltc_update": _ltc_update,
     "synapse": _synapse,
     "scan": _scan,
 }
+check_rows("WRITERS in ltc_compiler/onnx/export.py", WRITERS, beside=["constant"])
 
 
 # ---------------------------------------------------------------- the file
@@ -279,7 +282,8 @@ def model_of(graph: Graph) -> Any:
 
 
 def write(graph: Graph, path: str | PathLike[str]) -> None:
-    """Write a graph as an ONNX file. Raises ModelFileError for one that is too large, and FileError."""
+    """Write a graph as an ONNX file. Raises UnsupportedError for an op that ONNX cannot express, ModelFileError for a
+    file that is too large, and FileError."""
     require_onnx()
     model = model_of(graph)
     if model.ByteSize() >= 1 << 31:

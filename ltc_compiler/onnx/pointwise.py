@@ -10,55 +10,16 @@ from functools import reduce
 import numpy as np
 
 from ltc_compiler.frontend.compose import Refused
+from ltc_compiler.frontend.names import NAMES
 from ltc_compiler.frontend.powers import power
 from ltc_compiler.ir.graph import Value
+from ltc_compiler.ir.ops import BY_ARITY
 from ltc_compiler.onnx.call import Call, Results
 from ltc_compiler.onnx.registry import Converter, converts
 
-UNARY = {
-    "Neg": "neg",
-    "Abs": "abs",
-    "Relu": "relu",
-    "Sqrt": "sqrt",
-    "Sigmoid": "sigmoid",
-    "Tanh": "tanh",
-    "Exp": "exp",
-    "Log": "log",
-    "Softplus": "softplus",
-    "Reciprocal": "reciprocal",
-    "Sin": "sin",
-    "Cos": "cos",
-    "Floor": "floor",
-    "Round": "round",
-    "Erf": "erf",
-    "Atan": "atan",
-}
-BINARY = {"Sub": "sub", "Div": "div"}
+# Operators that are ops beside those that NAMES writes: of any number of operands, and of booleans.
 VARIADIC = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max", "Sum": "add"}
-LOGIC = {
-    "Greater": "gt",
-    "GreaterOrEqual": "ge",
-    "Less": "lt",
-    "LessOrEqual": "le",
-    "Equal": "eq",
-    "And": "mul",
-    "Or": "max",
-    "Xor": "ne",
-}
-
-
-def _row(op: str) -> Converter:
-    def convert(call: Call) -> Results:
-        operands = [call.value(i) for i in range(len(call.inputs))]
-        if len(operands) == 1:
-            return call.c.add(op, operands[0]) if call.op in UNARY else operands[0]
-        return reduce(lambda a, b: call.c.add(op, a, b), operands)
-
-    return convert
-
-
-for _name, _op in (UNARY | BINARY | VARIADIC).items():
-    converts(_name)(_row(_op))
+LOGIC = {"And": "mul", "Or": "max", "Xor": "ne"}
 
 
 def mask(call: Call, value: Value) -> Value:
@@ -67,15 +28,31 @@ def mask(call: Call, value: Value) -> Value:
     return value
 
 
-def _logic(op: str) -> Converter:
+def _same(op: str) -> Converter:
+    return lambda call: call.c.add(op, *(call.value(i) for i in range(len(call.inputs))))
+
+
+def _truth(op: str) -> Converter:
+    return lambda call: mask(call, call.c.add(op, call.value(0), call.value(1)))
+
+
+def _variadic(op: str) -> Converter:
     def convert(call: Call) -> Results:
-        return mask(call, call.c.add(op, call.value(0), call.value(1)))
+        return reduce(lambda a, b: call.c.add(op, a, b), [call.value(i) for i in range(len(call.inputs))])
 
     return convert
 
 
+for _arity, _family in BY_ARITY.items():
+    for _op in _family:
+        if _name := NAMES[_op].operator(_arity):
+            converts(_name)(
+                (_truth if NAMES[_op].truth else _same)(_op)
+            )  # or by a function below, which wins
 for _name, _op in LOGIC.items():
-    converts(_name)(_logic(_op))
+    converts(_name)(_truth(_op))
+for _name, _op in VARIADIC.items():
+    converts(_name)(_variadic(_op))
 
 
 @converts("Not")

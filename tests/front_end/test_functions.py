@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torch.utils import _pytree as pytree
 
 from ltc_compiler import UnsupportedError
+from ltc_compiler.frontend.names import NAMES
+from ltc_compiler.ir.ops import BY_ARITY
 from ltc_torch.fx import prepare_shape, registry
 from ltc_torch.fx.nnir import to_nnir
 
@@ -242,6 +244,30 @@ UNREACHED = {
 }  # fmt: skip
 
 
+def _takes_numbers(name: str, arity: int) -> bool:
+    try:
+        getattr(torch, name)(*OPERANDS[:arity])
+    except (AttributeError, RuntimeError, TypeError):  # a method, an alias, a function of booleans alone
+        return False
+    return True
+
+
+# What the table of names says of torch's own functions; those that it does not reach have cases above.
+OPERANDS = (X, Y, X - Y)
+TABLE = [
+    (name, arity)
+    for arity, rows in BY_ARITY.items()
+    for op in rows
+    for name in NAMES[op].torch.split()
+    if _takes_numbers(name, arity)
+]
+
+
+@pytest.mark.parametrize(("name", "arity"), TABLE)
+def test_function_of_the_table(name: str, arity: int) -> None:
+    check(getattr(torch, name), *OPERANDS[:arity])
+
+
 @pytest.mark.parametrize("name", ONE)
 def test_function_of_one_tensor(name: str) -> None:
     check(ONE[name], X)
@@ -265,6 +291,8 @@ def test_every_converter_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
         check(function, X)
     for function in TWO.values():
         check(function, X, Y)
+    for name, arity in TABLE:
+        check(getattr(torch, name), *OPERANDS[:arity])
     assert set(registry.FUNCTIONS) - called == UNREACHED
 
 

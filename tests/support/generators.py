@@ -12,7 +12,7 @@ import numpy as np
 from graph_builder import MOVES, SIZES, Builder
 
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Type, Value
-from ltc_compiler.ir.ops import BINARY, TERNARY, UNARY, add, add_many
+from ltc_compiler.ir.ops import BINARY, BY_ARITY, TERNARY, UNARY, add, add_many
 
 
 def random_graph(
@@ -96,12 +96,21 @@ def _tame(b: Builder, x: Value) -> Value:
     return add(b.graph, "tanh", x, source=b.place()) if b.allowed("tanh") else x
 
 
+def _grows(meaning: Callable[..., Array], arity: int) -> bool:
+    """Whether a chain of such ops leaves moderate sizes behind: more than a product does."""
+    return bool(np.abs(meaning(*[np.array(8.0)] * arity)) > 64)
+
+
+GROWING = {op for n, rows in BY_ARITY.items() for op, (meaning, _) in rows.items() if _grows(meaning, n)}
+GROWING.add("gelu_tanh")  # its meaning has a cube inside
+
+
 def _unary(b: Builder) -> None:
     op = str(b.rng.choice([u for u in UNARY if b.allowed(u)] or ["relu"]))
     x = b.pick()
     if x is None or not b.allowed(op):
         return
-    if op in ("exp", "exp2", "gelu_tanh"):
+    if op in GROWING:
         x = _tame(b, x)
     if op in ("sqrt", "log", "reciprocal", "rsqrt"):
         x = add(b.graph, "add", add(b.graph, "abs", x), b.graph.constant(0.5))
@@ -114,6 +123,8 @@ def _binary(b: Builder) -> None:
     if x is None or not b.allowed(op):
         return
     y = _partner(b, x)
+    if op in GROWING:
+        x, y = _tame(b, x), _tame(b, y)
     if op in ("div", "fmod"):
         y = add(b.graph, "add", add(b.graph, "abs", y), b.graph.constant(0.5))
     operands = (y, x) if op not in ("div", "fmod") and b.chance(0.3) else (x, y)
@@ -135,6 +146,7 @@ def _ternary(b: Builder) -> None:
     x = b.pick()
     if x is not None and b.allowed(op):
         first = add(b.graph, "gt", x, b.graph.constant(0.25), source=b.place())
+        x = _tame(b, x) if op in GROWING else x
         b.keep(add(b.graph, op, first, x, _partner(b, x), source=b.place()))
 
 

@@ -6,7 +6,7 @@ and what it is in a few words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import erf
 
 import numpy as np
@@ -84,6 +84,8 @@ TERNARY: dict[str, tuple[Callable[[Array, Array, Array], Array], str]] = {
     "select": (lambda a, b, c: np.where(a != 0, b, c), "b where a is not 0, else c"),
 }
 
+BY_ARITY: dict[int, Mapping[str, tuple[Callable[..., Array], str]]] = {1: UNARY, 2: BINARY, 3: TERNARY}
+
 
 def _ltc_update(
     v: Array, num: Array, den: Array, leak: Array, conductance: Array, cm: Array, h: Array
@@ -107,8 +109,6 @@ def _row(name: str, arity: int, meaning: Callable[..., Array], doc: str) -> Op:
 
 
 ROWS = [
-    *(_row(name, 1, *row) for name, row in UNARY.items()),
-    *(_row(name, 2, *row) for name, row in BINARY.items()),
-    *(_row(name, 3, *row) for name, row in TERNARY.items()),
+    *(_row(name, arity, *row) for arity, rows in BY_ARITY.items() for name, row in rows.items()),
     _row("ltc_update", 7, _ltc_update, _LTC_UPDATE),
 ]

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ltc_compiler import isa
 from ltc_compiler.ir.graph import Node
-from ltc_compiler.ir.ops import BINARY, TERNARY, UNARY, check_rows
+from ltc_compiler.ir.ops import POINTWISE, check_rows
 from ltc_compiler.schedule.rows.build import InstructionBuilder, precision_operand
 from ltc_compiler.schedule.rows.layout import View, iteration, leading
 from ltc_compiler.schedule.rows.places import Location, Part, Sharded, part_shape
@@ -110,7 +111,7 @@ def _reduce_rows(
 
 
 SELECTORS: dict[str, Selector] = {
-    **dict.fromkeys((*UNARY, *BINARY, *TERNARY, "ltc_update"), select_pointwise),
+    **dict.fromkeys(sorted(POINTWISE & set(isa.BY_NAME)), select_pointwise),
     "relu": select_relu,
     **dict.fromkeys(("reshape", "permute", "broadcast"), select_move),
     "slice": select_slice,

@@ -13,42 +13,12 @@ import torch
 
 from ltc_compiler.frontend import powers
 from ltc_compiler.frontend.elementary import floor_divide, trunc
+from ltc_compiler.frontend.names import NAMES
 from ltc_compiler.ir.graph import Value
+from ltc_compiler.ir.ops import BY_ARITY
 from ltc_torch.fx.convert.emit import Emitter
 from ltc_torch.fx.registry import Refused, converts
 
-_UNARY = {
-    "neg": "neg negative __neg__",
-    "abs": "abs absolute __abs__",
-    "relu": "relu",
-    "sqrt": "sqrt",
-    "sigmoid": "sigmoid special_expit expit",
-    "tanh": "tanh",
-    "exp": "exp",
-    "exp2": "exp2 special_exp2",
-    "log": "log",
-    "silu": "silu",
-    "reciprocal": "reciprocal",
-    "rsqrt": "rsqrt",
-    "sin": "sin",
-    "cos": "cos",
-    "erf": "erf special_erf",
-    "atan": "atan arctan",
-    "floor": "floor",
-}
-
-_BINARY = {
-    "fmod": "fmod",
-    "mul": "mul multiply __mul__ __rmul__ bitwise_and __and__ __rand__",
-    "min": "minimum",
-    "max": "maximum bitwise_or __or__ __ror__",
-    "gt": "gt greater __gt__",
-    "ge": "ge greater_equal __ge__",
-    "lt": "lt less __lt__",
-    "le": "le less_equal __le__",
-    "eq": "eq __eq__",
-    "ne": "ne not_equal __ne__ bitwise_xor __xor__",
-}
 _LOGIC = {"logical_and": "mul", "logical_or": "max", "logical_xor": "ne"}  # of numbers, too
 
 
@@ -66,10 +36,16 @@ def _binary(op: str) -> Callable[..., Value]:
     return convert
 
 
-for _op, _names in _UNARY.items():
-    converts(*_names.split())(_unary(_op))
-for _op, _names in _BINARY.items():
-    converts(*_names.split())(_binary(_op))
+def _ternary(op: str) -> Callable[..., Value]:
+    def convert(c: Emitter, first: Any, second: Any, third: Any) -> Value:
+        return c.add(op, first, second, third)
+
+    return convert
+
+
+for _arity, _convert in ((1, _unary), (2, _binary), (3, _ternary)):
+    for _op in BY_ARITY[_arity]:
+        converts(*NAMES[_op].torch.split())(_convert(_op))
 
 
 @converts("add", "__add__", "__radd__")
