@@ -82,16 +82,16 @@ def check(module: ModuleType, k: int = 200) -> None:
 
 def work(program: Program) -> list[Work]:
     """(kind, k, vectors, batch) of every executed instruction that computes."""
-    image, turns, found = program.image, [1], []
+    image, executions, found = program.image, [1], []
     block = image.config.block_size
     for instr in image.code:
         o = instr.operands
         if instr.name == "loop":
-            turns.append(turns[-1] * int(o["count"]))
+            executions.append(executions[-1] * int(o["count"]))
         elif instr.name == "end":
-            turns.pop()
+            executions.pop()
         else:
-            found += _work_of(instr.name, o, image, block, instr.core) * turns[-1]
+            found += _work_of(instr.name, o, image, block, instr.core) * executions[-1]
     return found
 
 

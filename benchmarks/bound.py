@@ -73,8 +73,8 @@ class Bounds:
         self.depth = self._depth(graph) + config.latency.io_out
         self.cycles = max(SPARE * self.work / config.cores + self.depth, self.path)
 
-    def _walk(self, graph: Graph, ways: dict[Value, Way], turns: int) -> None:
-        """Enter the way of every value; work is counted `turns` times."""
+    def _walk(self, graph: Graph, ways: dict[Value, Way], iterations: int) -> None:
+        """Enter the way of every value; work is counted `iterations` times."""
         for node in graph.nodes:
             if node.op == "constant":
                 ways.update({v: Way(0, early=True) for v in node.results})
@@ -82,19 +82,19 @@ class Bounds:
             begin = max((ways[v].cycles for v in node.operands), default=0)
             early = all(ways[v].early for v in node.operands)
             if node.op == "scan":
-                cycles = self._scan(node, ways, turns)
+                cycles = self._scan(node, ways, iterations)
             else:
                 cycles = self._cycles(node)
                 if node.op == "linear" and not (early and self.spaced):
-                    self.work += turns * self._beats(node)
+                    self.work += iterations * self._beats(node)
             done = 0.0 if early and self.spaced else begin + cycles
             ways.update({v: Way(done, early) for v in node.results})
 
-    def _scan(self, node: Node, ways: dict[Value, Way], turns: int) -> float:
-        """The turns of the longest way from carry to carry."""
+    def _scan(self, node: Node, ways: dict[Value, Way], iterations: int) -> float:
+        """The iterations of the longest way from carry to carry."""
         body, carries, trips = node.body, node.attrs["carries"], node.attrs["trip_count"]
         inside = {v: Way(0, early=False) for v in body.inputs}
-        self._walk(body, inside, turns * trips)
+        self._walk(body, inside, iterations * trips)
         return trips * max((inside[v].cycles for v in body.outputs[:carries]), default=0.0)
 
     def _cycles(self, node: Node) -> float:

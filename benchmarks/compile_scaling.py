@@ -106,7 +106,7 @@ def in_a_fresh_process(name: str, quick: bool) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """A row a case."""
+    """A row per case."""
     head = [
         "model",
         "parameters",

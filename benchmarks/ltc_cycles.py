@@ -66,7 +66,7 @@ def cell(result: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
-    """A row a network, a column a machine; then what was refused."""
+    """A row per network, a column per machine; then what was refused."""
     machines = list(next(iter(results.values())))
     rows = []
     for name, columns in results.items():

@@ -141,7 +141,7 @@ def timed(call: Callable[[], object], calls: int) -> list[float]:
 def interleaved(
     calls: dict[str, Callable[[], object]], rounds: int, bare: Callable[[int], np.ndarray] | None
 ) -> dict[str, list[float]]:
-    """Microseconds of single calls over the rounds; slow contestants get fewer calls a turn.
+    """Microseconds of single calls over the rounds; slow contestants get fewer calls per round.
 
     bare: times the bare kernels for a number of calls; it is a contestant of the name "limit".
     """

@@ -53,7 +53,7 @@ last column says; the sensor itself reports whole mg/dL. Plain fp32: the same pr
 
 
 class Readings(NamedTuple):
-    """The record, one row a reading; the last two are what the network gets."""
+    """The record, one row per reading; the last two are what the network gets."""
 
     minutes: np.ndarray  # (readings,) since the first
     glucose: np.ndarray  # (readings,) mg/dL

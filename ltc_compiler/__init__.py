@@ -1,4 +1,4 @@
-"""Compiler and bit-accurate simulator for liquid time-constant networks and their kin.
+"""Compiler and bit-accurate simulator for liquid time-constant networks and related models.
 
 Imports with NumPy alone; the PyTorch front end is the package ltc_torch.
 """

@@ -1,4 +1,4 @@
-"""What fits instead, for a model that does not: tried, before it is said."""
+"""What fits in place of a model that does not: every proposal was tried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def with_advice(error: AllocationError, graph: Graph, config: Config) -> Allocat
     if found is None:
         return error
     axis, cycles = found
-    remedy = f"stream the sequence: nnir.streaming_transform({axis})[0] fits and takes {cycles} cycles a step"
+    remedy = (
+        f"stream the sequence: nnir.streaming_transform({axis})[0] fits and takes {cycles} cycles per step"
+    )
     return AllocationError(error.store, needed=error.needed, available=error.available, where=error.where,
                            remedy=f"{remedy}; or {error.remedy}")  # fmt: skip
 

@@ -273,7 +273,7 @@ def _check_config(config: object) -> None:
 
 
 def _of_its_loop(error: StreamingError, graph: Graph) -> StreamingError | None:
-    """The reason behind an error where the iterations of a loop stand one by one; None where it is not of that kind."""
+    """The loop over time that stayed unrolled, where that is why a graph does not stream; else None."""
     if graph.written_out is None:
         return None
     what, where, remedy = graph.written_out

@@ -56,7 +56,7 @@ class EvaluatedGraph:
     def _evaluated(
         self, inputs: Sequence[Any], states: dict[str, Array] | None, dtype: Any
     ) -> Sequence[Array]:
-        """One step, one behind the end of a stream too."""
+        """One step; it may be one after the end of the stream."""
         if np.dtype(dtype) not in (np.dtype(np.float64), np.dtype(np.float32)):
             raise InputError(
                 f"dtype is {np.dtype(dtype)}", where="run", remedy="use np.float64 or np.float32"

@@ -1,4 +1,4 @@
-"""Programs of graphs with a prologue: the machine computes, once, what the states of a stream begin with.
+"""Programs of graphs with a prologue: the machine computes the initial states of a stream once, at compile time.
 
 The prologue (transforms/streaming/prologue.py) is compiled and run like any other graph, bit-accurate and in plain
 fp32; what comes out becomes the initial values of the program's states. So a stream begins with the bits that the whole

@@ -1,8 +1,8 @@
-"""The face of the C++ simulator: arrays in, arrays out, state by name.
+"""The public API of the C++ simulator: arrays in, arrays out, state by name.
 
-Calls go straight to the core, which refuses whatever is not a contiguous float32 array of the right shape
-before it changes anything; only then is the input looked at here, to convert what can be converted and to say
-precisely what cannot. So a good call costs nothing extra, and a refused one leaves the state as it was.
+Calls go straight to the core, which refuses anything but contiguous float32 arrays of the right shapes before it
+changes anything. Only then is the input looked at here, to convert what can be converted and to name what cannot. So a
+good call costs nothing extra, and a refused one leaves the state as it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The PyTorch side: traces a model, converts it to NNIR, and offers modules that compile well."""
+"""The PyTorch front end: records a model, converts it to NNIR, and offers modules that compile well."""
 
 from ltc_torch import fx, nn
 from ltc_torch.compare import compare

@@ -19,7 +19,7 @@ Seen = dict[tuple[fx.Node, int], list[np.ndarray[Any, Any]]]
 
 
 def observe(traced: fx.GraphModule, inputs: list[Tensor]) -> list[Observed]:
-    """Run a recorded graph and keep the floating-point results of its calls, those in bodies of loops per iteration."""
+    """Run a recorded graph and keep the floating-point results of its calls, per iteration for calls in loops."""
     seen: Seen = {}
     with torch.no_grad():
         _Observer(traced, seen).run(

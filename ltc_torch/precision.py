@@ -1,6 +1,6 @@
-"""Wishes by region: context managers that the user puts around a part of `forward`, for precision and for place.
+"""Precision requests by region, and requests for cores: context managers around a part of `forward`.
 
-They act while a model is recorded: every operation recorded inside carries the wish, and the compiler follows it.
+They act while a model is recorded: every operation recorded inside carries the request, and the compiler follows it.
 Outside of a recording they do nothing. Defaults without a context: weights and what a matmul reads are bf16, state and
 pointwise mathematics fp32; the compiler chooses the cores. Regions nest; the innermost one counts.
 """
@@ -30,7 +30,7 @@ class Entered:
     used: bool = False
 
 
-class _Wishes(threading.local):
+class _Requests(threading.local):
     activations: Precision | None = None
     weights: Precision | None = None
     cores: tuple[int, ...] = ()
@@ -43,16 +43,16 @@ class _Wishes(threading.local):
 @contextmanager
 def noting() -> Iterator[list[Entered]]:
     """The regions that are entered while a model is recorded."""
-    outer, _wishes.noted = _wishes.noted, []
+    outer, _requests.noted = _requests.noted, []
     try:
-        yield _wishes.noted
+        yield _requests.noted
     finally:
-        _wishes.noted = outer
+        _requests.noted = outer
 
 
 def regions() -> tuple[Entered, ...]:
     """The regions in which operations are recorded now, the innermost last."""
-    return tuple(_wishes.inside)
+    return tuple(_requests.inside)
 
 
 def warn_of_unused(entered: Iterable[Entered]) -> None:
@@ -65,54 +65,54 @@ def warn_of_unused(entered: Iterable[Entered]) -> None:
             warnings.warn(f"{name} changes nothing: no {lacking} is inside ({where})", stacklevel=3)
 
 
-_wishes = _Wishes()
+_requests = _Requests()
 
 
 def activations() -> Precision | None:
-    """The wish for operations recorded now."""
-    return _wishes.activations
+    """The precision request for operations recorded now."""
+    return _requests.activations
 
 
 def weights() -> Precision | None:
-    """The wish for the weights of matmuls recorded now."""
-    return _wishes.weights
+    """The precision request for the weights of matmuls recorded now."""
+    return _requests.weights
 
 
 def cores() -> tuple[int, ...]:
     """The cores for operations recorded now; none where the compiler may choose."""
-    return _wishes.cores
+    return _requests.cores
 
 
 class _Region:
     field: ClassVar[str]
-    wish: Any
+    request: Any
 
     def __init__(self) -> None:
         self._outer: list[Any] = []
 
     def __enter__(self) -> None:
-        self._outer.append(getattr(_wishes, self.field))
-        setattr(_wishes, self.field, self.wish)
-        if _wishes.noted is not None:
+        self._outer.append(getattr(_requests, self.field))
+        setattr(_requests, self.field, self.request)
+        if _requests.noted is not None:
             frame = sys._getframe(1)
             file, line = frame.f_code.co_filename, frame.f_lineno
             where = f"{file}:{line}  {linecache.getline(file, line).strip()}"
-            _wishes.inside.append(Entered(type(self).__name__, where))
-            _wishes.noted.append(_wishes.inside[-1])
+            _requests.inside.append(Entered(type(self).__name__, where))
+            _requests.noted.append(_requests.inside[-1])
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        setattr(_wishes, self.field, self._outer.pop())
-        if _wishes.noted is not None and _wishes.inside:
-            _wishes.inside.pop()
+        setattr(_requests, self.field, self._outer.pop())
+        if _requests.noted is not None and _requests.inside:
+            _requests.inside.pop()
 
 
 class Fp32Activations(_Region):
     """Operations inside compute in fp32: matmuls read fp32 operands, activation units return fp32."""
 
     field = "activations"
-    wish = Precision.FP32
+    request = Precision.FP32
 
 
 class Fp8Weights(_Region):
@@ -124,7 +124,7 @@ class Fp8Weights(_Region):
     """
 
     field = "weights"
-    wish = Precision.FP8_E4M3
+    request = Precision.FP8_E4M3
 
 
 class CorePartition(_Region):
@@ -149,4 +149,4 @@ class CorePartition(_Region):
         if not good or not listed or len(set(listed)) != len(listed):
             raise ConfigError(f"cores is {cores!r}", where="CorePartition",
                               remedy="give different whole numbers from 0, at least one")  # fmt: skip
-        self.wish = tuple(listed)
+        self.request = tuple(listed)

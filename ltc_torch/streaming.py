@@ -1,7 +1,8 @@
 """A model as one step with state, checked against the model itself on a longer sequence than it was recorded with.
 
-An example shows a model at one length. What it does at another, a window longer than the example, a length that was
-written down, a loop that was not rolled, shows when the step runs on: here, before a user meets it.
+An example shows a model at one length. What the model does differently at another (a window longer than the example, a
+length that is written down in the code, a loop that stayed unrolled) shows when the step runs on: here, before a user
+meets it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bytecode: a program as data (Image), as a file (container), and as text (assemble, disassemble).
 
 All three are loops over the instruction table, isa/table.py. The bytes are described in container.py, the text in
-text.py.
+assembly.py.
 """
 
 from ltc_compiler.bytecode.assembly import assemble, disassemble, instr_text

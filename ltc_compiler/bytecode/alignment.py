@@ -1,9 +1,9 @@
 """Where the outputs of a stream stand in time, and which of a machine's steps hold them.
 
-An output that looks L steps ahead is late by L: what step t gives belongs to the index t - L, so that the first L steps
-of a stream give nothing, and its end must be said before the last L come. The program counts the steps of a stream in
-a state of its own, which a host saves, restores and resets with the others; so a stream that is continued stays
-aligned. A program that looks nowhere ahead has no such state.
+An output that looks L steps ahead is late by L: step t gives its element t - L. So the first L steps of a stream give
+nothing of it, and its last L elements come only when the caller says that the stream ends. The program counts the steps
+of a stream in a state of its own, which a host saves, restores and resets with the others, so that a stream stays
+aligned when it is continued. A program that looks nowhere ahead has no such state.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Axes = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class Streaming:
-    """What the streaming transform noted of a model: of each input and output, as its graph does (ir/graph.py).
+    """What the streaming transform noted about a model's inputs and outputs; the fields are those of its graph
+    (ir/graph.py).
 
     counter, marker: the names of the states that count the steps of a stream, and those since its end; "" for none.
     limit: how many steps a stream may have, 0 for any number.
@@ -49,10 +50,10 @@ class Streaming:
             begun = _steps(value)
             if begun + steps > self.limit:
                 raise InputError(
-                    f"a stream of this program has {self.limit} steps, as many as the tables that it reads; {begun} of"
+                    f"a stream of this program has {self.limit} steps, for which its tables hold values; {begun} of"
                     f" them have run, and {steps} more are given", where="steps",
-                    remedy="begin a new stream with reset(); or record the model with a longer example; or let the"
-                    " tables begin anew: streaming_transform(axis, tables='wrap')",
+                    remedy="begin a new stream with reset(); or record the model with a longer example; or start the"
+                    " tables again where they end: streaming_transform(axis, tables='wrap')",
                 )  # fmt: skip
 
     @property
@@ -64,14 +65,15 @@ class Streaming:
         """Which of `steps` steps, and at an `end` of those that flush, hold elements of an output.
 
         begun: the value of the step counter before them. Raises InputError where the output ends some steps before
-        its input, and the call that ends the stream has fewer: earlier calls have returned what turns out to be none.
+        its input and the call that ends the stream has fewer steps: earlier calls then returned elements that the whole
+        sequence does not have.
         """
         first = max(0, self.latencies[output] - begun)
         stop = steps + (self.tails[output] if end else 0)
         if stop < 0:
             early = -self.tails[output]
             raise InputError(
-                f"output {output} ends {early} steps before its input, and the end comes with {steps} steps",
+                f"output {output} ends {early} steps before its input, and the call with the end has {steps} steps",
                 where="end", remedy=f"give the last {early} steps in the call that ends the stream",
             )  # fmt: skip
         return slice(min(first, stop), stop)
@@ -83,8 +85,8 @@ class Streaming:
         ]
         if any(windows != found[0] for windows in found):
             raise InputError(
-                f"some streams are nearer to their begin than others ({sorted(set(begun))} steps), and outputs are late"
-                f" by {', '.join(map(str, self.latencies))}: they would be of different lengths", where="streams",
+                f"the streams are at different steps ({sorted(set(begun))}), and outputs are late by"
+                f" {', '.join(map(str, self.latencies))}: aligned, they would have different lengths", where="streams",
                 remedy="run the new streams by themselves first, or give align=False",
             )  # fmt: skip
         return found[0]
@@ -134,7 +136,7 @@ def _after_the_end(runner: Runner, stream: Streaming, arrays: Sequence[F32]) -> 
 
 
 def check_aligned(align: bool, end: bool) -> None:
-    """Raises InputError where the end of a stream is given with outputs that are not to be aligned."""
+    """Raises InputError where `end` is given without `align`."""
     if end and not align:
         raise InputError("end=True is given for outputs that are not aligned", where="end",
                          remedy="give it with a sequence and align=True")  # fmt: skip

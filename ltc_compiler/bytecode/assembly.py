@@ -1,4 +1,4 @@
-"""The text form of code: one line an instruction, printed and parsed by loops over the instruction table.
+"""The text form of code: one line per instruction, printed and parsed by loops over the instruction table.
 
       12  c0   add          dst=40 dst_outer=0 dst_inner=1 a=12+2@1 ... n_inner=4 precision=bf16
 

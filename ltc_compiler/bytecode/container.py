@@ -1,4 +1,4 @@
-"""The program file: a checked header, a table of sections, and one section a part of the program.
+"""The program file: a checked header, a table of sections, and one section per part of the program.
 
 Little endian throughout; nothing is executed to read it. The header's checksum covers everything behind the
 header. Sections start at multiples of 64 bytes. Sizes are compared with what the file has before anything is
@@ -96,7 +96,7 @@ def read(data: bytes) -> Parts:
 
 
 def _sections(data: bytes) -> dict[bytes, Reader]:
-    """Check header and section table; one reader a section."""
+    """Check header and section table, and return a reader per section."""
     count = _check_header(data)
     reader = Reader("section table", data[: _HEADER.size + count * _SECTION.size], 0, _HEADER.size)
     found: dict[bytes, Reader] = {}

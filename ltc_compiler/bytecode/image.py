@@ -22,13 +22,13 @@ from ltc_compiler.errors import ProgramError
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A program. Executed front to back, `code` is legal; each instruction is tagged with its core.
+    """A program. `code` is legal when executed front to back; each instruction is tagged with its core.
 
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
-    "operations" (index as text -> op of the graph that it belongs to), "streaming" (one a model:
+    "operations" (index as text -> op of the graph that it belongs to), "streaming" (per model:
     {"inputs": [axis or null ...], "outputs": [...], "latencies": [steps ...], "tails": [...], "counter": state,
-    "limit": steps, "marker": state}, as alignment.Streaming says; absent where nothing is to be said), "states" (one a
+    "limit": steps, "marker": state}, as alignment.Streaming says; absent where there is nothing to say), "states" (per
     model: the kind of every state, as the graph names it: "stream", "module", "tied"),
     "state_reset" (false: `reset` is refused).
     """

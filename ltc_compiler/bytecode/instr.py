@@ -1,5 +1,4 @@
-"""One instruction as data, and its bytes: loops over the instruction table, nothing about any row written
-here.
+"""One instruction as data, and its bytes. Both follow from the instruction table; no instruction is special here.
 
 An Instr checks itself against the table when it is built, so that a list of them is always encodable. The
 bytes are opcode, core and the fields in the table's order, little endian, without padding.

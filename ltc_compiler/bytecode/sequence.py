@@ -18,8 +18,8 @@ AxisArgument = int | None | Sequence[int | None]
 
 
 def resolve_axes(argument: AxisArgument, streamed: Axes, side: str) -> Axes:
-    """One time axis a port: the one given, or one each, or by default those that the streaming transform
-    removed.
+    """The time axis of each port: the one given for all, one given for each, or by default the axes that the streaming
+    transform removed.
 
     A model that was not streamed gets axis 0 by default. None for one of several ports means that it has no
     time axis: the same array at every step. Raises InputError for a wrong number of them.
@@ -46,11 +46,14 @@ def to_sequences(model: Model, inputs: Sequence[object], axes: Axes) -> tuple[in
         p.name: len(a) for p, a, axis in zip(model.inputs, arrays, axes, strict=True) if axis is not None
     }
     if len(set(lengths.values())) != 1:
-        listed = ", ".join(f"{name} {n}" for name, n in lengths.items()) or "no input with a time axis"
+        listed = ", ".join(f"{name} {n}" for name, n in lengths.items())
         raise InputError(
-            f"the number of steps is not one: {listed}", where=f"inputs of {model.name}",
+            f"the inputs have different numbers of steps: {listed}"
+            if lengths
+            else "no input has a time axis",
+            where=f"inputs of {model.name}",
             remedy="give every input with a time axis the same number of steps",
-        )  # fmt: skip
+        )
     steps = next(iter(lengths.values()))
     sequences = []
     for port, array, axis in zip(model.inputs, arrays, axes, strict=True):
@@ -81,8 +84,9 @@ def to_batch(model: Model, inputs: Sequence[object]) -> tuple[int, int | None, l
         found = ", ".join(f"{p.name} {array.shape}" for p, array in zip(model.inputs, arrays, strict=True))
         wanted = ", ".join(f"{p.name} (streams, [time,] {str(p.shape)[1:]}" for p in model.inputs)
         raise InputError(
-            f"the arrays of a batch have the shapes {found or 'of none'}", where=f"inputs of {model.name}",
-            remedy=f"give every input the same leading axes: {wanted or 'a model with inputs'}",
+            f"the inputs of a batch need one or two leading axes, the same for all: {found} given" if found
+            else "a model without inputs takes no batch", where=f"inputs of {model.name}",
+            remedy=f"give {wanted}" if wanted else "call run, on a VM for each stream",
         )  # fmt: skip
     steps = 1 if len(one) == 1 else one[1]
     batch = []

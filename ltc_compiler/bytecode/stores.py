@@ -23,7 +23,7 @@ CANONICAL_NAN = 0x7FC00000
 
 @dataclass(frozen=True, eq=False)
 class SlotArrays:
-    """The synapse store: n slots of B synapses, one a lane.
+    """The synapse store: n slots of B synapses, one per lane.
 
     src: (n, B) uint16, presynaptic element or isa.ABSENT; mu, sigma, w, we: (n, B) float32; last: (n,) bool,
     the last slot of a target row.

@@ -1,11 +1,11 @@
 """Comparisons: which operation loses the precision, and what it would cost to keep it (docs/compare.md).
 
 probe.py       a copy of the graph that hands out every value, and the way back
-machines.py    the runs: fp64, plain fp32, bit-accurate; and with one operation in FP32
+runs.py        the runs: fp64, plain fp32, bit-accurate; and with one operation in FP32
 observed.py    which value of PyTorch's is which operation's
 measure.py     errors, ulps, infinities, flushed values, NaNs of two arrays
 table.py       the rows
-comparison.py  compare and Comparison, the face; show.py prints and draws it, inputs.py checks what it is given
+comparison.py  compare and Comparison, the public API; show.py prints and plots it, inputs.py checks its inputs
 """
 
 from ltc_compiler.compare.comparison import Comparison, compare

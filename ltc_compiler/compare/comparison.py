@@ -188,10 +188,10 @@ def compare(
 
 
 def _check_bits(outputs: Runs, probed: Runs) -> None:
-    """The machine with probes must be the machine."""
+    """The machine with probes must give the bits of the machine without them."""
     for i, (a, b) in enumerate(zip(outputs, probed, strict=False)):
         if a.tobytes() != b.tobytes():
-            raise LtcError(f"output {i} changes when every value is handed out", where="compare",
+            raise LtcError(f"output {i} changes when every value becomes an output", where="compare",
                            remedy="report this as a bug of the compiler, with the model")  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def sequences(graph: Graph, inputs: Sequence[Any]) -> tuple[int, list[Array]]:
         arrays.append(array)
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name} {n}" for name, n in lengths.items())
-        raise InputError(f"the number of steps is not one: {found}", where="compare",
+        raise InputError(f"the inputs have different numbers of steps: {found}", where="compare",
                          remedy="give every input with a time axis the same number of steps")  # fmt: skip
     steps = next(iter(lengths.values()), 1)
     return steps, [

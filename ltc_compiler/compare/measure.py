@@ -1,4 +1,4 @@
-"""How far an array of the machine is from the exact one: errors, units in the last place, and what was lost altogether.
+"""How far an array of the machine is from the exact one: errors, units in the last place, and values that were lost.
 
 An ulp of a format is that of the exact value, at the least that of 2^-126. Where one of two values is a NaN or an
 infinity and the other is not the same, the error is infinite.
@@ -18,10 +18,17 @@ ULP_BINS = (0.0, 0.5, 1.0, 2.0, 4.0, 16.0, 256.0)  # upper ends; one more bin ho
 
 
 class Figures(NamedTuple):
-    """max, rms: of the absolute error. relative: rms of the error over rms of the exact values.
+    """How far an array of the machine is from the exact one.
 
-    bf16_ulps, fp32_ulps: how many errors fall into each bin of ULP_BINS, and above. saturated: infinities, flushed:
-    zeros, and nans: NaNs of the machine where the exact value is finite; not zero but below 2^-126; a number.
+    Attributes:
+        max: the largest absolute error.
+        rms: the root mean square of the absolute errors.
+        relative: rms over the root mean square of the exact values.
+        bf16_ulps: how many errors, in ulps of bf16, fall into each bin of ULP_BINS, and above the last one.
+        fp32_ulps: the same in ulps of fp32.
+        saturated: infinities of the machine where the exact value is finite.
+        flushed: zeros of the machine where the exact value is below 2^-126 and not zero.
+        nans: NaNs of the machine where the exact value is none.
     """
 
     max: float

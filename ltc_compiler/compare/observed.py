@@ -1,8 +1,8 @@
-"""Which value of PyTorch's is which operation's: found by the place in the user's code, and there by the numbers.
+"""Which of PyTorch's values belongs to which operation: found by the source line, and there by the numbers.
 
 The passes of the compiler split, join and reorder what PyTorch called, so that operations and calls do not correspond
-one to one. Of what was called at an operation's place, the value nearest to the operation's exact one is its own, if it
-is near at all.
+one to one. Of the values that were computed at an operation's source line, its own is the one nearest to its exact
+value, if any is near.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def match(
 
 
 def _arranged(values: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The values in every order of their axes: the steps stand in front here, and the passes iteration axes round."""
+    """The values in every order of their axes: here the steps come first, and passes may have permuted the others."""
     axes = [axis for axis, n in enumerate(values.shape) if n > 1]
     if len(axes) > MOST_AXES:
         yield values.reshape(shape)

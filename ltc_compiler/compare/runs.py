@@ -38,7 +38,7 @@ def schedule_probes(graph: Graph, config: Config) -> Program:
         return schedule(graph, roomy, optimize=False)
     except AllocationError as error:
         remedy = "give fewer `iterations`, so that long scans are taken as a whole"
-        where = "the program that hands out every value"
+        where = "the program with every value as an output"
         raise AllocationError(error.store, needed=error.needed, available=error.available,
                               where=where, remedy=remedy) from error  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""What the reference machine holds, and one instruction as it stands under execution.
+"""What the reference machine holds, and one instruction under execution.
 
-A Step applies the loops' counters, checks every address, and makes every write an architectural one.
+An Execution applies the loops' counters, checks every address, and makes every write an architectural one.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ class Execution:
             raise ProgramError(
                 f"{self.instr.name} {fault}",
                 where=f"instruction {self.machine.counter}, core {self.instr.core}",
-                remedy="recompile the model; no good program does this",
+                remedy="recompile the model; no compiled program does this",
             )

@@ -2,8 +2,9 @@
 
 events.py   the simulator's trace, joined with the code again
 flow.py     who waits for whom: the critical path, and how long rows are needed
-table.py    costs by op, source line, instruction and unit
-report.py   Report, the face; text.py, page.py, chrome.py and timeline.py show it
+costs.py    costs by op, source line, instruction and unit
+origins.py  the op and the source line that an instruction comes from
+report.py   Report, the public API; terminal.py, page.py, chrome.py and timeline.py show it
 """
 
 from ltc_compiler.report.chrome import chrome_trace

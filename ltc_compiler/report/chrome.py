@@ -1,8 +1,8 @@
 """A report in the trace event format that Perfetto and the tracing page of Chromium read.
 
 A process is a core and a thread is a unit; a slice is the time in which an instruction holds its unit. Arrows join what
-leaves a core to its arrival in another; a counter shows the rows in use. One nanosecond on screen is one cycle: that
-format knows nothing finer, and real durations would be rounded into overlaps.
+leaves a core to its arrival in another; a counter shows the rows in use. One nanosecond on screen is one cycle: the
+format has no finer unit, and durations in real time would be rounded until slices overlap.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Event:
 
     @property
     def felt(self) -> int:
-        """Those of them after the arrival."""
+        """The waited cycles after the arrival of the host's data."""
         return max(0, self.end - max(self.begin, 0) - self.busy)
 
 
@@ -129,7 +129,7 @@ class Code:
         return (sum(offsets) for offsets in product(*dimensions))
 
     def traffic(self, index: int) -> Traffic:
-        """Bytes of one execution: 4 a lane of a row, 2 a weight, 18 a synapse, 2 a lane of a gather entry."""
+        """Bytes of one execution: 4 per lane of a row, 2 per weight, 18 per synapse, 2 per lane of a gather entry."""
         instr, lanes = self[index], self.config.block_size
         iterations = (0,) * isa.MAX_LOOP_DEPTH  # the number of rows is the same in every iteration
         read = 4 * lanes * len(self.rows(index, iterations, write=False))

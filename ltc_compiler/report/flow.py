@@ -1,4 +1,4 @@
-"""Who waits for whom: the critical path of an inference, the rows that pass between instructions, and their lives.
+"""Who waits for whom: the critical path of an inference, the rows that pass between instructions, and live ranges.
 
 The path is found per instruction, from the last output back to the arrival of the input. Each segment ends at the
 earlier event that its instruction waited for longest, and the cycles between the two belong to it. The segments join
@@ -20,7 +20,7 @@ Location = tuple[int, int]  # core, row
 
 
 class Cause(NamedTuple):
-    """What an instruction waited for: until `cycle`, because of number `event` (None: the host, or the start)."""
+    """What an instruction waited for: until `cycle`, because of event number `event` (None: the host, or the start)."""
 
     cycle: int
     kind: str
@@ -29,7 +29,7 @@ class Cause(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of the critical path: `cycles` that event number `event` is answerable for, and what they went to.
+    """A part of the critical path: the `cycles` that event number `event` caused, and what they went to.
 
     parts: cycles by kind: "latency", from the last beat until the result is there; "unit", its beats; the rest waited
     for the cause that the trace gives, or was "issue", the distance to the instruction before it.
@@ -135,7 +135,7 @@ class Flow:
         return Cause(event.issue, "unit", number, at_issue=True)
 
     def _longest(self, event: Event, own: Cause, causes: Sequence[Cause]) -> Cause:
-        """What an event that waited waited for longest: of the kind that the trace gives, where it gives one."""
+        """The longest of the causes for which an event waited, of the kind that the trace gives, where it gives one."""
         felt = [c for c in causes if own.cycle < c.cycle < event.finish]
         if event.hint not in ("unit", "none"):
             felt = [c for c in felt if c.kind == event.hint]
@@ -182,7 +182,7 @@ class Flow:
                 producers.update(self._sent[fifo][first : first + rows])
             (self._popped if unit == "link_in" else self._sent)[fifo] += [number] * rows
 
-    # --- lives ----------------------------------------------------------------------------------------
+    # --- live ranges ----------------------------------------------------------------------------------
 
     def _close(self, place: Location) -> None:
         """What a row held is overwritten, or the inference is over: note how long it was needed."""

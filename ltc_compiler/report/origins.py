@@ -1,6 +1,6 @@
-"""Where an instruction comes from: the op of the graph, and the place in the user's model that wrote it.
+"""Where an instruction comes from: the op of the graph, and the line of the user's model.
 
-The compiler leaves one line of text for each instruction in the program's META section; here it is taken apart.
+The compiler leaves one line of text per instruction in the program's META section; here it is parsed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ _PLACE = re.compile(r"(.+):(\d{1,9})")
 
 
 class Origin(NamedTuple):
-    """op: of the graph, or input, output, state; module: path in the model, or the name of these; file, line, text: in
-    the user's source.
+    """Where an instruction comes from; what is not known is empty, or 0.
 
-    Empty, or 0, where it is not known.
+    Attributes:
+        op: the op of the graph; or "input", "output", "state" for what the compiler adds.
+        module: the module path in the model; or the name of the input, output or state.
+        file: the user's source file.
+        line: in that file.
+        text: of that line.
     """
 
     op: str = ""
@@ -53,7 +57,7 @@ class Origin(NamedTuple):
 
 
 def origins(image: Image) -> list[Origin]:
-    """The source of every instruction of a program; where META has no op for it, its own name stands for the op."""
+    """The origin of every instruction of a program; where META has no op for one, its own name is taken."""
     return [
         Origin.parse(_entry(image.meta, "operations", i) or instr.name, _entry(image.meta, "instructions", i))
         for i, instr in enumerate(image.code)

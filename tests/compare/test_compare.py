@@ -366,7 +366,7 @@ def test_an_input_without_time_axis_is_the_same_at_every_step() -> None:
 BAD: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((), {}, "0 inputs are given, expected 2"),
     ((np.ones(5), np.ones(4)), {}, r"x0 has shape \(5,\), expected \(4,\) or \(steps, 4\)"),
-    ((np.ones((3, 4)), np.ones((2, 4))), {}, "the number of steps is not one: x0 3, x1 2"),
+    ((np.ones((3, 4)), np.ones((2, 4))), {}, "the inputs have different numbers of steps: x0 3, x1 2"),
     ((np.ones((0, 4)), np.ones(4)), {}, "x0 has shape"),
     (([np.ones(4), np.ones(3)], np.ones(4)), {}, "the steps of x0 have the shapes"),
     (("four", np.ones(4)), {}, "x0 is a str"),
@@ -402,7 +402,7 @@ def test_no_room_for_all_values() -> None:
     for _ in range(1100):
         value = add(g, "neg", add(g, "exp", value))
     g.add_output(value)
-    with pytest.raises(AllocationError, match="hands out every value"):
+    with pytest.raises(AllocationError, match="with every value as an output"):
         schedule_probes(probe(g, 64).graph, CONFIG)
 
 

@@ -309,7 +309,7 @@ def test_run_timesteps_is_run_step_by_step(program: Program, machine: str) -> No
         (
             (np.zeros((3, 2), np.float32), np.zeros(4, np.float32)),
             (0, 0),
-            "the number of steps is not one: x 3, dt 4",
+            "the inputs have different numbers of steps: x 3, dt 4",
         ),
         (
             (np.zeros((3, 4), np.float32), np.zeros(3, np.float32)),
@@ -319,7 +319,7 @@ def test_run_timesteps_is_run_step_by_step(program: Program, machine: str) -> No
         ((X, np.zeros(3, np.float32)), (0, 0), "expected 2 dimensions"),
         ((np.zeros((3, 2), np.float32), np.zeros(3, np.float32)), (2, 0), "time axis 2 for x"),
         ((np.zeros((3, 2), np.float32), np.zeros(3, np.float32)), (0,), "1 time axes for 2 inputs"),
-        ((X, DT), (None, None), "no input with a time axis"),
+        ((X, DT), (None, None), "no input has a time axis"),
     ],
 )
 def test_bad_sequences_are_refused_before_the_first_step(

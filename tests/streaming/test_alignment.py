@@ -124,7 +124,7 @@ def test_an_end_without_steps(program: Program, x: np.ndarray, expected: Any) ->
     vm = program.to_vm()
     vm.run_timesteps(x)
     with pytest.raises(
-        InputError, match="output 3 ends 2 steps before its input, and the end comes with 0 steps"
+        InputError, match="output 3 ends 2 steps before its input, and the call with the end has 0 steps"
     ):
         vm.run_timesteps(x[..., :0], end=True)
     short = NNIR.parse(
@@ -205,7 +205,7 @@ def test_streams_of_different_ages_are_refused(program: Program, x: np.ndarray) 
     vm = program.to_vm()
     vm.run_timesteps(x[..., :2])
     state = vm.get_state()
-    with pytest.raises(InputError, match="some streams are nearer to their begin than others") as caught:
+    with pytest.raises(InputError, match="the streams are at different steps") as caught:
         vm.run_batch(steps)
     assert "run the new streams by themselves first" in str(caught.value.remedy)
     same(list(vm.get_state().values()), list(state.values()))
