@@ -6,6 +6,7 @@ each instruction ran. oracle/clock.py counts the same from the same rules, for t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import exp, log
 from typing import Any
 
@@ -13,10 +14,30 @@ from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler._core import cycles, trace
 from ltc_compiler.bytecode import Image
 
-# An executed instruction: its index, core, issue, start, finish, stall and cycles lost to it (_core.trace).
-Record = tuple[int, int, int, int, int, str, int]
-
 SETTLED = 8  # inferences in a row after which the distance of two is that of all that follow
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One executed instruction on one core; a loop or an end leaves one record per core.
+
+    iterations: of the enclosing loops, outermost first; an end is in its own loop. issue: the queue of its unit takes
+    it. begin: the unit is free for it. start: its first beat. end: the unit is free again. finish: its last effect, a
+    row readable, a row at the far end of a link, a row out. busy: cycles that its beats held the unit. stall: the
+    cause that cost it most; lost: the cycles of that.
+    """
+
+    index: int
+    core: int
+    iterations: tuple[int, ...]
+    issue: int
+    begin: int
+    start: int
+    end: int
+    finish: int
+    busy: int
+    stall: str
+    lost: int
 
 
 class Clock:
@@ -62,7 +83,7 @@ class Clock:
 
     def trace(self, model_index: int, arrival: int, limit: int) -> list[Record]:
         """The first `limit` executed instructions, in program order. arrival: as in the summary."""
-        return trace(self._core, model_index, arrival, limit)
+        return [Record(*found) for found in trace(self._core, model_index, arrival, limit)]
 
     def _last(self, model_index: int, summary: dict[str, Any]) -> int:
         """The cycle at which a model without outputs is done, and any other has its last row out."""

@@ -1,7 +1,7 @@
 """The executed instructions of one inference, and the rows that each of them touches.
 
-The simulator's trace says when an instruction issued, started and finished. Here it meets the code again, which adds
-the iteration of every loop, the rows read and written in that iteration, and the bytes that the instruction moves.
+The clock's trace says when an instruction ran, in which iteration of its loops. The code says which rows it reads and
+writes in that iteration, and how many bytes it moves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import product
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr, Row
-from ltc_compiler.bytecode.cost import busy, latency, occupancy, slots_walked
+from ltc_compiler.bytecode.cost import slots_walked
 from ltc_compiler.clock import Record
 
 Iterations = tuple[int, ...]  # of the enclosing loops, outermost first
@@ -22,9 +22,7 @@ Iterations = tuple[int, ...]  # of the enclosing loops, outermost first
 class Event:
     """One executed instruction on one core; its cycles count from the arrival of the host's data, negative before it.
 
-    issue: the core hands it to its unit's queue; begin: the unit could start it; start: its first beat; end: the unit
-    is free again; finish: its last effect (a row readable, a row at the far end of a link, a row out).
-    busy: cycles that its beats hold the unit. hint: the stall that cost it most, as the trace has it.
+    As clock.Record has it; hint is its stall.
     """
 
     index: int
@@ -64,7 +62,6 @@ class Code:
         self.image = image
         self.config = image.config
         self._slots: dict[int, int] = {}
-        self._busy: dict[int, int] = {}
         self._rows: dict[tuple[int, bool, Iterations], tuple[int, ...]] = {}
 
     def __getitem__(self, index: int) -> Instr:
@@ -83,16 +80,6 @@ class Code:
             walked = slots_walked(core, instr.number("slots"), instr.number("targets"))
             self._slots[index] = sum(walked)
         return self._slots[index]
-
-    def busy(self, index: int) -> int:
-        """Cycles that one execution holds its unit."""
-        if index not in self._busy:
-            self._busy[index] = busy(self[index], self.config, self.slots(index))
-        return self._busy[index]
-
-    def latency(self, index: int) -> int:
-        """Cycles from the start of the last beat to the last effect."""
-        return latency(self[index], self.config)
 
     def rows(self, index: int, iterations: Iterations, write: bool) -> tuple[int, ...]:
         """Rows of its core's tensor store that an execution reads, or writes, in ascending order."""
@@ -146,35 +133,20 @@ class Code:
         return Traffic(read, 4 * lanes * len(self.rows(index, iterations, write=True)))
 
 
-def replay(code: Code, trace: Sequence[Record], arrival: int) -> list[Event]:
-    """The trace of a walk as events in program order, with the iterations of the loops that each one stands in.
-
-    arrival: the cycle at which the host's data came, as the walk was told it.
-    """
-    events: list[Event] = []
-    loops: list[list[int]] = []  # iteration, number of iterations
-    free: dict[tuple[int, str], int] = {}
-    for index, core, issued, started, finished, stall, _ in trace:
-        issue, start, finish = issued - arrival, started - arrival, finished - arrival
-        unit, iterations = code.unit(index), tuple(iteration for iteration, _ in loops)
-        if unit == "control":
-            events.append(Event(index, core, issue, issue, start, finish, finish, 0, stall, iterations))
-            if core == code.config.cores - 1:  # a loop or an end leaves one record for every core
-                _iteration(loops, code[index])
-            continue
-        begin = max(issue, free.get((core, unit), issue))
-        end = free[core, unit] = finish - code.latency(index) + occupancy(code[index], code.config)
-        events.append(
-            Event(index, core, issue, begin, start, end, finish, code.busy(index), stall, iterations)
+def events_of(trace: Sequence[Record], arrival: int) -> list[Event]:
+    """The trace of a walk as events, in program order. arrival: the cycle at which the host's data came."""
+    return [
+        Event(
+            index=r.index,
+            core=r.core,
+            issue=r.issue - arrival,
+            begin=r.begin - arrival,
+            start=r.start - arrival,
+            end=r.end - arrival,
+            finish=r.finish - arrival,
+            busy=r.busy,
+            hint=r.stall,
+            iterations=r.iterations,
         )
-    return events
-
-
-def _iteration(loops: list[list[int]], instr: Instr) -> None:
-    """Account for an executed loop or end."""
-    if instr.name == "loop":
-        loops.append([0, instr.number("count")])
-        return
-    loops[-1][0] += 1
-    if loops[-1][0] == loops[-1][1]:
-        loops.pop()
+        for r in trace
+    ]

@@ -16,7 +16,7 @@ from ltc_compiler.clock import Record
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.files import write_file
 from ltc_compiler.report.costs import Row, instruction_table, table, tallies, unit_table
-from ltc_compiler.report.events import Code, Event, replay
+from ltc_compiler.report.events import Code, Event, events_of
 from ltc_compiler.report.flow import Flow
 from ltc_compiler.report.origins import origins
 from ltc_compiler.report.page import page, table_html
@@ -78,7 +78,7 @@ class Report:
         self.arrival = int(walk.summary["arrival"]) if self.model.inputs else 0
         self.last_out = int(walk.summary["last_out"]) - self.arrival
         self.complete = walk.complete
-        self.events: list[Event] = replay(self.code, walk.trace, self.arrival)
+        self.events: list[Event] = events_of(walk.trace, self.arrival)
         flow = Flow(self.code, self.model, self.events)
         self.lives, self.stalls, self.delivered = flow.lives, flow.stalls, flow.delivered
         self.path = flow.critical_path()

@@ -90,7 +90,10 @@ private:
         for (std::uint32_t c = 0; c < machine_.cores; ++c) {
             std::uint64_t& issue = cores_[c].next_issue;
             if constexpr (traced) {
-                if (trace.size() < limit_) trace.push_back({at, c, issue, issue, issue + cost, 0, Stall::none});
+                const std::uint32_t depth = in.depth + (in.opcode == isa::Opcode::end);
+                const std::uint64_t end = issue + cost;
+                if (trace.size() < limit_)
+                    trace.push_back({at, c, depth, iterations(depth), issue, issue, issue, end, end, 0, 0, Stall::none});
             }
             issue += cost;
         }
@@ -108,7 +111,7 @@ private:
         UnitClock& queue = core_->units[unit];
         const std::uint64_t issue = std::max(core_->next_issue, queue.freed[queue.oldest]);
         const std::uint64_t begin = std::max(issue, queue.free);
-        const std::uint64_t waited = begin - core_->next_issue;
+        const std::uint64_t wanted = core_->next_issue;
         Beats<traced> beats(*core_, queue, machine_.read_ports, begin, delay(in), hold(in));
         finish_ = 0;
         switch (in.info().format) {
@@ -121,14 +124,22 @@ private:
         queue.leave(beats.next());
         report_.busy[in.core * isa::n_units + unit] += beats.busy;
         last_ready_ = std::max(last_ready_, beats.last_ready);
-        if constexpr (traced) record(in, issue, waited, beats);
+        if constexpr (traced) record(in, issue, begin, begin - wanted, beats);
     }
 
-    void record(const Instruction& in, std::uint64_t issue, std::uint64_t waited, Beats<traced>& beats) {
+    void record(const Instruction& in, std::uint64_t issue, std::uint64_t begin, std::uint64_t waited, Beats<traced>& beats) {
         beats.lost[static_cast<std::size_t>(Stall::unit)] = waited;
         const auto worst = std::max_element(beats.lost.begin(), beats.lost.end());
         const Stall stall = *worst == 0 ? Stall::none : static_cast<Stall>(worst - beats.lost.begin());
-        trace.push_back({at_, in.core, issue, beats.first, std::max(finish_, beats.last_ready), *worst, stall});
+        trace.push_back({at_, in.core, in.depth, iterations(in.depth), issue, begin, beats.first, beats.next(),
+                         std::max(finish_, beats.last_ready), beats.busy, *worst, stall});
+    }
+
+    // The iterations of the enclosing loops, outermost first; 0 behind the innermost.
+    std::array<std::uint64_t, isa::max_loop_depth> iterations(std::uint32_t depth) const {
+        std::array<std::uint64_t, isa::max_loop_depth> out{};
+        std::copy_n(counters_.begin() + 1, depth, out.begin());
+        return out;
     }
 
     // Cycles from the start of a beat's last cycle until its row can be read. Inputs and outputs take longer on the cores
@@ -139,6 +150,7 @@ private:
         return machine_.latency(latency(in)) + (far ? machine_.latency(isa::Latency::crossing) : 0);
     }
 
+    // The class of the cycles from a beat's last cycle to its row being readable.
     static isa::Latency latency(const Instruction& in) {
         const isa::InstructionInfo& info = in.info();
         const bool wide = info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision);

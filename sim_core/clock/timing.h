@@ -3,6 +3,7 @@
 // ltc_compiler/oracle/clock.py is the same clock written apart; the two must agree to the cycle.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -42,9 +43,14 @@ inline constexpr const char* stall_names[] = {"none", "unit", "host", "link", "a
 struct TraceRecord {
     std::uint32_t index;  // in the program's code
     std::uint32_t core;
-    std::uint64_t issue;   // the unit takes the instruction
+    std::uint32_t depth;  // loops around it; an end is in its own
+    std::array<std::uint64_t, isa::max_loop_depth> iterations;  // of these loops, outermost first
+    std::uint64_t issue;   // the queue of its unit takes the instruction
+    std::uint64_t begin;   // the unit is free for it
     std::uint64_t start;   // of its first beat
+    std::uint64_t end;     // the unit is free again
     std::uint64_t finish;  // its last effect: a row readable, a row at the other end of the link, a row out
+    std::uint64_t busy;    // cycles that its beats held the unit
     std::uint64_t lost;    // cycles lost to `stall`, the cause that cost it most
     Stall stall;
 };

@@ -49,8 +49,11 @@ nb::list trace(const ltc::Program& program, Py_ssize_t model, std::uint64_t arri
     }
     nb::list out;
     for (const ltc::TraceRecord& r : records) {
+        nb::list iterations;
+        for (std::uint32_t level = 0; level < r.depth; ++level) iterations.append(r.iterations[level]);
         const char* stall = ltc::stall_names[static_cast<std::size_t>(r.stall)];
-        out.append(nb::make_tuple(r.index, r.core, r.issue, r.start, r.finish, stall, r.lost));
+        out.append(nb::make_tuple(r.index, r.core, nb::tuple(iterations), r.issue, r.begin, r.start, r.end, r.finish,
+                                  r.busy, stall, r.lost));
     }
     return out;
 }
@@ -72,10 +75,11 @@ void bind_timing(nb::module_& m) {
     m.def("trace", &trace, nb::arg("program"), nb::arg("model_index") = 0, nb::arg("arrival") = 0,
           nb::arg("limit") = 10000,
           nb::sig("def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> "
-                  "list[tuple[int, int, int, int, int, str, int]]"),
+                  "list[tuple[int, int, tuple[int, ...], int, int, int, int, int, int, str, int]]"),
           "The first `limit` executed instructions of the same walk, in program order.\n\n"
-          "Each is (index in the code, core, issue, start of its first beat, finish, stall, cycles lost to it):\n"
-          "finish is its last effect, a row readable, a row at the far end of a link, a row out; stall is the cause\n"
-          "that cost it most: none, unit, host, link, accumulator, operand, overwrite or port. A loop or an end leaves\n"
-          "one record for every core. Raises as cycles().");
+          "Each is (index in the code, core, iterations of the enclosing loops, issue, begin, start, end, finish, busy,\n"
+          "stall, cycles lost to it): begin is when its unit is free for it, start its first beat, end when its unit is\n"
+          "free again; finish is its last effect, a row readable, a row at the far end of a link, a row out; busy counts\n"
+          "the cycles that its beats held the unit; stall is the cause that cost it most: none, unit, host, link,\n"
+          "accumulator, operand, overwrite or port. A loop or an end leaves one record per core. Raises as cycles().");
 }

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from programs_for_timing import both, image, machine, op, transfer
 
-from ltc_compiler import _core, isa
+from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr, Row
 from ltc_compiler.bytecode.cost import latency
+from ltc_compiler.clock import Clock, Record
 from ltc_compiler.config import Config
 from ltc_compiler.oracle.clock import CycleReport
 
@@ -117,7 +118,8 @@ def test_the_oldest_instruction_goes_first_to_the_read_ports() -> None:
     far = op("select", dst=100, a=200, b=240, c=280, n_inner=30)
     late = image(machine(read_ports=3), [op("div", dst=30, a=0, b=1), op("move", dst=150, a=30), far])
     assert both(late).total == 33 + 3
-    assert trace_of(late)[1:] == [(1, 0, 1, 20, 24, "operand", 19), (2, 0, 2, 2, 36, "port", 2)]
+    delays = [(r.issue, r.start, r.finish, r.stall, r.lost) for r in trace_of(late)[1:]]
+    assert delays == [(1, 20, 24, "operand", 19), (2, 2, 36, "port", 2)]
 
 
 @pytest.mark.parametrize("issue", [1, 1000])
@@ -404,9 +406,9 @@ def test_work_on_state_alone_hides_before_the_input() -> None:
     assert spaced.latency == 8 + 6 + 10
 
 
-def trace_of(program: Image) -> list[tuple[Any, ...]]:
-    """(index, core, issue, start, finish, stall, lost) of every executed instruction."""
-    return list(_core.trace(_core.Program.parse(program.to_bytes())))
+def trace_of(program: Image) -> list[Record]:
+    """Every executed instruction."""
+    return Clock.of(program).trace(0, 0, 10000)
 
 
 @pytest.mark.parametrize(("depth", "moved"), [(1, 10 + 1), (2, 1 + 1), (8, 1 + 1)])
@@ -416,7 +418,11 @@ def test_a_unit_queues_what_is_issued_to_it(depth: int, moved: int) -> None:
     code = [op("add", dst=20, n_inner=10), op("add", dst=30, n_inner=10), op("move", dst=50)]
     report = both(image(machine(issue_queue=depth), code))
     trace = trace_of(image(machine(issue_queue=depth), code))
-    assert [t[3] for t in trace] == [0, 10, moved]  # the second add starts when the first has left either way
+    assert [t.start for t in trace] == [
+        0,
+        10,
+        moved,
+    ]  # the second add starts when the first has left either way
     assert report.total == 10 + 9 + 6
 
 
@@ -424,4 +430,4 @@ def test_a_full_queue_holds_the_issue_back() -> None:
     # depth 2: the third add issues when the first has left, at 10, and the move after it
     code = [*(op("add", dst=20 + 10 * i, n_inner=10) for i in range(3)), op("move", dst=60)]
     trace = trace_of(image(machine(issue_queue=2), code))
-    assert [t[2] for t in trace] == [0, 1, 10, 11]
+    assert [t.issue for t in trace] == [0, 1, 10, 11]

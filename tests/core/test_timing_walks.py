@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from programs_for_timing import LATENCY, Drawn, both, image, machine, op, programs, simulated, transfer
 
-from ltc_compiler import _core, isa
+from ltc_compiler import isa
 from ltc_compiler.bytecode import Image
 from ltc_compiler.bytecode.cost import beats, busy, latency, slots_walked
+from ltc_compiler.clock import Clock
 from ltc_compiler.errors import InputError, LtcError, ProgramError
 from ltc_compiler.oracle import clock
 from ltc_compiler.oracle.beats import Beat
@@ -166,9 +167,10 @@ def test_an_update_reads_its_sums_last() -> None:
 def traced(
     program: Image, arrival: int = 0, limit: int = 10000
 ) -> list[tuple[int, int, int, int, int, str, int]]:
-    records = _core.trace(_core.Program.parse(program.to_bytes()), 0, arrival, limit)
+    """(index, core, issue, start, finish, stall, lost) of every executed instruction."""
+    records = Clock.of(program).trace(0, arrival, limit)
     assert len(records) <= limit
-    return list(records)
+    return [(r.index, r.core, r.issue, r.start, r.finish, r.stall, r.lost) for r in records]
 
 
 def test_trace_names_what_an_instruction_waited_for() -> None:
@@ -210,6 +212,51 @@ def test_trace_of_links_overwrites_and_loops() -> None:
     ]
     overwrite = image(ONE, [op("div", dst=100, a=0, b=1), op("move", dst=100, a=2)])
     assert traced(overwrite)[1] == (1, 0, 1, 17, 21, "overwrite", 16)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=programs())
+def test_the_trace_agrees_with_the_reference_clock(drawn: Drawn) -> None:
+    """Iterations and busy cycles, instruction by instruction."""
+    program = drawn.image()
+    records = iter(Clock.of(program).trace(0, 0, 1 << 20))
+    busy_cycles = [dict.fromkeys(isa.UNITS, 0) for _ in program.cores]
+    for instr, counters in clock._executed(program.code):
+        control = instr.core == isa.ALL_CORES
+        for _ in program.cores if control else [instr]:
+            record = next(records)
+            assert program.code[record.index] is instr
+            assert record.iterations == tuple(counters)
+            assert record.issue <= record.begin <= record.start
+            assert record.start + record.busy <= record.end <= record.finish
+            busy_cycles[record.core][instr.row_of_table.unit] += record.busy
+    assert next(records, None) is None
+    assert tuple(tuple(units.values()) for units in busy_cycles) == both(program).busy
+
+
+def test_trace_says_when_units_were_held_and_in_which_iteration() -> None:
+    code = [
+        op("loop", count=2),
+        op("add", dst=20, n_inner=3),
+        op("loop", count=2),
+        op("tanh", dst=40, precision="fp32"),
+        op("end"),
+        op("end"),
+        op("move", dst=60, a=40),
+    ]
+    config = machine(fp32_beats=3)
+    inner = [((i, j), name) for i in range(2) for j in range(2) for name in ("tanh", "end")]
+    expected = []
+    for i in range(2):
+        expected += [((i,), "add"), ((i,), "loop"), *(s for s in inner if s[0][0] == i), ((i,), "end")]
+    found = Clock.of(image(config, code)).trace(0, 0, 100)
+    assert [(r.iterations, code[r.index].name) for r in found] == [((), "loop"), *expected, ((), "move")]
+    adds = [(r.issue, r.begin, r.start, r.end, r.busy) for r in found if code[r.index].name == "add"]
+    assert adds == [(1, 1, 1, 4, 3), (9, 9, 9, 12, 3)]  # the ends issue at 7 and 8, behind the second tanh
+    first, second, *_ = (r for r in found if code[r.index].name == "tanh")
+    assert (first.issue, first.begin, first.start, first.end, first.busy) == (3, 3, 3, 6, 3)
+    # the queue holds one instruction: the second issues when the unit is free
+    assert (second.issue, second.begin, second.start, second.end, second.busy) == (6, 6, 6, 9, 3)
 
 
 # ---- refusals ----

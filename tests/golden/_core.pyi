@@ -104,12 +104,13 @@ def cycles(program: Program, model_index: int = 0, arrival: int = 0, inferences:
     arrival from 2**62 on or no inferences, ProgramError beyond 2**33 executed instructions or beats.
     """
 
-def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> list[tuple[int, int, int, int, int, str, int]]:
+def trace(program: Program, model_index: int = 0, arrival: int = 0, limit: int = 10000) -> list[tuple[int, int, tuple[int, ...], int, int, int, int, int, int, str, int]]:
     """
     The first `limit` executed instructions of the same walk, in program order.
 
-    Each is (index in the code, core, issue, start of its first beat, finish, stall, cycles lost to it):
-    finish is its last effect, a row readable, a row at the far end of a link, a row out; stall is the cause
-    that cost it most: none, unit, host, link, accumulator, operand, overwrite or port. A loop or an end leaves
-    one record for every core. Raises as cycles().
+    Each is (index in the code, core, iterations of the enclosing loops, issue, begin, start, end, finish, busy,
+    stall, cycles lost to it): begin is when its unit is free for it, start its first beat, end when its unit is
+    free again; finish is its last effect, a row readable, a row at the far end of a link, a row out; busy counts
+    the cycles that its beats held the unit; stall is the cause that cost it most: none, unit, host, link,
+    accumulator, operand, overwrite or port. A loop or an end leaves one record per core. Raises as cycles().
     """

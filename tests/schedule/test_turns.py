@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ltc_compiler import Config
-from ltc_compiler._core import trace
+from ltc_compiler.clock import Clock
 from ltc_compiler.nnir import NNIR
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
@@ -78,10 +78,10 @@ def test_a_turn_begins_before_the_one_before_ends() -> None:
     products = [i for i, instr in enumerate(code) if instr.name == "matmul"]
     assert len(products) == 2
     names = {products[0]: "of the input", products[1]: "of the state"}
-    for index, _, _, start, finish, _, _ in trace(program._core, 0, 0, 10_000):
-        name = names.get(index, code[index].name)
-        starts.setdefault(name, []).append(start)
-        finishes.setdefault(name, []).append(finish)
+    for done in Clock.of(program.image).trace(0, 0, 10_000):
+        name = names.get(done.index, code[done.index].name)
+        starts.setdefault(name, []).append(done.start)
+        finishes.setdefault(name, []).append(done.finish)
     ends = finishes["tanh"]
     assert len(ends) == STEPS
     behind = range(STEPS // 2, STEPS - 1)
