@@ -6,8 +6,6 @@ sim_core/clock/timing.cpp, and oracle/clock.py for the tests.
 
 from __future__ import annotations
 
-from math import prod
-
 from ltc_compiler import isa
 from ltc_compiler.bytecode.instr import Instr
 from ltc_compiler.bytecode.stores import CoreImage
@@ -38,43 +36,42 @@ def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
     slots: the synapse slots that it walks, over all its targets. Only a synapse has them, and it needs them:
     ValueError otherwise.
     """
-    if (slots is None) == (instr.name == "synapse"):
-        raise ValueError(
-            f"slots is {slots!r} for the instruction {instr.name!r}: a synapse, and it alone, has slots"
-        )
-
-    def counts(*names: str) -> int:
-        return prod(instr.number(name) for name in names)
-
-    match instr.row_of_table.format.pattern:
-        case "elementwise":
-            return counts("n_outer", "n_inner")
-        case "row_reduce":
-            return counts("groups") * config.block_rows(counts("k"))
-        case "column_reduce":
-            return counts("n_inner", "k")
-        case "matrix":
-            return counts("batch", "m_rows", "taps") * config.block_rows(counts("k"))
-        case "synapse":
-            return counts("v_rows") + (slots or 0)
-        case "update":
-            return 3 * counts("n")
-        case "gather":
-            return counts("count")
-        case "transpose":
-            return instr.number("src_rows") + instr.number("dst_rows")
-        case "send" | "receive" | "input" | "output":
-            return counts("rows")
-        case "loop" | "end":
-            return 0
-        case pattern:
-            raise NotImplementedError(f"no beats for the pattern {pattern!r}")
+    return sum(_beats(instr, config, slots))
 
 
 def busy(instr: Instr, config: Config, slots: int | None = None) -> int:
     """Cycles that `instr` holds its unit if nothing stalls it. slots: as for beats()."""
-    narrow = instr.number("v_rows") if instr.name == "synapse" else 0  # reading a row takes one cycle
-    return narrow + (beats(instr, config, slots) - narrow) * occupancy(instr, config)
+    hold = occupancy(instr, config)
+    phases = zip(_pattern(instr).phases, _beats(instr, config, slots), strict=True)
+    return sum(count if phase.narrow else count * hold for phase, count in phases)
+
+
+def store_bytes(instr: Instr, config: Config, slots: int | None = None) -> int:
+    """Bytes that one execution of `instr` reads from the weight, synapse or gather store. slots: as for beats()."""
+    total = 0
+    for phase, count in zip(_pattern(instr).phases, _beats(instr, config, slots), strict=True):
+        if phase.store:
+            size, power = isa.STORES[phase.store]
+            total += count * instr.row_of_table.entries * size * config.block_size**power
+    return total
+
+
+def _pattern(instr: Instr) -> isa.Pattern:
+    return isa.PATTERNS[instr.row_of_table.format.pattern]
+
+
+def _beats(instr: Instr, config: Config, slots: int | None) -> list[int]:
+    """Beats of each phase of the instruction's pattern."""
+    pattern = _pattern(instr)
+    if (slots is None) == (isa.WALKED in pattern.counts):
+        raise ValueError(
+            f"slots is {slots!r} for the instruction {instr.name!r}: a synapse, and it alone, has slots"
+        )
+
+    def value(count: str) -> int:
+        return slots or 0 if count == isa.WALKED else isa.value_of(count, instr.number, config.block_rows)
+
+    return pattern.beats(value)
 
 
 def row_blocks_in_flight(config: Config) -> int:

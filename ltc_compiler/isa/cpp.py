@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import struct
 
-from ltc_compiler.isa import machine, table
+from ltc_compiler.isa import formats, machine, table
 
 
-def _words(f: table.Field) -> int:
+def _words(f: formats.Field) -> int:
     """32-bit words of a field in a C++ operand struct: a row address takes three, everything else one."""
     return 3 if f.kind == "row" else 1
 
 
-def _offsets(fmt: table.Format) -> dict[str, int]:
+def word_offsets(fmt: formats.Format) -> dict[str, int]:
     """Field name -> its first word in the C++ operand struct."""
     offsets: dict[str, int] = {}
     at = 0
@@ -22,15 +22,15 @@ def _offsets(fmt: table.Format) -> dict[str, int]:
     return offsets
 
 
-def _cpp_struct(fmt: table.Format) -> str:
+def _cpp_struct(fmt: formats.Format) -> str:
     types = {"row": "Row", "i32": "std::int32_t"}
     members = [f"    {types.get(f.kind, 'std::uint32_t')} {f.name};" for f in fmt.fields]
     head = f"struct {fmt.name} {{"
     return "\n".join([head, f"    static constexpr Format format = Format::{fmt.name};", *members, "};"])
 
 
-def _cpp_access(fmt: table.Format, a: table.Access) -> str:
-    at = _offsets(fmt)
+def _cpp_access(fmt: formats.Format, a: formats.Access) -> str:
+    at = word_offsets(fmt)
     extents = []
     for count, step in a.extents:
         rows = count.startswith("rows(")
@@ -41,8 +41,8 @@ def _cpp_access(fmt: table.Format, a: table.Access) -> str:
     return f'    {{"{a.field}", {at[a.field]}, {write}, {len(extents)}, {{{", ".join(extents)}}}}},'
 
 
-def _cpp_format_tables(fmt: table.Format) -> list[str]:
-    at = _offsets(fmt)
+def _cpp_format_tables(fmt: formats.Format) -> list[str]:
+    at = word_offsets(fmt)
     out = []
     if fmt.fields:
         out.append(f"inline constexpr FieldInfo fields_{fmt.name}[] = {{")
@@ -55,11 +55,11 @@ def _cpp_format_tables(fmt: table.Format) -> list[str]:
     return out
 
 
-def _cpp_format_row(fmt: table.Format) -> str:
+def _cpp_format_row(fmt: formats.Format) -> str:
     words = sum(_words(f) for f in fmt.fields)
     fields = f"fields_{fmt.name}" if fmt.fields else "nullptr"
     accesses = f"accesses_{fmt.name}" if fmt.accesses else "nullptr"
-    size = 2 + sum(struct.calcsize(table.ENCODINGS[f.kind]) for f in fmt.fields)
+    size = 2 + sum(struct.calcsize(formats.ENCODINGS[f.kind]) for f in fmt.fields)
     return (
         f'    {{"{fmt.name}", Pattern::{fmt.pattern}, {size}, {words}, {fields}, {len(fmt.fields)}, '
         f"{accesses}, {len(fmt.accesses)}}},"
@@ -125,10 +125,10 @@ struct InstructionInfo {
 
 def header() -> str:
     """The C++ header: enums, operand structs, descriptor tables, and LTC_INSTRUCTIONS to expand over the table."""
-    patterns = list(dict.fromkeys(f.pattern for f in table.FORMATS))
+    patterns = list(dict.fromkeys(f.pattern for f in formats.FORMATS))
     opcodes = [f"{i.name} = {i.opcode}" for i in table.INSTRUCTIONS]
     digest = ", ".join(f"0x{byte:02x}" for byte in table.isa_hash())
-    encoded = ", ".join(str(struct.calcsize(e)) for e in table.ENCODINGS.values())
+    encoded = ", ".join(str(struct.calcsize(e)) for e in formats.ENCODINGS.values())
     out = [
         "// Printed from the tables of ltc_compiler/isa. Do not edit.",
         "#pragma once",
@@ -141,7 +141,7 @@ def header() -> str:
         f"inline constexpr unsigned absent = 0x{table.ABSENT:X};  // a lane that is not there",
         f"inline constexpr unsigned n_units = {len(table.UNITS)};",
         f"inline constexpr unsigned n_latencies = {len(machine.LATENCIES)};",
-        f"inline constexpr unsigned n_formats = {len(table.FORMATS)};",
+        f"inline constexpr unsigned n_formats = {len(formats.FORMATS)};",
         f"inline constexpr unsigned max_opcode = {max(table.BY_OPCODE)};",
         f"inline constexpr std::uint8_t hash[32] = {{{digest}}};",
         "",
@@ -149,18 +149,18 @@ def header() -> str:
         _cpp_enum("Unit", list(table.UNITS)),
         _cpp_enum("Latency", list(machine.LATENCIES)),
         _cpp_enum("Pattern", patterns),
-        _cpp_enum("Format", [f.name for f in table.FORMATS]),
-        _cpp_enum("FieldKind", list(table.ENCODINGS)),
-        _cpp_enum("Precision", list(table.PRECISIONS)),
+        _cpp_enum("Format", [f.name for f in formats.FORMATS]),
+        _cpp_enum("FieldKind", list(formats.ENCODINGS)),
+        _cpp_enum("Precision", list(formats.PRECISIONS)),
         "",
         f"inline constexpr std::uint8_t encoded_bytes[] = {{{encoded}}};  // by FieldKind",
         "",
         _CPP_TYPES,
-        *(_cpp_struct(f) for f in table.FORMATS),
+        *(_cpp_struct(f) for f in formats.FORMATS),
         "",
-        *(line for f in table.FORMATS for line in _cpp_format_tables(f)),
+        *(line for f in formats.FORMATS for line in _cpp_format_tables(f)),
         "inline constexpr FormatInfo formats[] = {",
-        *(_cpp_format_row(f) for f in table.FORMATS),
+        *(_cpp_format_row(f) for f in formats.FORMATS),
         "};",
         "",
         "// By opcode; a hole in the opcodes has a null name.",
@@ -175,7 +175,7 @@ def header() -> str:
         " \\\n".join(f"    X({i.name}, {i.format.name}, {i.unit}, {i.latency})" for i in table.INSTRUCTIONS),
         "// X(format) for every operand format.",
         "#define LTC_FORMATS(X) \\",
-        " \\\n".join(f"    X({f.name})" for f in table.FORMATS),
+        " \\\n".join(f"    X({f.name})" for f in formats.FORMATS),
         "",
     ]
     return "\n".join(out)

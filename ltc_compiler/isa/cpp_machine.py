@@ -1,9 +1,12 @@
-"""The C++ header machine.gen.h: the struct of a machine, section MACH, and the limits of its parameters."""
+"""The C++ header machine.gen.h: the struct of a machine, section MACH, limits, and how many beats a format has."""
 
 from __future__ import annotations
 
 from ltc_compiler.isa import machine
+from ltc_compiler.isa.cpp import word_offsets
+from ltc_compiler.isa.formats import FORMATS, Format
 from ltc_compiler.isa.machine import Parameter
+from ltc_compiler.isa.patterns import PATTERNS, WALKED
 
 _HEAD = """\
 // Printed from the tables of ltc_compiler/isa. Do not edit.
@@ -78,10 +81,57 @@ def header() -> str:
         ),
         "}  // namespace limits",
         "",
+        *_beats(),
         "}  // namespace ltc::isa",
         "",
     ]
     return "\n".join(out)
+
+
+_BEATS = """\
+enum class CountKind : std::uint8_t { number, field, rows, walked };
+
+// A number; or the value of a field or the rows that so many elements fill, with its word in `value`; or the slots
+// that a synapse walks.
+struct Count {
+    CountKind kind;
+    std::uint32_t value;
+};
+
+struct Product {
+    std::uint8_t n_factors;
+    Count factors[4];
+};
+
+// The beats of an instruction: the sum of the products.
+struct BeatsInfo {
+    std::uint8_t n_phases;
+    Product phases[2];
+};
+"""
+
+
+def _beats() -> list[str]:
+    """The beats of each format, by Format."""
+    return [_BEATS, "inline constexpr BeatsInfo beats[] = {", *(_beats_row(f) for f in FORMATS), "};", ""]
+
+
+def _beats_row(fmt: Format) -> str:
+    pattern = PATTERNS[fmt.pattern]
+    phases = []
+    for phase in pattern.phases:
+        factors = [_count(fmt, count) for count in (*pattern.repeats, *phase.beats)]
+        phases.append(f"{{{len(factors)}, {{{', '.join(factors)}}}}}")
+    return f"    {{{len(phases)}, {{{', '.join(phases)}}}}},  // {fmt.name}"
+
+
+def _count(fmt: Format, count: str) -> str:
+    if count == WALKED:
+        return "{CountKind::walked, 0}"
+    if count.isdigit():
+        return f"{{CountKind::number, {count}}}"
+    kind = "rows" if count.startswith("rows(") else "field"
+    return f"{{CountKind::{kind}, {word_offsets(fmt)[count.removeprefix('rows(').removesuffix(')')]}}}"
 
 
 def _member(kind: str, p: Parameter) -> str:

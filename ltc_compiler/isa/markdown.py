@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from ltc_compiler.isa import machine, table
+from ltc_compiler.isa import formats, machine, table
 from ltc_compiler.isa.machine import Parameter
+from ltc_compiler.isa.patterns import PATTERNS
 
 _MARKDOWN_HEAD = """\
 # The instruction set
@@ -20,8 +21,8 @@ NaNs (docs/numerics.md, rule 4).
 """
 
 
-def _markdown_format(fmt: table.Format) -> list[str]:
-    out = [f"### {fmt.name}", "", f"Iteration pattern: `{fmt.pattern}`.", ""]
+def _markdown_format(fmt: formats.Format) -> list[str]:
+    out = [f"### {fmt.name}", "", f"Iteration pattern: `{fmt.pattern}`{_beats(fmt)}.", ""]
     if not fmt.fields:
         return [*out, "No fields.", ""]
     out += ["| field | encoding | |", "|---|---|---|"]
@@ -34,10 +35,16 @@ def _markdown_format(fmt: table.Format) -> list[str]:
     return [*out, ""] if fmt.accesses else out
 
 
+def _beats(fmt: formats.Format) -> str:
+    pattern = PATTERNS[fmt.pattern]
+    phases = [" · ".join((*pattern.repeats, *phase.beats)) for phase in pattern.phases]
+    return f", of {' + '.join(phases)} beats" if phases else ""
+
+
 def instructions() -> str:
     """The reference: every instruction, then every operand format."""
     out = [_MARKDOWN_HEAD, "## Field encodings", "", "| kind | bytes |", "|---|---|"]
-    out += [f"| {kind} | {struct.calcsize(encoding)} |" for kind, encoding in table.ENCODINGS.items()]
+    out += [f"| {kind} | {struct.calcsize(encoding)} |" for kind, encoding in formats.ENCODINGS.items()]
     out += ["", "## Instructions", "", "| opcode | name | format | unit | latency class | bytes | meaning |"]
     out.append("|---|---|---|---|---|---|---|")
     for i in table.INSTRUCTIONS:
@@ -47,7 +54,7 @@ def instructions() -> str:
             f"| {i.opcode} | `{i.name}` | {i.format.name} | {i.unit} | {latency} | {i.size} | {meaning} |"
         )
     out += ["", "## Operand formats", ""]
-    out += [line for fmt in table.FORMATS for line in _markdown_format(fmt)]
+    out += [line for fmt in formats.FORMATS for line in _markdown_format(fmt)]
     return "\n".join(out).rstrip("\n") + "\n"
 
 

@@ -12,7 +12,7 @@ from itertools import product
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr, Row
-from ltc_compiler.bytecode.cost import slots_walked
+from ltc_compiler.bytecode.cost import slots_walked, store_bytes
 from ltc_compiler.clock import Record
 
 Iterations = tuple[int, ...]  # of the enclosing loops, outermost first
@@ -108,29 +108,17 @@ class Code:
     def _offsets(self, instr: Instr, extents: Iterable[tuple[str, str]]) -> Iterator[int]:
         dimensions = []
         for count, step in extents:
-            elements = count.startswith("rows(")
-            n = instr.number(count[5:-1] if elements else count)
-            size = self.config.block_rows(n) if elements else n
+            size = isa.value_of(count, instr.number, self.config.block_rows)
             by = int(step) if step.isdigit() else instr.number(step)
             dimensions.append([i * by for i in range(size)])
         return (sum(offsets) for offsets in product(*dimensions))
 
     def traffic(self, index: int) -> Traffic:
-        """Bytes of one execution: 4 per lane of a row, 2 per weight, 18 per synapse, 2 per lane of a gather entry."""
-        instr, lanes = self[index], self.config.block_size
+        """Bytes of one execution: 4 per lane of a row, and what it reads of the store of its unit."""
+        row = 4 * self.config.block_size
         iterations = (0,) * isa.MAX_LOOP_DEPTH  # the number of rows is the same in every iteration
-        read = 4 * lanes * len(self.rows(index, iterations, write=False))
-        match instr.row_of_table.format.pattern:
-            case "matrix":
-                across = instr.number("taps") * self.config.block_rows(instr.number("k"))
-                blocks = instr.number("m_rows") * across
-                size = 2 if instr.name == "matmul_fp32" else 1
-                read += 2 * size * lanes**2 * blocks * instr.number("batch")
-            case "synapse":
-                read += 18 * lanes * (self.slots(index) or 0)
-            case "gather":
-                read += 2 * lanes * instr.number("count")
-        return Traffic(read, 4 * lanes * len(self.rows(index, iterations, write=True)))
+        read, written = (row * len(self.rows(index, iterations, write)) for write in (False, True))
+        return Traffic(read + store_bytes(self[index], self.config, self.slots(index)), written)
 
 
 def events_of(trace: Sequence[Record], arrival: int) -> list[Event]:

@@ -19,49 +19,36 @@ std::uint64_t plus(std::uint64_t a, std::uint64_t b) {
 
 namespace {
 
-template <class Op>
-concept Grid = requires(Op op) { op.dst_outer; op.n_outer; op.n_inner; };
-
-template <Grid Op>
-std::uint64_t count_beats(const Program&, const Instruction&, const Op& op) {
-    return times(op.n_outer, op.n_inner);
-}
-std::uint64_t count_beats(const Program& p, const Instruction&, const isa::RowReduce& op) {
-    return times(op.groups, p.machine.rows(op.k));
-}
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::ColumnReduce& op) {
-    return times(op.n_inner, op.k);
-}
-std::uint64_t count_beats(const Program& p, const Instruction&, const isa::Matmul& op) {
-    return times(times(times(op.batch, op.m_rows), op.taps), p.machine.rows(op.k));
-}
-std::uint64_t count_beats(const Program& p, const Instruction& in, const isa::Synapse& op) {
+// The slots of all targets of a synapse instruction.
+std::uint64_t walked(const Program& p, const Instruction& in) {
+    const auto op = in.as<isa::Synapse>();
     std::uint64_t slot = op.slots;
     for (std::uint32_t t = 0; t < op.targets; ++t) slot += p.cores[in.core].slots.run[slot];
-    return slot - op.slots + op.v_rows;
+    return slot - op.slots;
 }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Update& op) { return times(3, op.n); }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Gather& op) { return op.count; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Transpose& op) {
-    return plus(op.src_rows, op.dst_rows);
+
+std::uint64_t value_of(const Program& p, const Instruction& in, isa::Count count) {
+    switch (count.kind) {
+        case isa::CountKind::number: return count.value;
+        case isa::CountKind::field: return in.operands[count.value];
+        case isa::CountKind::rows: return p.machine.rows(in.operands[count.value]);
+        case isa::CountKind::walked: return walked(p, in);
+    }
+    return 0;
 }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Send& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Receive& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Input& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Output& op) { return op.rows; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::Loop&) { return 0; }
-std::uint64_t count_beats(const Program&, const Instruction&, const isa::End&) { return 0; }
 
 }  // namespace
 
 std::uint64_t beats_of(const Program& program, const Instruction& in) {
-    switch (in.info().format) {
-#define LTC_CASE(name) \
-    case isa::Format::name: return count_beats(program, in, in.as<isa::name>());
-        LTC_FORMATS(LTC_CASE)
-#undef LTC_CASE
+    const isa::BeatsInfo& beats = isa::beats[static_cast<std::size_t>(in.info().format)];
+    std::uint64_t sum = 0;
+    for (std::size_t phase = 0; phase < beats.n_phases; ++phase) {
+        std::uint64_t product = 1;
+        for (std::size_t f = 0; f < beats.phases[phase].n_factors; ++f)
+            product = times(product, value_of(program, in, beats.phases[phase].factors[f]));
+        sum = plus(sum, product);
     }
-    return 0;
+    return sum;
 }
 
 Work work_of(const Program& program, const Model& model, std::uint64_t inferences) {

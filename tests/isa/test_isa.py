@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 
 from ltc_compiler import Config
 from ltc_compiler.isa import machine, schema, table
+from ltc_compiler.isa.formats import ENCODINGS, FORMATS
 from ltc_compiler.isa.machine import PARAMETERS, Parameter
+from ltc_compiler.isa.patterns import PATTERNS, Pattern, Phase
 
 ROOT = Path(__file__).parents[2]
 FIRST_HASH = (
@@ -32,9 +35,7 @@ def test_programs_of_the_first_table_still_load() -> None:
 
 def test_no_word_of_explanation_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [replace(row, meaning=f"other words for {row.meaning}") for row in table.INSTRUCTIONS]
-    formats = [
-        replace(f, fields=tuple(replace(x, doc="other words") for x in f.fields)) for f in table.FORMATS
-    ]
+    formats = [replace(f, fields=tuple(replace(x, doc="other words") for x in f.fields)) for f in FORMATS]
     monkeypatch.setattr(table, "INSTRUCTIONS", tuple(rows))
     monkeypatch.setattr(table, "FORMATS", tuple(formats))
     assert table.isa_hash().hex() == FIRST_HASH
@@ -42,19 +43,21 @@ def test_no_word_of_explanation_is_hashed(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_fixes_a_program_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     first, *rest = table.INSTRUCTIONS
-    matrix = table.FORMATS[0]
+    send = next(f for f in FORMATS if f.name == "Send")
+    others = tuple(f for f in FORMATS if f is not send)
     changes: list[tuple[str, object]] = [
         ("INSTRUCTIONS", tuple(rest)),
         ("INSTRUCTIONS", (replace(first, name="other"), *rest)),
         ("INSTRUCTIONS", (replace(first, opcode=200), *rest)),
         ("INSTRUCTIONS", (replace(first, latency="add"), *rest)),
-        ("FORMATS", (replace(matrix, pattern="update"), *table.FORMATS[1:])),
-        ("FORMATS", (replace(matrix, fields=matrix.fields[::-1]), *table.FORMATS[1:])),
+        ("FORMATS", (replace(send, pattern="receive"), *others)),
+        ("FORMATS", (replace(send, fields=send.fields[::-1]), *others)),
+        ("FORMATS", (send, *others)),
         ("LATENCIES", machine.LATENCIES[::-1]),
         ("COUNTS", machine.COUNTS[::-1]),
         ("FEATURES", machine.FEATURES[:-1]),
         ("UNITS", table.UNITS[::-1]),
-        ("ENCODINGS", {**table.ENCODINGS, "u8": "<H"}),
+        ("ENCODINGS", {**ENCODINGS, "u8": "<H"}),
     ]
     seen = {table.isa_hash()}
     for name, value in changes:
@@ -89,6 +92,34 @@ def test_a_parameter_without_what_it_needs_is_refused(changes: dict[str, Any], m
     cores = next(p for p in PARAMETERS if p.name == "cores")
     with pytest.raises(ValueError, match=f"parameter cores.* {message}"):
         replace(cores, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pattern": "spiral"}, "no beats for the pattern 'spiral'"),
+        ({"pattern": "update"}, "count 'n' is no u32 field"),
+        ({"pattern": "transpose"}, "count 'src_rows' is no u32 field"),
+        ({"accesses": ()}, "row field 'src' has no access"),
+    ],
+)
+def test_a_format_whose_beats_are_unknown_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"format Send: {message}"):
+        replace(table.BY_NAME["send"].format, **changes)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Phase(("n",), store="weights"), "the store 'weights'"),
+        (lambda: Pattern((Phase(("n",)),), interleaved="m"), "'m' is interleaved"),
+        (lambda: Pattern((Phase(("n",)),) * 2, repeats=("m",), interleaved="m"), "a pattern of one phase"),
+        (lambda: PATTERNS["transpose"].touch("x"), "no phase touches 'x'"),
+    ],
+)
+def test_a_pattern_without_sense_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("place", [0, 12])

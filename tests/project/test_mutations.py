@@ -338,6 +338,7 @@ from dataclasses import replace
 from importlib import reload
 from ltc_compiler import isa
 from ltc_compiler.oracle import beats
+isa.PATTERNS["spiral"] = isa.PATTERNS["elementwise"]
 isa.FORMATS += (replace(isa.FORMATS[0], name="Spiral", pattern="spiral"),)
 reload(beats)
 """

@@ -7,6 +7,7 @@ no row.
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 from ltc_compiler import isa
@@ -72,35 +73,36 @@ def _touch(op: Op, access: isa.Access, ref: Ref, config: Config, busy: int) -> T
 
 def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, int] | None:
     """When the first and the last row are touched; None where rows are not taken in order."""
-    match op.row.format.pattern:
-        case "elementwise" | "update" | "send" | "receive" | "input" | "output":
-            return 0, end
-        case "matrix":
-            across = _count(op, "taps", config) * _count(op, "rows(k)", config)
-            m_rows, batch = _count(op, "m_rows", config), _count(op, "batch", config)
-            group = min(config.accumulators, m_rows) * ((end + 1) // (across * m_rows * batch))
-            before_last = (across - 1) * group
-            if access.field == "x":
-                return (0, before_last) if batch == 1 else (0, end)
-            return before_last, end
-        case "row_reduce":
-            return (_count(op, "rows(k)", config) - 1, end) if access.write else (0, end)
-        case "transpose":
-            read = _count(op, "src_rows", config)
-            return (read, end) if access.write else (0, read - 1)
-        case "synapse" if access.field == "v":
-            return 0, _count(op, "v_rows", config) - 1
-    return None
+    pattern = isa.PATTERNS[op.row.format.pattern]
+    index, how = pattern.touch(access.field)
+    if how == "loose":
+        return None
+    *before, beats = (
+        prod(_count(op, count, config) for count in phase.beats) for phase in pattern.phases[: index + 1]
+    )
+    repeats = {count: _count(op, count, config) for count in pattern.repeats}
+    step = 1  # cycles from one beat to the next; those of iterations that go on side by side are between them
+    if pattern.interleaved:
+        hold = (end + 1) // (beats * prod(repeats.values()))
+        step = hold * min(config.accumulators, repeats[pattern.interleaved])
+    first = sum(before)
+    last_beat = first + (beats - 1) * step
+    if how == "last":
+        return last_beat, end
+    again = prod(repeats[count] for count, _ in access.extents if count in repeats)
+    to_the_end = index == len(pattern.phases) - 1 and not pattern.interleaved
+    return first, end if again > 1 or to_the_end else last_beat
 
 
 def _count(op: Op, name: str, config: Config) -> int:
-    elements = name.startswith("rows(")
-    value = op.operands[name[5:-1] if elements else name]
+    return isa.value_of(name, lambda field: _number(op, field), lambda n: row_count(n, config.block_size))
+
+
+def _number(op: Op, name: str) -> int:
+    value = op.operands[name]
     assert isinstance(value, int)
-    return row_count(value, config.block_size) if elements else value
+    return value
 
 
 def _step(op: Op, step: str) -> int:
-    value = int(step) if step.isdigit() else op.operands[step]
-    assert isinstance(value, int)
-    return value
+    return int(step) if step.isdigit() else _number(op, step)
