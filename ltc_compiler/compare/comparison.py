@@ -15,6 +15,7 @@ from ltc_compiler.compare.inputs import expectations, sequences
 from ltc_compiler.compare.measure import ULP_BINS, errors, relative
 from ltc_compiler.compare.observed import Observed, match
 from ltc_compiler.compare.probe import probe, read_values
+from ltc_compiler.compare.results import Computed, Row, can_widen, locally_exact, subjects, table
 from ltc_compiler.compare.runs import (
     run_disturbed,
     run_exact,
@@ -24,7 +25,6 @@ from ltc_compiler.compare.runs import (
     widened,
 )
 from ltc_compiler.compare.show import plot, table_html, table_text
-from ltc_compiler.compare.table import Row, Values, can_widen, locally_exact, subjects, table
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, LtcError
 from ltc_compiler.files import write_file
@@ -172,7 +172,7 @@ def compare(
     exact = run_exact(probed.graph, arrays, steps)
     plain, machine = (run_machine(probing, arrays, steps, accurate) for accurate in (False, True))
     _check_bits(outputs, machine)
-    values = Values(*(read_values(passed, probed, run, steps) for run in (exact, plain, machine)))
+    values = Computed(*(read_values(passed, probed, run, steps) for run in (exact, plain, machine)))
     found = subjects(passed, probed)
     local = locally_exact(found, values.machine)
     theirs = match([(subject.node, subject.value) for subject in found], values.exact, observed)

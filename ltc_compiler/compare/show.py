@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ltc_compiler.compare.measure import ULP_BINS
-from ltc_compiler.compare.table import Row
+from ltc_compiler.compare.results import Row
 from ltc_compiler.errors import LtcError
 from ltc_compiler.report.origins import Origin
 from ltc_compiler.report.terminal import grid

@@ -53,7 +53,7 @@ FLOOR = 2.0**-24  # an exact value is known to half an fp32 ulp
 
 
 @dataclass(frozen=True)
-class Values:
+class Computed:
     """Every value of the graph as three machines computed it, (steps * iterations, *shape) fp64 each."""
 
     exact: Mapping[Value, Array]
@@ -110,7 +110,7 @@ def locally_exact(found: Iterable[Subject], machine: Mapping[Value, Array]) -> d
 def table(
     found: Sequence[Subject],
     probed: Probed,
-    values: Values,
+    values: Computed,
     local: Mapping[Value, Array],
     theirs: Mapping[Value, Array],
     factor: float,
@@ -126,7 +126,12 @@ def table(
 
 
 def _row(
-    subject: Subject, values: Values, local: Array, errors: dict[Value, float], factor: float, probed: Probed
+    subject: Subject,
+    values: Computed,
+    local: Array,
+    errors: dict[Value, float],
+    factor: float,
+    probed: Probed,
 ) -> Row:
     value, node = subject.value, subject.node
     machine, exact = values.machine[value], values.exact[value]
