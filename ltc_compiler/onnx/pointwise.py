@@ -5,11 +5,13 @@ Booleans are 0 and 1. Computation is in fp32 or what the precision policy says, 
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Callable
+from functools import partial, reduce
 
 import numpy as np
 
-from ltc_compiler.frontend.compose import Refused
+from ltc_compiler.frontend import activations
+from ltc_compiler.frontend.compose import Composer, Refused
 from ltc_compiler.frontend.names import NAMES
 from ltc_compiler.frontend.powers import power
 from ltc_compiler.ir.graph import Value
@@ -20,6 +22,13 @@ from ltc_compiler.onnx.registry import Converter, converts
 # Operators that are ops beside those that NAMES writes: of any number of operands, and of booleans.
 VARIADIC = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max", "Sum": "add"}
 LOGIC = {"And": "mul", "Or": "max", "Xor": "ne"}
+
+ACTIVATIONS: dict[str, Callable[[Composer, Value], Value]] = {
+    "HardSwish": activations.hard_swish,
+    "Mish": activations.mish,
+    "Sign": activations.sign,
+    "Softsign": activations.softsign,
+}
 
 
 def mask(call: Call, value: Value) -> Value:
@@ -49,6 +58,8 @@ for _arity, _family in BY_ARITY.items():
             converts(_name)(
                 (_truth if NAMES[_op].truth else _same)(_op)
             )  # or by a function below, which wins
+for _name, _function in ACTIVATIONS.items():
+    converts(_name)(partial(lambda function, call: function(call.c, call.x), _function))
 for _name, _op in LOGIC.items():
     converts(_name)(_truth(_op))
 for _name, _op in VARIADIC.items():
@@ -81,11 +92,6 @@ def pow_(call: Call) -> Results:
     return power(call.c, call.value(0), call.value(1))
 
 
-@converts("Sign")
-def sign(call: Call) -> Results:
-    return call.c.add("sub", call.c.add("gt", call.x, 0.0), call.c.add("lt", call.x, 0.0))
-
-
 @converts("LeakyRelu")
 def leaky_relu(call: Call) -> Results:
     x = call.x
@@ -104,63 +110,32 @@ def thresholded_relu(call: Call) -> Results:
     return call.c.add("select", call.c.add("gt", x, call.attr("alpha", 1.0)), x, 0.0)
 
 
-def _exponential(call: Call, alpha: float, inner: float, scale: float) -> Value:
-    """scale * (x where x > 0, else alpha * (e^(inner x) - 1))."""
-    c, x = call.c, call.x
-    low = c.add("min", x, 0.0)
-    low = c.add("sub", c.add("exp", low if inner == 1 else c.add("mul", low, inner)), 1.0)
-    y = c.add("select", c.add("gt", x, 0.0), x, low if alpha == 1 else c.add("mul", low, alpha))
-    return y if scale == 1 else c.add("mul", y, scale)
-
-
 @converts("Elu")
 def elu(call: Call) -> Results:
-    return _exponential(call, call.attr("alpha", 1.0), 1.0, 1.0)
+    return activations.exponential_unit(call.c, call.x, call.attr("alpha", 1.0))
 
 
 @converts("Celu")
 def celu(call: Call) -> Results:
     alpha = call.attr("alpha", 1.0)
-    return _exponential(call, alpha, 1 / alpha, 1.0)
+    return activations.exponential_unit(call.c, call.x, alpha, inner=1 / alpha)
 
 
 @converts("Selu")
 def selu(call: Call) -> Results:
-    gamma = call.attr("gamma", 1.0507009873554805)
-    return _exponential(call, call.attr("alpha", 1.6732632423543772), 1.0, gamma)
-
-
-def clamp(call: Call, x: Value, low: Value | float | None, high: Value | float | None) -> Value:
-    y = x if low is None else call.c.add("max", x, low)
-    return y if high is None else call.c.add("min", y, high)
+    alpha, gamma = call.attr("alpha", activations.SELU_ALPHA), call.attr("gamma", activations.SELU_SCALE)
+    return activations.exponential_unit(call.c, call.x, alpha, gamma)
 
 
 @converts("Clip")
 def clip(call: Call) -> Results:
     bounds = [call.value(i) if call.has(i) else call.attr(name) for i, name in ((1, "min"), (2, "max"))]
-    return clamp(call, call.x, *bounds)
+    return activations.clamp(call.c, call.x, *bounds)
 
 
 @converts("HardSigmoid")
 def hard_sigmoid(call: Call) -> Results:
-    line = call.c.add("add", call.c.add("mul", call.x, call.attr("alpha", 0.2)), call.attr("beta", 0.5))
-    return clamp(call, line, 0.0, 1.0)
-
-
-@converts("HardSwish")
-def hard_swish(call: Call) -> Results:
-    line = call.c.add("add", call.c.add("mul", call.x, 1 / 6), 0.5)
-    return call.c.add("mul", call.x, clamp(call, line, 0.0, 1.0))
-
-
-@converts("Softsign")
-def softsign(call: Call) -> Results:
-    return call.c.add("div", call.x, call.c.add("add", call.c.add("abs", call.x), 1.0))
-
-
-@converts("Mish")
-def mish(call: Call) -> Results:
-    return call.c.add("mul", call.x, call.c.add("tanh", call.c.add("softplus", call.x)))
+    return activations.hard_sigmoid(call.c, call.x, call.attr("alpha", 0.2), call.attr("beta", 0.5))
 
 
 @converts("Swish")

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ltc_compiler.frontend import powers
+from ltc_compiler.frontend import activations, powers
+from ltc_compiler.frontend.compose import Composer
 from ltc_compiler.frontend.elementary import floor_divide, trunc
 from ltc_compiler.frontend.names import NAMES
 from ltc_compiler.ir.graph import Value
@@ -43,6 +44,24 @@ def _ternary(op: str) -> Callable[..., Value]:
     return convert
 
 
+_ACTIVATIONS: dict[str, Callable[[Composer, Value], Value]] = {
+    "hardsigmoid": activations.hard_sigmoid,
+    "hardswish": activations.hard_swish,
+    "mish": activations.mish,
+    "sign sgn": activations.sign,
+    "softsign": activations.softsign,
+}
+
+
+def _activation(function: Callable[[Composer, Value], Value]) -> Callable[..., Value]:
+    def convert(c: Emitter, input: Value, inplace: bool = False) -> Value:
+        return function(c, input)
+
+    return convert
+
+
+for _names, _function in _ACTIVATIONS.items():
+    converts(*_names.split())(_activation(_function))
 for _arity, _convert in ((1, _unary), (2, _binary), (3, _ternary)):
     for _op in BY_ARITY[_arity]:
         converts(*NAMES[_op].torch.split())(_convert(_op))
@@ -111,11 +130,6 @@ def square(c: Emitter, input: Value) -> Value:
     return c.add("mul", input, input)
 
 
-@converts("sign", "sgn")
-def sign(c: Emitter, input: Value) -> Value:
-    return c.add("sub", c.add("gt", input, 0.0), c.add("lt", input, 0.0))
-
-
 @converts("log2", "log10")
 def log_base(c: Emitter, input: Value) -> Value:
     base = 2 if c.target == "log2" else 10
@@ -147,11 +161,6 @@ def gelu(c: Emitter, input: Value, approximate: str = "none") -> Value:
     return c.add("gelu_tanh" if approximate == "tanh" else "gelu", input)
 
 
-@converts("mish")
-def mish(c: Emitter, input: Value, inplace: bool = False) -> Value:
-    return c.add("mul", input, c.add("tanh", c.add("softplus", input)))
-
-
 @converts("elu", "celu", "selu")
 def elu(
     c: Emitter,
@@ -163,16 +172,12 @@ def elu(
 ) -> Value:
     """scale and input_scale are the operator's own; nn.functional has no room for them, and gives `inplace` there."""
     if c.target == "selu":
-        scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+        scale, alpha = activations.SELU_SCALE, activations.SELU_ALPHA
     elif c.target == "celu":
         scale, input_scale = 1.0, 1 / alpha
     elif isinstance(scale, bool):
         scale = 1.0
-    low = c.add("min", input, 0.0)
-    low = c.add("sub", c.add("exp", low if input_scale == 1 else c.add("mul", low, input_scale)), 1.0)
-    low = low if alpha == 1 else c.add("mul", low, alpha)
-    y = c.add("select", c.add("gt", input, 0.0), input, low)
-    return y if scale == 1 else c.add("mul", y, scale)
+    return activations.exponential_unit(c, input, alpha, scale, input_scale)
 
 
 @converts("leaky_relu", "prelu")
@@ -196,21 +201,6 @@ def hardtanh(
     return clamp(c, input, 0.0, 6.0) if c.target == "relu6" else clamp(c, input, min_val, max_val)
 
 
-@converts("hardsigmoid")
-def hardsigmoid(c: Emitter, input: Value, inplace: bool = False) -> Value:
-    return clamp(c, c.add("add", c.add("mul", input, 1 / 6), 0.5), 0.0, 1.0)
-
-
-@converts("hardswish")
-def hardswish(c: Emitter, input: Value, inplace: bool = False) -> Value:
-    return c.add("mul", input, hardsigmoid(c, input))
-
-
-@converts("softsign")
-def softsign(c: Emitter, input: Value) -> Value:
-    return c.add("div", input, c.add("add", c.add("abs", input), 1.0))
-
-
 @converts("tanhshrink")
 def tanhshrink(c: Emitter, input: Value) -> Value:
     return c.add("sub", input, c.add("tanh", input))
@@ -225,8 +215,7 @@ def threshold(c: Emitter, input: Value, threshold: float, value: float, inplace:
 def clamp(c: Emitter, input: Value, min: Any = None, max: Any = None) -> Value:
     if c.target == "clamp_max":
         min, max = None, min if max is None else max
-    y = input if min is None else c.add("max", input, min)
-    return y if max is None else c.add("min", y, max)
+    return activations.clamp(c, input, min, max)
 
 
 @converts("where")
