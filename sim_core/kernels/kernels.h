@@ -27,7 +27,7 @@ struct Frame {
     const float* const* inputs;
     float* const* outputs;
     Watch* watch;  // of a run that takes long, or null
-    bool stopped;  // before its end, by its watch
+    bool stopped;  // by its watch, before the end
 };
 
 // Ring of rows between two cores. It is empty between runs.
@@ -79,9 +79,9 @@ struct MatmulStep {
 
 // Synapses in one of two layouts; every NaN is the one NaN. Scratch holds a line of zeros, then the presynaptic values.
 //
-// Single, for the fp32 form and for parameters that are no bf16: slot behind slot, and in each by vectors of lanes five
-// arrays of words: source, mu, sigma, w, we. `rows` has the slots of each target row. An absent lane has +0 for parameters
-// and reads a zero: it adds +0. A source is its index in scratch.
+// Single, for the fp32 form and for parameters that are not bf16: one slot after the other, and in a slot for each
+// vector of lanes five arrays of words: source, mu, sigma, w, we. `rows` has the slots of each target row. An absent
+// lane has +0 for parameters and reads a zero: it adds +0. A source is its index in scratch.
 //
 // Paired: for each vector of lanes of each target row a word in `rows`, which holds the number of its pairs of slots and
 // two marks, and then the pairs: sources of both slots in the halves of a word, the first's in the high half; mu twice and

@@ -68,7 +68,7 @@ LTC_INLINE U<V> gather(const void* from, U<V> index) {
     return index;
 }
 
-// Lane index of a row of `lanes` floats in every lane; whatever it likes where the index is negative.
+// Lane `index` of a row of `lanes` floats, for each lane; any value where the index is negative.
 template <class V>
 LTC_INLINE V pick(const float* row, [[maybe_unused]] std::uint32_t lanes, U<V> index) {
 #if defined(__AVX512F__)

@@ -47,7 +47,7 @@ struct ConstantRange {
     std::vector<float> original;  // the same before it was rounded to bf16; empty without section SHAD
 };
 
-// Numbers of a store: of the file, left where they lie there, or of its own.
+// Numbers of a store: a view of the file's, or a copy of its own.
 template <class T>
 struct Numbers {
     std::span<const T> of_file;
@@ -64,7 +64,7 @@ struct SlotStore {
     std::vector<float> mu, sigma, w, we;
     std::vector<std::uint8_t> last;      // 1 ends the slots of a target row
     std::vector<std::uint32_t> run;      // slots from this one to the next one marked last, both included; 0: none
-    std::vector<std::uint16_t> max_src;  // largest source of the slot that is there
+    std::vector<std::uint16_t> max_src;  // largest source of the slot, over the lanes that have a synapse
 };
 
 // The gather store of a core.
@@ -146,7 +146,7 @@ Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> o
 // The rules that hold between the parts of a parsed program; fills depth, match and fifo_rows. Called by parse.
 void verify(Program& program);
 
-// Throws Refusal for an index that is none.
+// The model of an index; throws Refusal if there is none.
 const Model& model_at(const Program& program, std::ptrdiff_t index);
 
 // "instruction 12 (add)", for the message of a refusal.

@@ -53,7 +53,7 @@ void check_count(std::span<const Port> ports, Side side, std::size_t given) {
     if (given == ports.size()) return;
     const std::string name = side == Side::inputs ? "inputs" : "outputs";
     refuse_input("the model has " + std::to_string(ports.size()) + " " + name + ", " + std::to_string(given) + " arrays given",
-                 name, "give one array a port");
+                 name, "give one array per port");
 }
 
 std::string text(std::span<const std::ptrdiff_t> dims) {

@@ -17,9 +17,9 @@
 
 namespace ltc {
 
-// One block of zeroed memory, on huge pages where it is large and the system has them: a walk through weights beyond the
-// caches then waits less for addresses. A large one costs memory where it is first written, and no sooner: a program may
-// declare stores that it hardly uses. Throws std::bad_alloc.
+// One block of zeroed memory; a large one lies on huge pages where the system has them, so that a walk through weights
+// beyond the caches has fewer TLB misses. A large one takes physical memory only where it is written: a program may declare
+// stores that it hardly uses. Throws std::bad_alloc.
 class Block {
 public:
     explicit Block(std::size_t bytes);
@@ -36,7 +36,7 @@ private:
     std::size_t mapped_ = 0;
 };
 
-// Hands out pieces of a block, each on a cache line. Over no memory it only counts.
+// Hands out pieces of a block, each on a cache line. Without memory (null) it only counts.
 class Pieces {
 public:
     explicit Pieces(void* memory) : begin_(reinterpret_cast<std::uintptr_t>(memory)) {}
@@ -117,7 +117,7 @@ private:
     const std::uint32_t W_;  // lanes of a vector of a row
     std::unique_ptr<Block> block_;
     std::vector<std::int32_t*> entries_;  // by core
-    std::vector<Packing> order_;          // of weights_, as the code first reads them: memory is then read forwards
+    std::vector<Packing> order_;          // of weights_: as the code first reads them, so that memory is read forwards
     std::map<Packing, Weights> weights_;
     std::map<SynapsePacking, Synapses> synapses_;
 };

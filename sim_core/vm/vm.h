@@ -23,10 +23,10 @@ enum class Status : std::uint8_t {
 
 class VM {
 public:
-    // Throws Refusal: plain fp32 without originals, kernels that this CPU lacks (choose_kernels), or kernels that fail the
-    // self-test. Keeps nothing of `program`'s weights, synapses and gather patterns but the packed form.
+    // Throws Refusal for plain fp32 of a program without originals, and for kernels that fail their self-test. Of `program`'s
+    // weights, synapses and gather patterns it keeps the packed form alone.
     explicit VM(const Program& program, bool bit_accurate = true, const Kernels& kernels = choose_kernels());
-    // As many streams, in the same states; it shares the parameters, which nobody writes. Hold a Lease on `other`.
+    // A copy with as many streams in the same states. The parameters are shared: nobody writes them. Hold a Lease on `other`.
     VM(const VM& other);
     VM& operator=(const VM&) = delete;
 
@@ -55,23 +55,23 @@ public:
     std::size_t steps() const { return streams_.front()->executable.steps(); }
     std::size_t streams() const { return streams_.size(); }
 
-    // One inference: one array for every port, of the port's shape, fp32 in C order; outputs overlap no input.
+    // One inference. Each port has an array of its shape, fp32 in C order; outputs overlap no other array.
     Status run(std::size_t model, const float* const* inputs, float* const* outputs, Interrupt& interrupt) noexcept;
 
-    // The same for `steps` arrays each, one behind the other. Every elapsed time is checked before the first step.
+    // The same with `steps` arrays per port, one after the other. Every elapsed time is checked before the first step.
     Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs,
                          Interrupt& interrupt) noexcept;
 
-    // Makes room for a batch: as many streams, those that are new in their initial state, and threads. Allocates; throws
-    // std::bad_alloc or std::system_error with the streams that there were.
+    // Makes the streams and threads of a batch; new streams are in the initial state. Allocates, and throws std::bad_alloc or
+    // std::system_error, the streams then being those that there were.
     void prepare_batch(std::size_t streams, std::size_t threads);
 
-    // run_timesteps for each of `streams` streams, on the threads that prepare_batch made ready: their arrays lie one
-    // behind the other. Stream 0 is the one that the other calls run.
+    // run_timesteps for each of `streams` streams, on the threads that prepare_batch made: the arrays of a port lie one after
+    // the other, stream by stream. Stream 0 is the one that the other calls run.
     Status run_batch(std::size_t model, std::size_t streams, std::size_t steps, const float* const* inputs,
                      float* const* outputs, Interrupt& interrupt) noexcept;
 
-    // Steps that the last run, if it was interrupted, executed of a stream.
+    // Steps of a stream that the last run_timesteps or run_batch executed: fewer than asked for if it was interrupted.
     std::size_t steps_done(std::size_t stream) const { return streams_[stream]->steps_done; }
 
     void reset(std::size_t model) noexcept;  // every stream to the initial state

@@ -26,7 +26,7 @@ public:
     std::size_t threads() const { return helpers_.size() + 1; }
 
     // task(context, item, watch) for every item below `items`, each once, in any order on any thread; returns when all are
-    // done. The watch is the thread's own, of `interrupt`, which the calling thread goes on asking while it waits.
+    // done. Each thread has a watch of its own on `interrupt`; the calling thread goes on asking the host while it waits.
     void run(std::size_t items, Task task, void* context, Interrupt& interrupt) noexcept;
 
 private:
@@ -46,7 +46,7 @@ private:
     std::vector<std::thread> helpers_;
 };
 
-// The workers of a VM, as many as asked for. A process that was forked has none of its parent's threads: it gets new ones.
+// The workers of a VM, as many as asked for. A forked process has none of its parent's threads, and gets new ones.
 class WorkerPool {
 public:
     WorkerPool() = default;

@@ -249,6 +249,17 @@ def test_a_bad_call_is_refused_and_changes_nothing(fault: str, inputs: Any, outp
     machine.run(0, (X, DT))  # and it is not left busy
 
 
+def test_arrays_of_another_number_of_steps_or_streams_are_refused() -> None:
+    machine = vm(accumulator())
+    x, dt, y = np.ones((3, 5), np.float32), np.ones(3, np.float32), np.empty((3, 5), np.float32)
+    with pytest.raises(InputError, match="shape \\(4, 5\\), given: format f, shape \\(3, 5\\)"):
+        machine.run_timesteps(0, 4, [x, dt], y)
+    with pytest.raises(InputError, match="shape \\(2, 3, 5\\), given: format f, shape \\(1, 3, 5\\)"):
+        machine.run_batch(0, 2, 3, [x[None], dt[None]], y[None], 1)
+    assert machine.get_state(0, 0).tolist() == [1] * 5
+    assert machine.metrics()["streams"] == 1
+
+
 def test_what_is_not_there_is_refused() -> None:
     machine = vm(accumulator())
     for call in (
