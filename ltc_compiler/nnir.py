@@ -225,6 +225,24 @@ class NNIR(EvaluatedGraph):
             raise with_advice(error, self.graph, config) from None
         return program if generate_state_reset else program.without_reset()
 
+    def schedule_text(self, config: Config, *, optimize: bool = True, quick_compile: bool = False) -> str:
+        """The schedule that `to_program` takes, as text, one line per instruction.
+
+        A line gives the index in the program's code, the planned start in cycles, core, unit, instruction, operation,
+        the rows that are written, the instructions that it waits for, the rows that are read, and the user's line.
+
+        Args:
+            config: the accelerator.
+            optimize, quick_compile: as for `to_program`.
+
+        Raises:
+            AllocationError, GraphError, UnsupportedError, ConfigError: as `to_program`.
+        """
+        from ltc_compiler.settle import schedule_text
+
+        _check_config(config)
+        return schedule_text(self.graph, config, optimize=optimize, quick=quick_compile)
+
     def compare(
         self,
         config: Config,
