@@ -29,6 +29,7 @@ def _row(
     default: Scalar | None = None,
     mach: int | None = None,
     power_of_two: bool = False,
+    made_of: str = "",
 ) -> Any:
     """One parameter. mach: its place among the counts, or the features, of section MACH; None: it is not in there."""
     metadata = {
@@ -38,40 +39,113 @@ def _row(
         "meaning": meaning,
         "mach": mach,
         "power_of_two": power_of_two,
+        "made_of": made_of,
     }
     return field(metadata=metadata) if default is None else field(default=default, metadata=metadata)
 
 
-def _cycles(default: int, meaning: str) -> Any:
-    return _row(1, CYCLES, "cycles", meaning, default=default)
+def _cycles(default: int, meaning: str, made_of: str) -> Any:
+    """A latency; made_of: how its default comes about. Numbers in brackets are the sources of docs/machine.md."""
+    return _row(1, CYCLES, "cycles", meaning, default=default, made_of=made_of)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latencies:
     """The latency classes in the order of section MACH, which has all of them."""
 
-    issue: int = _cycles(1, "between two instructions of one core")
-    add: int = _cycles(4, "fp32 add and subtract")
-    mul: int = _cycles(4, "fp32 multiply")
-    div: int = _cycles(17, "fp32 divide")
-    sqrt: int = _cycles(17, "fp32 square root")
-    compare: int = _cycles(2, "compare, minimum, maximum and select")
-    move: int = _cycles(2, "copy and broadcast of a row")
-    gather: int = _cycles(3, "gather of lanes into a row")
-    activation: int = _cycles(5, "bf16 activation, a table look-up")
-    activation_fp32: int = _cycles(65, "fp32 activation, a sequence of operations")
-    rsqrt: int = _cycles(32, "fp32 reciprocal square root: a square root, then a division")
-    accumulate: int = _cycles(4, "one addition to an accumulator of the matrix unit")
-    accumulate_reduce: int = _cycles(1, "one addition to an accumulator of the reduction unit")
-    matrix: int = _cycles(27, "matrix unit from the last beat on: multiplier, adder tree, write")
-    reduce: int = _cycles(25, "reduction of a row: adder tree and write")
-    synapse: int = _cycles(15, "synapse unit from the last row of synapses on")
-    update: int = _cycles(27, "update of an LTC state, from its last operands on")
-    link: int = _cycles(12, "a row from one core to another")
-    io_in: int = _cycles(7, "a row from the host's side into a tensor row")
-    io_out: int = _cycles(8, "a tensor row out to the host's side")
+    issue: int = _cycles(
+        1, "between two instructions of one core", "the next instruction is decoded while this one issues"
+    )
+    add: int = _cycles(4, "fp32 add and subtract", "read 1, add 2 ([4]: 2 at 805 MHz; [5]: 1), finish 1")
+    mul: int = _cycles(4, "fp32 multiply", "read 1, multiply 2 ([4]: 3 at 805 MHz; [5]: 2), finish 1")
+    div: int = _cycles(
+        17,
+        "fp32 divide",
+        "read 1, divide 15 ([5]: 14; one radix-4 digit per stage and rounding needs 15), finish 1",
+    )
+    sqrt: int = _cycles(17, "fp32 square root", "as `div`; [5]: 12, [6]: 28")
+    compare: int = _cycles(2, "compare, minimum, maximum and select", "read 1, compare, select, round 1")
+    move: int = _cycles(2, "copy and broadcast of a row", "read 1, finish 1")
+    gather: int = _cycles(
+        3,
+        "gather of lanes into a row",
+        "`move`, and one stage of the lane crossbar; a row out of the corner turn leaves it by the same "
+        "stage",
+    )
+    activation: int = _cycles(
+        5,
+        "bf16 activation, a table look-up",
+        "read 1, round and find the segment 1, multiply 1, add and correct 1, finish 1: eight significand"
+        " bits need no full table but one of some hundred segments",
+    )
+    activation_fp32: int = _cycles(
+        65,
+        "fp32 activation, a sequence of operations",
+        "the longest sequence of rule 10, softplus: 63 cycles of dependent operations with the operators "
+        "of [5] (add 1, multiply 2, divide 14, select 1), and read and finish; sigmoid alone would take "
+        "47, the exponential 32",
+    )
+    rsqrt: int = _cycles(
+        32,
+        "fp32 reciprocal square root: a square root, then a division",
+        "in fp32: read 1, square root 15, divide 15, finish 1. An fp32 reciprocal is a division, and "
+        "takes `div`",
+    )
+    accumulate: int = _cycles(
+        4,
+        "one addition to an accumulator of the matrix unit",
+        "one pass of an accumulator's adder; four chains interleaved on one adder are a documented mode [1]",
+    )
+    accumulate_reduce: int = _cycles(
+        1,
+        "one addition to an accumulator of the reduction unit",
+        "one addition in the block's inner loop-back [1]: the reduction unit has one adder for two lanes "
+        "where the matrix unit has B, and can afford the mode in which nothing else shares it",
+    )
+    matrix: int = _cycles(
+        27,
+        "matrix unit from the last beat on: multiplier, adder tree, write",
+        "read and broadcast 2, multiply 2, two passes of the accumulator 8, six levels of the tree 12, "
+        "bias 2, finish 1",
+    )
+    reduce: int = _cycles(
+        25,
+        "reduction of a row: adder tree and write",
+        "read 1, two additions 4, six levels of the tree 12, broadcast to the lanes 4, finish 1; 3 of margin",
+    )
+    synapse: int = _cycles(
+        15,
+        "synapse unit from the last row of synapses on",
+        "the copies are filled 2, fetch 2, subtract 2, multiply 2, round and sigmoid 3 (as in "
+        "`activation`), multiply 1 (two significands of 8 bits: the product is exact), accumulate 2, "
+        "finish 1",
+    )
+    update: int = _cycles(
+        27,
+        "update of an LTC state, from its last operands on",
+        "read 1, D = conductance + den 2, D·v 2, N − D·v 2, by h 2, divide 15, v + 2, finish 1; h·D and "
+        "cm + h·D beside that",
+    )
+    link: int = _cycles(
+        12,
+        "a row from one core to another",
+        "read 1, six register stages across the die, FIFO write, flag and read 4, arbitration 1",
+    )
+    io_in: int = _cycles(
+        7,
+        "a row from the host's side into a tensor row",
+        "from the host interface's buffer: clock crossing 4, the core's FIFO 2, finish 1",
+    )
+    io_out: int = _cycles(
+        8,
+        "a tensor row out to the host's side",
+        "read 1, the core's FIFO 2, clock crossing 4, output register 1",
+    )
     crossing: int = _cycles(
-        6, "more than these for a core other than the first, which is beside the host's side"
+        6,
+        "more than these for a core other than the first, which is beside the host's side",
+        "register stages across the die, as in `link`; the first core is beside the host interface, every"
+        " other core has these on its way from and to it",
     )
 
 
@@ -161,6 +235,7 @@ class Parameter:
     default: Scalar | None
     mach: int | None
     power_of_two: bool
+    made_of: str
 
     def __post_init__(self) -> None:
         if self.kind not in ("int", "float", "bool", "str"):
@@ -172,6 +247,8 @@ class Parameter:
                 raise ValueError(f"parameter {self.name} needs a unit and a range")
             if isinstance(self.default, int | float) and not self.low <= self.default <= self.high:
                 raise ValueError(f"parameter {self.name}: default {self.default} is outside its range")
+        if self.made_of == "" and self.name.startswith("latency."):
+            raise ValueError(f"parameter {self.name} does not say what it is made of")
         if self.mach is not None and self.kind not in ("int", "bool"):
             raise ValueError(f"parameter {self.name}: section MACH holds no {self.kind}")
 

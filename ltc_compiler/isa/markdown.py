@@ -92,6 +92,12 @@ every field but the name: two boards with one geometry.
 """
 
 
+_MADE_OF = """\
+The defaults, cycle by cycle. [machine.md](machine.md#latencies-and-why) says from where to where a latency runs, and
+has the sources that numbers in brackets stand for.
+"""
+
+
 def configuration() -> str:
     """The page of the machine's parameters: a table for each part of the file."""
     out = [_CONFIGURATION_HEAD]
@@ -108,7 +114,16 @@ def configuration() -> str:
             if p.name.rpartition(".")[0] == prefix.rstrip(".")
         ]
         out.append("")
-    return "\n".join(out).rstrip("\n") + "\n"
+    out += [
+        "## What the latencies are made of",
+        "",
+        _MADE_OF,
+        "| latency | cycles | made of |",
+        "|---|---:|---|",
+    ]
+    latencies = [p for p in machine.PARAMETERS if p.made_of]
+    out += [f"| `{p.name.removeprefix('latency.')}` | {p.default} | {p.made_of} |" for p in latencies]
+    return "\n".join(out) + "\n"
 
 
 def _parameter(p: Parameter, key: str) -> str:

@@ -153,6 +153,12 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_an_instruction_with_a_latency_of_its_own_is_eight_files() -> None:
+    files = {hunk.file for hunk in hunks(GUIDES[1])}
+    assert {"ltc_compiler/isa/machine.py", "ltc_compiler/isa/table.py"} < files
+    assert len(files) == 8
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_the_edits_of_a_guide_fit_the_sources(guide: Path, copy: Path) -> None:
     found = hunks(guide)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
-from folders import DOCS
 from hypothesis import given, settings
 from programs_for_reports import CHAIN, ONE, TWO, chain, program, spent
 from programs_for_timing import Drawn, image, machine, op, programs, transfer
@@ -14,7 +12,6 @@ from programs_for_timing import Drawn, image, machine, op, programs, transfer
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Row, State
 from ltc_compiler.bytecode.cost import latency
-from ltc_compiler.config import Latencies
 from ltc_compiler.program import Program
 from ltc_compiler.report.events import Code
 from ltc_compiler.report.origins import Origin, origins
@@ -206,12 +203,6 @@ def test_a_producer_that_is_still_at_other_rows_is_the_cause() -> None:
     report = program(code, machine(accumulators=8), outputs=[1]).report(spaced=False)
     assert spent(report) == {"matmul": 28, "relu": 3, "output": 10}
     assert report.last_out == 41
-
-
-def test_the_latencies_of_the_document_are_those_of_the_configurations() -> None:
-    text = (DOCS / "machine.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
-    assert {name: int(cycles) for name, cycles in rows} == asdict(Latencies())
 
 
 def test_images_are_not_changed() -> None:
