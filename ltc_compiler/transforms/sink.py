@@ -1,10 +1,9 @@
-"""Transpositions go down through what does not mind the order of axes, until one meets another and both vanish.
+"""Transpositions move down through operations that take any order of axes, until two of them cancel.
 
-A layer that wants its features last turns its input, and turns its output back. Between two such layers stand
-row-by-row operations, norms, padding and residual sums: done on the turned value instead, they leave the two turns
-side by side.
-Every element is computed as before from the same elements in the same order, so no bit changes. The graph is taken
-as it comes out if fewer elements are turned in it.
+A layer that wants its features last transposes its input, and transposes its output back. Between two such layers stand
+row-by-row operations, norms, padding and residual sums: done on the transposed value instead, they leave the two
+transpositions side by side. Every element is computed as before from the same elements in the same order, so no bit
+changes. The new graph is taken if it transposes fewer elements.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ Dims = tuple[int, ...]
 
 def sink_transpositions(graph: Graph) -> Graph:
     """The graph with its transpositions as late as they can be, or as it is where that does not pay."""
-    if not turned_elements(graph):
+    if not moved_elements(graph):
         return graph
     sunk = cleanup(fold(rewrite(graph, _Sink(_repeated(graph)))))
-    return sunk if turned_elements(sunk) < turned_elements(graph) else graph
+    return sunk if moved_elements(sunk) < moved_elements(graph) else graph
 
 
-def turned_elements(graph: Graph) -> int:
-    """Elements that change lanes in permutations, in each turn of a loop."""
+def moved_elements(graph: Graph) -> int:
+    """Elements that change lanes in permutations, in all iterations of loops."""
     total = 0
     for node in graph.nodes:
         if "body" in node.attrs:
-            total += node.attrs["trip_count"] * turned_elements(node.body)
-        elif node.op == "permute" and _turns(node):
+            total += node.attrs["trip_count"] * moved_elements(node.body)
+        elif node.op == "permute" and _moves_lanes(node):
             total += node.results[0].type.size
     return total
 
 
-def _turns(node: Node) -> bool:
+def _moves_lanes(node: Node) -> bool:
     """Whether a permutation moves its last axis and is no reshape."""
     dims: Dims = node.attrs["dims"]
     return dims[-1] != len(dims) - 1 and not _keeps_order(node.operands[0].shape, dims)
@@ -55,7 +54,7 @@ def _keeps_order(shape: tuple[int, ...], dims: Dims) -> bool:
 
 
 def _repeated(graph: Graph) -> set[Node]:
-    """The slices that together take more than there is: to turn these would turn elements again and again."""
+    """Slices that together are larger than their operand: to permute each would permute elements more than once."""
     found: set[Node] = set()
     for value, readers in graph.uses().items():
         slices = [n for n in readers if n.op == "slice"]
@@ -80,11 +79,11 @@ class _Sink:
         if node.op == "permute":
             return (self.permuted(graph, operands[0], node.attrs["dims"], node),)
         rule = _RULES.get(node.op)
-        turned = next((v.node for v in operands if (n := producer(v, "permute")) and _turns(n)), None)
-        if rule is None or turned is None or node in self.repeated:
+        permuted = next((v.node for v in operands if (n := producer(v, "permute")) and _moves_lanes(n)), None)
+        if rule is None or permuted is None or node in self.repeated:
             return None
-        dims: Dims = turned.attrs["dims"]
-        bases = [self.before(graph, v, dims, turned.results[0].type.size) for v in operands]
+        dims: Dims = permuted.attrs["dims"]
+        bases = [self.before(graph, v, dims, permuted.results[0].type.size) for v in operands]
         found = [v for v in bases if v is not None]
         if len(found) < len(bases):
             return None
@@ -110,7 +109,7 @@ class _Sink:
         return self.made[value, dims]
 
     def around(self, graph: Graph, padded: Node, dims: Dims, node: Node) -> Value:
-        """A permutation of a padded value: it is what is padded that turns."""
+        """A permutation of a padded value becomes the padding of a permuted one."""
         parts = []
         for part in padded.operands:
             array = part.constant()
@@ -124,10 +123,10 @@ class _Sink:
         return value
 
     def before(self, graph: Graph, value: Value, dims: Dims, size: int) -> Value | None:
-        """What becomes `value` if it is permuted, where that is there already or takes no turn; None where it is not.
+        """A value whose permutation is `value`, if there is one already or it takes no permutation to make; else None.
 
-        size: of what is turned now. The rows of a matrix product, (..., M, 1, K), are (..., M, K, 1) for its columns in
-        their own order, which pays if they are half as many elements at most.
+        size: of what is permuted now. The rows of a matrix product, (..., M, 1, K), are (..., M, K, 1) for its columns
+        in their own order, which pays if they are at most half as many elements.
         """
         array = value.constant()
         if array is not None and array.ndim <= len(dims):

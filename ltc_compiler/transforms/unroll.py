@@ -1,10 +1,10 @@
-"""Write turns of a loop out one after the other, so that they overlap.
+"""Unroll loops, so that their iterations overlap.
 
-A hardware loop keeps its turns apart: no instruction of one turn moves before the loop, or past the end of a turn.
-Written out, what a turn does with its input alone stands in the shadow of the turn before, and the state's part of the
-first turn is done ahead of the input. A short scan is written out whole; of a long one a few turns become one turn of a
-shorter loop, which is what software pipelining gains, at the cost of instruction slots. The compiler tries the graph
-with loops and without, and keeps the faster. No value changes.
+A hardware loop keeps its iterations apart: no instruction moves out of its iteration. Unrolled, the work on an
+iteration's input alone is done while the iteration before is still at work, and the first iteration's work on the state
+is done ahead of the input. A short scan is unrolled whole; in a long one several iterations become one of a shorter
+loop, which gains what software pipelining gains, at the cost of instruction slots. The compiler tries the graph with
+loops and without, and keeps the faster. No value changes.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import numpy as np
 from ltc_compiler.ir.graph import Graph, Node, Type, Value, copy_node, rewrite
 from ltc_compiler.ir.ops import add, add_many, scan_parts
 
-MAX_TURNS = 16  # written out whole
-MAX_NODES = 400  # of a written out body, in all
+MAX_ITERATIONS = 16  # of a scan that is unrolled whole
+MAX_NODES = 400  # of an unrolled body, in all
 MAX_WEIGHTS = (
     1 << 22
 )  # elements of matrices that are read in all: large products leave no bubbles, and many instructions
-GROUP = 8  # turns of a long loop that become one
+GROUP = 8  # iterations of a long loop that become one
 
 
 def unroll(graph: Graph) -> Graph:
-    """Every scan with a small body is replaced by its turns, or by a loop over groups of turns."""
+    """Every scan with a small body is replaced by its iterations, or by a loop over groups of iterations."""
     return rewrite(graph, _rule)
 
 
 def may_unroll(graph: Graph) -> bool:
     """Whether `unroll` would change the graph."""
-    return any(_turns_at_once(node) > 1 or _is_short(node) for node in graph.walk() if node.op == "scan")
+    return any(_iterations_at_once(node) > 1 or _is_short(node) for node in graph.walk() if node.op == "scan")
 
 
-def _most_turns(node: Node) -> int:
-    """How many turns of a scan may be written out, by the size of its body."""
+def _most_iterations(node: Node) -> int:
+    """How many iterations of a scan may be unrolled, by the size of its body."""
     nodes = list(node.body.walk())
     weights = sum(math.prod(n.operands[1].shape) for n in nodes if n.op == "linear")
     return min(MAX_NODES // max(1, len(nodes)), MAX_WEIGHTS // max(1, weights))
 
 
 def _is_short(node: Node) -> bool:
-    return int(node.attrs["trip_count"]) <= min(MAX_TURNS, _most_turns(node))
+    return int(node.attrs["trip_count"]) <= min(MAX_ITERATIONS, _most_iterations(node))
 
 
-def _turns_at_once(node: Node) -> int:
-    """How many turns of a long scan become one; 1 where that is not worth it."""
-    return max(1, min(GROUP, _most_turns(node), int(node.attrs["trip_count"]) // 2))
+def _iterations_at_once(node: Node) -> int:
+    """How many iterations of a long scan become one; 1 where that is not worth it."""
+    return max(1, min(GROUP, _most_iterations(node), int(node.attrs["trip_count"]) // 2))
 
 
 def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...] | None:
@@ -57,9 +57,9 @@ def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value,
         return None
     scan = _Scan(graph, node, operands)
     if _is_short(node):
-        carries, rows = scan.turns(graph, scan.carries, scan.captured, range(scan.count))
+        carries, rows = scan.iterations(graph, scan.carries, scan.captured, range(scan.count))
         return (*carries, *scan.stacked(rows))
-    group = _turns_at_once(node)
+    group = _iterations_at_once(node)
     return scan.grouped(group) if group > 1 else None
 
 
@@ -72,10 +72,10 @@ class _Scan:
         self.out_axes: Sequence[int] = node.attrs["out_axes"]
         self.carries, self.scanned, self.captured = (list(p) for p in scan_parts(operands, node.attrs))
 
-    def turns(
+    def iterations(
         self, graph: Graph, carries: list[Value], captured: list[Value], which: range
     ) -> tuple[list[Value], list[list[Value]]]:
-        """Some turns in the scan's own graph: the carries behind them, and each turn's outputs."""
+        """Some iterations in the scan's own graph: the carries behind them, and each iteration's outputs."""
         slices = (
             [_slice(graph, x, a, k) for x, a in zip(self.scanned, self.in_axes, strict=True)] for k in which
         )
@@ -96,7 +96,7 @@ class _Scan:
         return [_stack(self.graph, column, axis) for column, axis in columns]
 
     def grouped(self, group: int) -> tuple[Value, ...]:
-        """A loop over groups of turns, then the turns that are left over."""
+        """A loop over groups of iterations, then the iterations that are left over."""
         groups, whole = self.count // group, self.count // group * group
         chunks = [
             _chunks(self.graph, x, a, groups, group) for x, a in zip(self.scanned, self.in_axes, strict=True)
@@ -108,7 +108,7 @@ class _Scan:
         carries, outputs = results[: len(self.carries)], results[len(self.carries) :]
         outputs = [_merged(self.graph, y, a) for y, a in zip(outputs, self.out_axes, strict=True)]
         if whole < self.count:
-            carries, rows = self.turns(self.graph, carries, self.captured, range(whole, self.count))
+            carries, rows = self.iterations(self.graph, carries, self.captured, range(whole, self.count))
             rest = self.stacked(rows)
             outputs = [
                 add(self.graph, "concat", y, r, axis=a)
@@ -117,7 +117,7 @@ class _Scan:
         return (*carries, *outputs)
 
     def _body(self, group: int) -> Graph:
-        """`group` turns, as the body of a scan whose slices hold that many."""
+        """`group` iterations, as the body of a scan whose slices hold that many."""
         old = self.node.body
         body = Graph(old.name)
         parts = scan_parts(old.inputs, self.node.attrs)
@@ -138,11 +138,11 @@ class _Scan:
         return body
 
 
-def _slice(graph: Graph, x: Value, axis: int, turn: int) -> Value:
+def _slice(graph: Graph, x: Value, axis: int, iteration: int) -> Value:
     table = x.constant()
     if table is not None:
-        return graph.constant(np.take(table, turn, axis))
-    row = add(graph, "slice", x, axis=axis, start=turn, stop=turn + 1, step=1)
+        return graph.constant(np.take(table, iteration, axis))
+    row = add(graph, "slice", x, axis=axis, start=iteration, stop=iteration + 1, step=1)
     return add(graph, "reshape", row, shape=x.shape[:axis] + x.shape[axis + 1 :])
 
 
@@ -164,7 +164,7 @@ def _chunks(graph: Graph, x: Value, axis: int, groups: int, group: int) -> Value
 
 
 def _merged(graph: Graph, y: Value, axis: int) -> Value:
-    """Two axes of groups and turns as one."""
+    """Two axes of groups and iterations as one."""
     shape = (*y.shape[:axis], y.shape[axis] * y.shape[axis + 1], *y.shape[axis + 2 :])
     return add(graph, "reshape", y, shape=shape)
 

@@ -151,8 +151,8 @@ def test_every_comparison_checks_its_bits(monkeypatch: pytest.MonkeyPatch) -> No
         linear_then("tanh").compare(CONFIG, RNG.normal(size=(1, 16)))
 
 
-def test_turns_of_several_steps_keep_their_operands() -> None:
-    """An fp32 sum of a carry, what the body captures and what it scans, exact but for its rounding in every turn."""
+def test_iterations_of_several_steps_keep_their_operands() -> None:
+    """An fp32 sum of a carry, what the body captures and what it scans, exact but for its rounding per iteration."""
     inner, (carry, row, whole) = body((8,), (8,), (8,))
     inner.add_output(add(inner, "tanh", add(inner, "add", carry, add(inner, "add", row, whole))))
     g, (x, rows) = graph((8,), (3, 8))

@@ -1,4 +1,4 @@
-"""What PyTorch computes on the way, beside what the machines do: the right value at every operation, step and turn."""
+"""What PyTorch computes on the way, beside what the machines do: the right value per operation, step and iteration."""
 
 from __future__ import annotations
 

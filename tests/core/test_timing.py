@@ -157,7 +157,7 @@ def test_results_of_a_unit_land_one_a_cycle() -> None:
 # ---- loops ----
 
 
-def test_loop_and_end_take_an_issue_each_the_end_on_every_turn() -> None:
+def test_loop_and_end_take_an_issue_each_the_end_in_every_iteration() -> None:
     body = [op("loop", count=3), op("add", dst=Row(100, 1, 1), a=0, b=1), op("end")]
     report = both(image(ONE, body))
     assert report.total == 5 + 6  # loop 0; add 1, end 2; add 3, end 4; add 5, end 6

@@ -91,22 +91,22 @@ def test_no_cycle_needs_more_ports_than_there_are(drawn: Drawn) -> None:
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=programs())
 def test_busy_of_single_instructions_adds_up(drawn: Drawn) -> None:
-    """What the scheduler reads of an instruction is what the walk counts, turn by turn."""
+    """What the scheduler reads of an instruction is what the walk counts, iteration by iteration."""
     program = drawn.image()
-    turns = [1]
+    iterations = [1]
     expected = [dict.fromkeys(isa.UNITS, 0) for _ in program.cores]
     for instr in program.code:
         if instr.name == "loop":
-            turns.append(turns[-1] * instr.number("count"))
+            iterations.append(iterations[-1] * instr.number("count"))
         elif instr.name == "end":
-            turns.pop()
+            iterations.pop()
         else:
             slots = None
             if instr.name == "synapse":
                 core = program.cores[instr.core]
                 slots = sum(slots_walked(core, instr.number("slots"), instr.number("targets")))
             cycles = busy(instr, program.config, slots)
-            expected[instr.core][isa.BY_NAME[instr.name].unit] += cycles * turns[-1]
+            expected[instr.core][isa.BY_NAME[instr.name].unit] += cycles * iterations[-1]
     assert tuple(tuple(units.values()) for units in expected) == both(program).busy
 
 
@@ -293,7 +293,7 @@ def test_an_arrival_out_of_range_is_refused() -> None:
 
 
 def test_a_run_of_too_many_instructions_is_refused_before_it_starts() -> None:
-    # 2**16 turns of 2**15 turns of four instructions (the end is one) are 2**33, and the outer loop's come on top
+    # 2**16 times 2**15 iterations of four instructions (the end is one) are 2**33, and the outer loop's come on top
     inner = [op("loop", count=1 << 15), MOVE, MOVE, MOVE, op("end")]
     program = image(ONE, [op("loop", count=1 << 16), *inner, op("end")])
     refusals(

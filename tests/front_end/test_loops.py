@@ -91,7 +91,7 @@ class Layers(Parts):
 
 
 class Differences(Parts):
-    """Each turn reads this step and the one before."""
+    """Each iteration reads this step and the one before."""
 
     def forward(self, x: Tensor) -> Tensor:
         h, outputs = torch.zeros(B, H), []
@@ -114,7 +114,7 @@ class Unfolds(Parts):
 
 
 class Lags(Parts):
-    """A filter of second order: a turn reads the outputs of the two turns before."""
+    """A filter of second order: an iteration reads the outputs of the two iterations before."""
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [torch.zeros(B, D), torch.ones(B, D)]
@@ -261,7 +261,7 @@ def test_a_backward_loop_is_rolled_too() -> None:
 
 
 class Schedule(Parts):
-    """The turns differ by a number that Python computes."""
+    """The iterations differ by a number that Python computes."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(B, H)
@@ -271,7 +271,7 @@ class Schedule(Parts):
 
 
 class Skips(Parts):
-    """Every other turn does something else."""
+    """Every other iteration does something else."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.zeros(B, H)
@@ -281,7 +281,7 @@ class Skips(Parts):
 
 
 class Attends(Parts):
-    """A turn reads all turns before it."""
+    """An iteration reads all iterations before it."""
 
     def forward(self, x: Tensor) -> Tensor:
         states = [self.w(x[:, 0])]
@@ -291,7 +291,7 @@ class Attends(Parts):
 
 
 @pytest.mark.parametrize("model", [Schedule, Skips, Attends], ids=lambda m: m.__name__)
-def test_turns_that_differ_stay_written_out(model: type[Parts]) -> None:
+def test_iterations_that_differ_stay_unrolled(model: type[Parts]) -> None:
     assert scans(model)[0] == 0
     made = record(ZooModel(model.__name__, model, lambda: (torch.randn(B, T, D),)), "fp32")
     assert error([made.nnir.run(*made.inputs)], made.expected) < 1e-5

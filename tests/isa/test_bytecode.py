@@ -151,7 +151,10 @@ def test_the_assembler_names_the_line(text: str, fault: str) -> None:
 
 
 def test_the_assembler_skips_comments_and_indices() -> None:
-    assert assemble("; nothing\n\n  0 all loop count=2 ; turns\n all end") == [op("loop", count=2), op("end")]
+    assert assemble("; nothing\n\n  0 all loop count=2 ; iterations\n all end") == [
+        op("loop", count=2),
+        op("end"),
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 3, 9])

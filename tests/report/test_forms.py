@@ -101,7 +101,7 @@ def test_text_says_latency_mode_and_costs() -> None:
 
 def test_a_cut_report_says_so_everywhere(tmp_path: Path) -> None:
     whole, cut = chain().report(limit=10), chain().report(limit=7)
-    assert (len(whole.events), whole.complete) == (10, True)  # 3 turns of an add and an end, and 4 more
+    assert (len(whole.events), whole.complete) == (10, True)  # 3 iterations of an add and an end, and 4 more
     assert (len(cut.events), cut.complete) == (7, False)
     assert cut.latency == whole.latency
     (vector,) = [u for u in cut.units if u["unit"] == "vector"]

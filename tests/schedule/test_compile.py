@@ -132,7 +132,7 @@ def test_shared_weights_are_stored_once() -> None:
 
 
 def loop_graph(swap: bool) -> Graph:
-    """Two carries; with `swap` each turn exchanges them, so that neither may be written before both are read."""
+    """Two carries; with `swap` each iteration exchanges them, so that neither may be written before both are read."""
     body = Graph("body")
     a, b = body.add_input(Type((9,)), "a"), body.add_input(Type((9,)), "b")
     body.add_output(b if swap else add(body, "add", a, b))

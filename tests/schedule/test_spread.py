@@ -61,11 +61,11 @@ def bits(result: Any) -> list[bytes]:
     return [np.asarray(r).tobytes() for r in (result if isinstance(result, tuple) else (result,))]
 
 
-def outputs(program: Program, inputs: list[Any], turns: int = 3) -> list[bytes]:
+def outputs(program: Program, inputs: list[Any], times: int = 3) -> list[bytes]:
     """What some runs return, which is the same on both machines."""
     vm, oracle = program.to_vm(), program.to_oracle()
     found: list[bytes] = []
-    for _ in range(turns):
+    for _ in range(times):
         results = [bits(machine(*inputs)) for machine in (vm.run, oracle.run)]
         assert results[0] == results[1]
         found += results[0]

@@ -42,7 +42,7 @@ def solve(x: Tensor) -> Tensor:
 
 
 def loop(state: Any, x: Tensor) -> Tensor:
-    """A filter written as a loop; from a number its first turn is one of its own."""
+    """A filter written as a loop; from a number its first iteration is one of its own."""
     states = []
     for t in range(T):
         state = 0.9 * state + torch.tanh(x[:, t])

@@ -29,20 +29,20 @@ def compare(image: Image, seed: int, bit_accurate: bool) -> None:
     rng = np.random.default_rng(seed)
     model = image.models[0]
     assert_same(image, vm.state, oracle.state, "initial state")
-    for turn in range(RUNS):
+    for run in range(RUNS):
         inputs = inputs_of(rng, model)
         found, expected = vm.run(*inputs), oracle.run(*inputs)
         found, expected = (r if isinstance(r, tuple) else (r,) for r in (found, expected))
         for port, mine, theirs in zip(model.outputs, found, expected, strict=True):
-            assert_same(image, {port.name: mine}, {port.name: theirs}, f"run {turn}")
-        assert_same(image, vm.state, oracle.state, f"state after run {turn}")
+            assert_same(image, {port.name: mine}, {port.name: theirs}, f"run {run}")
+        assert_same(image, vm.state, oracle.state, f"state after run {run}")
         state = {s.name: values(rng, s.shape) for s in model.states}
         for machine in (vm, oracle):
-            if turn < RUNS - 2:
+            if run < RUNS - 2:
                 machine.set_state(state)
             else:  # the last run shows the copies of a state too, as every row that there is
                 machine.reset()
-        assert_same(image, vm.state, oracle.state, f"state set after run {turn}")
+        assert_same(image, vm.state, oracle.state, f"state set after run {run}")
 
 
 def assert_same(image: Image, found: dict[str, F32], expected: dict[str, F32], when: str) -> None:

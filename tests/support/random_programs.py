@@ -100,7 +100,7 @@ def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
     writer = _Writer(rng, config, names, inputs, outputs, {places[c] for c in range(cores) if copied[c]})
     for core in range(cores):
         writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core, first=0)
-    while len(writer.code) < size or writer.turns:
+    while len(writer.code) < size or writer.counts:
         writer.next_instruction(closing=len(writer.code) >= size)
     for core in range(cores):
         writer.emit("output", core, src=Row(0), rows=ROWS, port=core, first=0)
@@ -140,7 +140,7 @@ def _core(rng: np.random.Generator, width: int) -> CoreImage:
 
 
 class _Writer:
-    """Emits instructions. turns: the counts of the loops that are open. copies: the cores with a state in COPY."""
+    """Emits instructions. counts: those of the loops that are open. copies: the cores with a state in COPY."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _Writer:
         self.rng, self.config, self.names = rng, config, names
         self.inputs, self.outputs, self.copies = inputs, outputs, copies
         self.code: list[Instr] = []
-        self.turns: list[int] = []
+        self.counts: list[int] = []
 
     def emit(self, name: str, core: int, **operands: int | Row) -> None:
         self.code.append(Instr(name, core, operands))
@@ -162,12 +162,12 @@ class _Writer:
     def next_instruction(self, closing: bool) -> None:
         """One instruction, a whole exchange between cores, or a bracket of a loop."""
         chance = self.rng.random()
-        if self.turns and (closing or chance < 0.08):
-            self.turns.pop()
+        if self.counts and (closing or chance < 0.08):
+            self.counts.pop()
             self.emit("end", isa.ALL_CORES)
-        elif not closing and chance < 0.18 and len(self.turns) < isa.MAX_LOOP_DEPTH:
-            self.turns.append(int(self.rng.integers(1, 4)))
-            self.emit("loop", isa.ALL_CORES, count=self.turns[-1])
+        elif not closing and chance < 0.18 and len(self.counts) < isa.MAX_LOOP_DEPTH:
+            self.counts.append(int(self.rng.integers(1, 4)))
+            self.emit("loop", isa.ALL_CORES, count=self.counts[-1])
         elif chance < 0.26 and self.config.cores > 1:
             self.exchange()
         elif chance < 0.32:
@@ -274,9 +274,9 @@ class _Writer:
 
     def row(self, region: range | list[int], low: int, high: int) -> Row:
         """A base, perhaps with a stride on an open loop, from which low to high stay inside the region."""
-        level = int(self.rng.integers(0, len(self.turns) + 1))
+        level = int(self.rng.integers(0, len(self.counts) + 1))
         for stride in (int(self.rng.integers(-2, 3)), 0):
-            moved = stride * (self.turns[level - 1] - 1) if level else 0
+            moved = stride * (self.counts[level - 1] - 1) if level else 0
             first = region[0] - low - min(0, moved)
             final = region[-1] - high - max(0, moved)
             if first <= final:

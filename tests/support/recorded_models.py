@@ -94,12 +94,12 @@ def assert_streams(recorded: Recorded, config: Config, whole: Sequence[F32]) -> 
     steps = next(x.shape[a] for x, a in zip(recorded.inputs, axes, strict=True) if a is not None)
     program = step.to_program(config)
     vm, oracle = program.to_vm(), program.to_oracle()
-    for turn in range(2):
+    for call in range(2):
         rows = []
         for t in range(steps):
             x = [a if i is None else np.take(a, t, i) for a, i in zip(recorded.inputs, axes, strict=True)]
             rows.append(_leaves(vm.run(*x)))
-            if turn == 0:
+            if call == 0:
                 assert_same_bits(
                     rows[-1], _leaves(oracle.run(*x)), f"step {t} of the simulator and the oracle"
                 )

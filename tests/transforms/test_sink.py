@@ -14,7 +14,7 @@ from ltc_compiler import NNIR, Config
 from ltc_compiler.ir.graph import Graph, Type
 from ltc_compiler.ir.ops import add
 from ltc_compiler.transforms import pipeline
-from ltc_compiler.transforms.sink import sink_transpositions, turned_elements
+from ltc_compiler.transforms.sink import moved_elements, sink_transpositions
 from ltc_torch.fx import prepare_shape
 from ltc_torch.fx.nnir import to_nnir
 
@@ -91,8 +91,8 @@ def converted(name: str) -> NNIR:
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_are_not_turned_back_and_forth(name: str) -> None:
     nnir = converted(name)
-    elements = turned_elements(pipeline.run_pipeline(nnir.graph))
-    assert elements <= MODELS[name][1] * CHANNELS * TIME < turned_elements(nnir.graph)
+    elements = moved_elements(pipeline.run_pipeline(nnir.graph))
+    assert elements <= MODELS[name][1] * CHANNELS * TIME < moved_elements(nnir.graph)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -123,6 +123,6 @@ def test_a_value_that_stands_in_the_way_ends_the_way() -> None:
     total = add(graph, "add", add(graph, "permute", x, dims=(1, 0)), y)
     graph.add_output(add(graph, "permute", add(graph, "relu", total), dims=(1, 0)), "z")
     sunk = sink_transpositions(graph)
-    assert turned_elements(sunk) == turned_elements(graph) == 72
+    assert moved_elements(sunk) == moved_elements(graph) == 72
     given = np.random.default_rng(0).standard_normal((4, 9)), np.random.default_rng(1).standard_normal((9, 4))
     assert np.array_equal(NNIR(sunk).run(*given), NNIR(graph).run(*given))

@@ -1,4 +1,4 @@
-"""Loops with turns written out: the same bits, and no slower."""
+"""Loops with iterations unrolled: the same bits, and no slower."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.verify import verify
 from ltc_compiler.settle import compile_model
-from ltc_compiler.transforms.unroll import GROUP, MAX_NODES, MAX_TURNS, may_unroll, unroll
+from ltc_compiler.transforms.unroll import GROUP, MAX_ITERATIONS, MAX_NODES, may_unroll, unroll
 
 
-def solve(turns: int, stacked: bool = False) -> Graph:
-    """y' = y + table[t] * (x - y), `turns` times, from 1/2: folding has nothing to gain from the first turn."""
+def solve(iterations: int, stacked: bool = False) -> Graph:
+    """y' = y + table[t] * (x - y), `iterations` times, from 1/2: folding gains nothing from the first iteration."""
     body = Graph("body")
     y, step, x = (
         body.add_input(Type((1, 20)), "y"),
@@ -29,7 +29,7 @@ def solve(turns: int, stacked: bool = False) -> Graph:
     body.add_output(new)
     graph = Graph()
     given = graph.add_input(Type((1, 20)))
-    table = graph.constant(np.linspace(0.1, 0.4, turns))
+    table = graph.constant(np.linspace(0.1, 0.4, iterations))
     out_axes: tuple[int, ...] = ()
     if stacked:
         body.add_output(new)
@@ -38,7 +38,7 @@ def solve(turns: int, stacked: bool = False) -> Graph:
         "body": body,
         "carries": 1,
         "scanned": 1,
-        "trip_count": turns,
+        "trip_count": iterations,
         "in_axes": (0,),
         "out_axes": out_axes,
     }
@@ -64,7 +64,7 @@ def test_a_short_solve_is_written_out_with_the_same_bits() -> None:
     assert counts[0] <= min(counts[1:]) / 0.98
 
 
-def leaky(turns: int, axis: int) -> Graph:
+def leaky(iterations: int, axis: int) -> Graph:
     """h' = h + (x[t] * w - h) / 4 along an axis of x (2, 3, 20); h and the gate x[t] * w are stacked at other axes."""
     body = Graph("body")
     h, x, w = (body.add_input(Type((2, 20)), n) for n in "hxw")
@@ -74,10 +74,10 @@ def leaky(turns: int, axis: int) -> Graph:
         body.add_output(value)
     graph = Graph()
     shape = [2, 20]
-    shape.insert(axis, turns)
+    shape.insert(axis, iterations)
     given, scale = graph.add_input(Type(tuple(shape))), graph.add_input(Type((2, 20)))
     attrs: dict[str, Any] = {
-        "body": body, "carries": 1, "scanned": 1, "trip_count": turns, "in_axes": (axis,), "out_axes": (1, 2),
+        "body": body, "carries": 1, "scanned": 1, "trip_count": iterations, "in_axes": (axis,), "out_axes": (1, 2),
     }  # fmt: skip
     for value in add_many(graph, "scan", [graph.constant(np.zeros((2, 20))), given, scale], attrs):
         graph.add_output(value)
@@ -85,34 +85,34 @@ def leaky(turns: int, axis: int) -> Graph:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("turns", [1, 5, MAX_TURNS, MAX_TURNS + 1, 3 * GROUP, 3 * GROUP + 5])
-def test_a_loop_along_a_sequence_keeps_its_bits(turns: int, axis: int) -> None:
-    graph = leaky(turns, axis)
+@pytest.mark.parametrize("iterations", [1, 5, MAX_ITERATIONS, MAX_ITERATIONS + 1, 3 * GROUP, 3 * GROUP + 5])
+def test_a_loop_along_a_sequence_keeps_its_bits(iterations: int, axis: int) -> None:
+    graph = leaky(iterations, axis)
     flat = unroll(graph)
     verify(flat)
-    rng = np.random.default_rng(turns)
+    rng = np.random.default_rng(iterations)
     x = [rng.standard_normal(v.shape).astype(np.float32) for v in graph.inputs]
     for found, expected in zip(evaluate(flat, x), evaluate(graph, x), strict=True):
         np.testing.assert_array_equal(found, expected)
     counts = [n.attrs["trip_count"] for n in flat.nodes if n.op == "scan"]
-    assert counts == ([] if turns <= MAX_TURNS else [turns // GROUP])
+    assert counts == ([] if iterations <= MAX_ITERATIONS else [iterations // GROUP])
     loop, written = (
         compile_model(g, Config.tiny_c2b8(), optimize=False).to_vm().run(*x) for g in (graph, flat)
     )
     assert [y.tobytes() for y in loop] == [y.tobytes() for y in written]
 
 
-def test_turns_overlap() -> None:
-    """What a turn returns besides its state is computed while the next turn's state is."""
+def test_iterations_overlap() -> None:
+    """What an iteration returns besides its state is computed while the next iteration's state is."""
     body = Graph("body")
     h, x = (body.add_input(Type((32,)), n) for n in "hx")
     new = add(body, "add", add(body, "mul", h, body.constant(np.float64(0.5))), x)
     body.add_output(new)
     body.add_output(add(body, "tanh", add(body, "div", x, add(body, "exp", new))))
     graph = Graph()
-    given, start = graph.add_input(Type((4 * MAX_TURNS, 32))), graph.constant(np.zeros(32))
+    given, start = graph.add_input(Type((4 * MAX_ITERATIONS, 32))), graph.constant(np.zeros(32))
     attrs: dict[str, Any] = {
-        "body": body, "carries": 1, "scanned": 1, "trip_count": 4 * MAX_TURNS, "in_axes": (0,), "out_axes": (0,),
+        "body": body, "carries": 1, "scanned": 1, "trip_count": 4 * MAX_ITERATIONS, "in_axes": (0,), "out_axes": (0,),
     }  # fmt: skip
     graph.add_output(add_many(graph, "scan", [start, given], attrs)[1])
     loop = compile_model(graph, Config.v80_c6b32(), quick=True).cycle_count_per_inference()

@@ -95,7 +95,7 @@ class Memory:
         return state.next
 
     def table(self, array: Array, axis: int, source: Source) -> Value:
-        """The row of this step, of as many as `axis` has: a ring that turns by a row in each step."""
+        """The row of this step, of as many as `axis` has: a ring that every step rotates by one row."""
         rows = np.moveaxis(array, axis, 0)
         key = (rows.shape, rows.tobytes())
         if key not in self._tables:

@@ -133,7 +133,7 @@ def slice_(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
         if start != x.length - 1:
             raise refusal(node, f"selects the fixed step {start} of {x.length}",
                           "only the first, 0, and the last one, -1, are in a stream: in a loop over time "
-                          "let all turns do the same, and pass what differs between them as an input that "
+                          "let all iterations do the same, and pass what differs between them as an input that "
                           "streams, or write it with ltc_torch.nn.Scan; what runs backwards (a flip, a "
                           "bidirectional layer) needs the whole sequence")  # fmt: skip
         value = s.current(x, node)

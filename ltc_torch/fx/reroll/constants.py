@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from ltc_torch.fx.record.exact import Exact
 from ltc_torch.fx.record.views import read_region
-from ltc_torch.fx.reroll.repeats import LEAST_TURNS
+from ltc_torch.fx.reroll.repeats import LEAST_ITERATIONS
 
 
 def settle(module: fx.GraphModule, reads_alone: bool = False) -> None:
@@ -77,7 +77,7 @@ def _same_in_iterations(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
     if node.target is not read_region:
         return False
     lines = Counter((user.target, user.meta["source"].line) for user in node.users)
-    return node.all_input_nodes[0].op == "get_attr" or max(lines.values(), default=0) >= LEAST_TURNS
+    return node.all_input_nodes[0].op == "get_attr" or max(lines.values(), default=0) >= LEAST_ITERATIONS
 
 
 def _frontier(graph: fx.Graph, values: dict[fx.Node, Any]) -> Iterator[fx.Node]:

@@ -1,9 +1,9 @@
-"""Finds loops over an axis that a Python `for` has written out: equal stretches of a recording, one for each index.
+"""Finds loops over an axis that a Python `for` has unrolled: equal stretches of a recording, one for each index.
 
 A recording lists operations in the order in which they ran, so a loop is a stretch of `period` operations that repeats,
 with the same lines, shapes and arguments but for the index that is read. `find` looks for reads of one tensor at
-following indices, and checks that every argument of every operation is the same in all turns, or follows from the turn
-before. What it returns is a hypothesis: reroll.py executes and compares before it is believed.
+following indices, and checks that every argument of every operation is the same in all iterations, or follows from
+the iteration before. What it returns is a hypothesis: reroll.py executes it and compares before it is believed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import fx
 
 from ltc_torch.fx.reroll.windowed import has_windows
 
-LEAST_TURNS = 3
-_MOST_READS = 4  # of one tensor in one turn
-_LONGEST_LAG = 8  # turns that an argument may come from
+LEAST_ITERATIONS = 3
+_MOST_READS = 4  # of one tensor in one iteration
+_LONGEST_LAG = 8  # iterations that an argument may come from
 
 
 class Read(NamedTuple):
@@ -37,7 +37,9 @@ class Read(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """An argument that is the value of operation `place`, `len(initial)` turns ago; before that those of `initial`."""
+    """An argument that is the value of operation `place`, `len(initial)` iterations ago; in the first iterations it is
+    one of `initial`.
+    """
 
     place: int
     initial: tuple[fx.Node, ...]
@@ -45,33 +47,34 @@ class Carried(NamedTuple):
 
 @dataclass
 class Loop:
-    """`turns` times `period` operations of `sequence` from `start` on.
+    """`iterations` times `period` operations of `sequence` from `start` on.
 
-    arguments: for every operation of a turn, where its node arguments come from: an int is an operation of this turn,
-    a node is the same in all turns, Carried comes from an earlier one. scanned: reads that advance with the turn.
+    arguments: for every operation of an iteration, where its node arguments come from: an int is an operation of the
+    same iteration, a node is the same in all iterations, Carried comes from an earlier one. scanned: reads that advance
+    with the iteration.
     """
 
     sequence: list[fx.Node]
     start: int
     period: int
-    turns: int
+    iterations: int
     arguments: list[list[int | fx.Node | Carried]] = field(default_factory=list)
     scanned: dict[int, tuple[Read, int]] = field(default_factory=dict)  # place -> (first read, stride)
 
-    def node(self, turn: int, place: int) -> fx.Node:
-        return self.sequence[self.start + turn * self.period + place]
+    def node(self, iteration: int, place: int) -> fx.Node:
+        return self.sequence[self.start + iteration * self.period + place]
 
     def sample(self, place: int) -> fx.Node:
-        """A place's operation in a later turn: in the first, a state may lack axes that broadcasting gives it."""
+        """A place's operation in a later iteration: in the first, a state may lack axes that broadcasting gives it."""
         return self.node(1, place)
 
     def place(self, node: fx.Node) -> tuple[int, int] | None:
-        """The turn and the place of a node of the loop."""
+        """The iteration and the place of a node of the loop."""
         at = self._positions.get(node)
         return None if at is None else divmod(at, self.period)
 
     def __post_init__(self) -> None:
-        end = self.start + self.turns * self.period
+        end = self.start + self.iterations * self.period
         self._positions = {n: i for i, n in enumerate(self.sequence[self.start : end])}
 
 
@@ -160,7 +163,7 @@ def may_have_loops(graph: fx.Graph) -> bool:
     for node in graph.nodes:
         for read in reads(node):
             counts.setdefault((read.tensor, read.axis), set()).add(read.at)
-    return any(len(found) >= LEAST_TURNS for found in counts.values()) or has_windows(graph)
+    return any(len(found) >= LEAST_ITERATIONS for found in counts.values()) or has_windows(graph)
 
 
 def find(graph: fx.Graph, same: Callable[[fx.Node], Any]) -> Iterator[Loop]:
@@ -198,7 +201,7 @@ def _candidates(graph: fx.Graph) -> Iterator[tuple[list[fx.Node], list[fx.Node]]
             for (
                 of_one
             ) in parts.values():  # those of a sequence are read one after another, those of a state at once
-                if len({bisect_right(starts, first_reader[n]) for n in of_one}) >= LEAST_TURNS:
+                if len({bisect_right(starts, first_reader[n]) for n in of_one}) >= LEAST_ITERATIONS:
                     moving.update(of_one)
             yield _sunk(order, moving), anchors
 
@@ -210,18 +213,18 @@ def _shape_read(node: fx.Node) -> Any:
 
 
 def _runs(group: Sequence[tuple[fx.Node, Read]]) -> Iterator[list[fx.Node]]:
-    """Reads one turn apart, where a turn reads the tensor once or a few times."""
+    """Reads one iteration apart, where an iteration reads the tensor once or a few times."""
     indices = [read.at for _, read in group]
-    for reads_a_turn in range(1, _MOST_READS + 1):
+    for reads_per_iteration in range(1, _MOST_READS + 1):
         for stride in (1, -1):
             begin = 0
             while begin < len(group):
-                end = begin + reads_a_turn
-                while end < len(group) and indices[end] - indices[end - reads_a_turn] == stride:
+                end = begin + reads_per_iteration
+                while end < len(group) and indices[end] - indices[end - reads_per_iteration] == stride:
                     end += 1
-                if (end - begin) // reads_a_turn >= LEAST_TURNS:
-                    yield [n for n, _ in group[begin:end:reads_a_turn]]
-                begin = max(begin + 1, end - reads_a_turn + 1)
+                if (end - begin) // reads_per_iteration >= LEAST_ITERATIONS:
+                    yield [n for n, _ in group[begin:end:reads_per_iteration]]
+                begin = max(begin + 1, end - reads_per_iteration + 1)
 
 
 def _sunk(order: Sequence[fx.Node], moving: set[fx.Node]) -> list[fx.Node]:
@@ -241,12 +244,12 @@ def _sunk(order: Sequence[fx.Node], moving: set[fx.Node]) -> list[fx.Node]:
 
 
 def _periods(sequence: list[fx.Node], anchors: list[fx.Node]) -> Iterator[Loop]:
-    """The stretches around evenly spaced anchors; without the first turn, where that differs from the others."""
+    """The stretches around evenly spaced anchors; without the first iteration, where that differs from the others."""
     position = {n: i for i, n in enumerate(sequence)}
     places = [position[a] for a in anchors]
     for first in (0, 1):
-        at, turns = places[first:], len(places) - first
-        period = at[1] - at[0] if turns >= LEAST_TURNS else 0
+        at, iterations = places[first:], len(places) - first
+        period = at[1] - at[0] if iterations >= LEAST_ITERATIONS else 0
         if period < 1 or any(b - a != period for a, b in pairwise(at)):
             continue
         back = 0
@@ -258,12 +261,12 @@ def _periods(sequence: list[fx.Node], anchors: list[fx.Node]) -> Iterator[Loop]:
             back += 1
         for earlier in dict.fromkeys((back, 0)):
             start = at[0] - earlier
-            end = start + turns * period
+            end = start + iterations * period
             if end <= len(sequence) and all(
                 _alike(sequence[i], sequence[i + period], broadcast=i < start + period)
                 for i in range(start, end - period)
             ):
-                yield Loop(sequence, start, period, turns)
+                yield Loop(sequence, start, period, iterations)
 
 
 def _line(node: fx.Node) -> Any:
@@ -294,16 +297,17 @@ def _skeleton(node: fx.Node) -> Any:
 
 
 def _connect(loop: Loop, same: Callable[[fx.Node], Any]) -> bool:
-    """Fill in where the arguments of a turn come from; False where turns differ."""
+    """Fill in where the arguments of an iteration come from; False where iterations differ."""
     for place in range(loop.period):
-        turns = [loop.node(k, place) for k in range(loop.turns)]
-        if _scanned(loop, place, turns):
+        iterations = [loop.node(k, place) for k in range(loop.iterations)]
+        if _scanned(loop, place, iterations):
             loop.arguments.append([])
             continue
-        if any(n.args != turns[0].args for n in turns) and reads(turns[0]) and not _equal_index(turns):
+        differ = any(n.args != iterations[0].args for n in iterations)
+        if differ and reads(iterations[0]) and not _equal_index(iterations):
             return False
-        columns = list(zip(*map(leaves, turns), strict=False))
-        if any(len(leaves(n)) != len(columns) for n in turns):
+        columns = list(zip(*map(leaves, iterations), strict=False))
+        if any(len(leaves(n)) != len(columns) for n in iterations):
             return False
         found = [_origin(loop, column, same) for column in columns]
         if any(origin is None for origin in found):
@@ -312,13 +316,13 @@ def _connect(loop: Loop, same: Callable[[fx.Node], Any]) -> bool:
     return True
 
 
-def _equal_index(turns: Sequence[fx.Node]) -> bool:
-    return len({repr(fx.node.map_arg((n.args, n.kwargs), lambda n: 0)) for n in turns}) == 1
+def _equal_index(iterations: Sequence[fx.Node]) -> bool:
+    return len({repr(fx.node.map_arg((n.args, n.kwargs), lambda n: 0)) for n in iterations}) == 1
 
 
-def _scanned(loop: Loop, place: int, turns: Sequence[fx.Node]) -> bool:
-    """Whether the operation reads a tensor from outside of the loop, one index further in each turn."""
-    for candidates in zip(*map(reads, turns), strict=False):
+def _scanned(loop: Loop, place: int, iterations: Sequence[fx.Node]) -> bool:
+    """Whether the operation reads a tensor from outside of the loop, one index further in each iteration."""
+    for candidates in zip(*map(reads, iterations), strict=False):
         first, second = candidates[:2]
         stride = second.at - first.at
         same = all(c.tensor is first.tensor and repr(c.rest) == repr(first.rest) for c in candidates)

@@ -1,9 +1,9 @@
-"""Rolls a written-out loop over time up again, into a scan: detect, execute, compare, accept.
+"""Rolls an unrolled loop over time up again, into a scan: detect, execute, compare, accept.
 
 A model with `for t in range(T)` in its forward is recorded with T copies of the loop's body. Where repeats.py finds
-them to be turns of one loop, they become one `run_scan` node, which streams and whose program does not grow with T. The
-new graph executes the very operations of the old one; it is taken if its outputs have the same bits on the example
-inputs and on others, and the recording stays as it was if they differ in one.
+them to be iterations of one loop, they become one `run_scan` node, which streams and whose program does not grow with
+T. The new graph executes the very operations of the old one. It is taken if its outputs have the same bits on the
+example inputs and on others; if they differ in one bit, the recording stays as it was.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 class Names:
-    """Names nodes by what they hold: constants of equal elements, and equal bodies, are the same in all turns."""
+    """Names nodes by what they hold: constants of equal elements, and equal bodies, are the same in all iterations."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         self._module = module

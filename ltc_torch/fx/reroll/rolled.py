@@ -1,8 +1,8 @@
-"""Writes a loop that repeats.py found as a scan: the body from the first turn, and behind it what its values become.
+"""Writes a loop that repeats.py found as a scan: the body from the first iteration, then what follows the loop.
 
-The graph that comes out executes the operations of the old one. A value that follows the loop in a stack or a
-concatenation is an output that the scan stacks along that very axis; a value of a single turn is cut from such a stack,
-or is the final carry.
+The new graph executes the operations of the old one. A value that a stack or a concatenation behind the loop reads is
+an output that the scan stacks along that very axis; a value of a single iteration is cut from such a stack, or is the
+final carry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ class _Rewrite:
         self.module, self.loop = module, loop
         self.graph = fx.Graph()
         self.env: dict[fx.Node, fx.Node] = {}
-        self.carries: list[tuple[Carried, int]] = []  # a value of an earlier turn, and how many turns ago
+        self.carries: list[
+            tuple[Carried, int]
+        ] = []  # a value of an earlier iteration, and how many iterations ago
         self.stacks: dict[
             tuple[int, str, int], int
         ] = {}  # (place, how it is joined, axis) -> output of the body
@@ -40,7 +42,7 @@ class _Rewrite:
 
     def run(self) -> fx.GraphModule:
         loop = self.loop
-        end = loop.start + loop.turns * loop.period
+        end = loop.start + loop.iterations * loop.period
         for node in self.module.graph.nodes:
             if node.op in ("placeholder", "get_attr"):
                 self._copy(node)
@@ -62,16 +64,18 @@ class _Rewrite:
         return made
 
     def _value(self, node: fx.Node) -> fx.Node:
-        """A node's value behind the loop; one of a single turn is cut from the stack of all."""
+        """A node's value behind the loop; one of a single iteration is cut from the stack of all."""
         at = self.loop.place(node)
         if at is None:
             return self.env[node]
         if node not in self.selected:
-            turn, place = at
+            iteration, place = at
             output = self.stacks.get((place, "each", 0))
             value = self._final(place)
             if output is not None:
-                value = self._new(torch.select, (self._result(output), 0, turn), node, node.meta["shape"])
+                value = self._new(
+                    torch.select, (self._result(output), 0, iteration), node, node.meta["shape"]
+                )
             assert value is not None
             self.selected[node] = value
         return self.selected[node]
@@ -91,7 +95,7 @@ class _Rewrite:
                 at = self.loop.place(item)
                 if at is not None and joins is not None:
                     self.stacks.setdefault((at[1], *joins), len(self.stacks))
-                elif at is not None and (at[0] < self.loop.turns - 1 or not self._is_carried(at[1])):
+                elif at is not None and (at[0] < self.loop.iterations - 1 or not self._is_carried(at[1])):
                     self.stacks.setdefault((at[1], "each", 0), len(self.stacks))
 
     def _is_carried(self, place: int) -> bool:
@@ -99,7 +103,7 @@ class _Rewrite:
         return any(isinstance(o, Carried) and o.place == place for o in origins)
 
     def _joins(self, node: fx.Node) -> tuple[str, int] | None:
-        """How a node joins values of several turns, and along which axis; None for any other node."""
+        """How a node joins values of several iterations, and along which axis; None for any other node."""
         name = getattr(node.target, "__name__", node.target)
         if (
             node.op != "call_function"
@@ -118,7 +122,7 @@ class _Rewrite:
         )
 
     def _run(self, parts: Sequence[fx.Node], begin: int) -> list[tuple[int, int]]:
-        """The values of following turns from a part on, forwards or backwards: (turn, place) of each."""
+        """The values of following iterations from a part on, forwards or backwards: (iteration, place) of each."""
         found: list[tuple[int, int]] = []
         for part in parts[begin:]:
             at = self.loop.place(part)
@@ -157,16 +161,16 @@ class _Rewrite:
         self.env[node] = whole
 
     def _piece(self, run: Sequence[tuple[int, int]], how: str, axis: int) -> fx.Node:
-        turn, place = min(run)
+        iteration, place = min(run)
         stack = self._result(self.stacks[place, how, axis])
         shape = list(stack.meta["shape"])
-        if len(run) < self.loop.turns:
+        if len(run) < self.loop.iterations:
             shape[axis] = len(run)
-            stack = self._new(torch.narrow, (stack, axis, turn, len(run)), stack, tuple(shape))
+            stack = self._new(torch.narrow, (stack, axis, iteration, len(run)), stack, tuple(shape))
         if run[0] > run[-1]:
             stack = self._new(torch.flip, (stack, (axis,)), stack, tuple(shape))
         width = self.loop.sample(place).meta["shape"][axis] if how == "cat" else 1
-        if width > 1:  # every turn gives several elements: lay them end to end
+        if width > 1:  # every iteration gives several elements: lay them end to end
             shape[axis : axis + 2] = [shape[axis] * shape[axis + 1]]
             stack = self._new(torch.reshape, (stack, tuple(shape)), stack, tuple(shape))
         return stack
@@ -204,19 +208,19 @@ class _Rewrite:
         carries, xs, in_axes, captures = operands
         axes = [axis for _, _, axis in self.stacks]
         self.results = self.graph.call_function(
-            run_scan, (owner, carries, xs, captures, loop.turns, in_axes, axes)
+            run_scan, (owner, carries, xs, captures, loop.iterations, in_axes, axes)
         )
         shapes = [tuple(c.meta["shape"]) for c in carries]
         dtypes = [c.meta["dtype"] for c in carries]
         for value, axis in zip(body.stacked, axes, strict=True):
             shape = list(value.meta["shape"])
-            shapes.append((*shape[:axis], loop.turns, *shape[axis:]))
+            shapes.append((*shape[:axis], loop.iterations, *shape[axis:]))
             dtypes.append(value.meta["dtype"])
         self.results.meta = {**first.meta, "shape": shapes, "dtype": dtypes}
 
 
 class _Body:
-    """The graph of one turn."""
+    """The graph of one iteration."""
 
     def __init__(self, rewrite: _Rewrite) -> None:
         self.rewrite, self.loop = rewrite, rewrite.loop
@@ -249,7 +253,7 @@ class _Body:
         return node
 
     def _start(self, carried: Carried, ago: int) -> fx.Node:
-        """The initial value of a carry, in the shape that a turn gives it."""
+        """The initial value of a carry, in the shape that an iteration gives it."""
         outer = self.rewrite
         initial = outer.env[carried.initial[len(carried.initial) - ago]]
         made = self.loop.sample(carried.place)
@@ -260,17 +264,17 @@ class _Body:
     def _scanned(self) -> tuple[list[fx.Node], list[int]]:
         xs: list[fx.Node] = []
         axes = []
-        outer, turns = self.rewrite, self.loop.turns
+        outer, iterations = self.rewrite, self.loop.iterations
         for place, (read, stride) in self.loop.scanned.items():
             key = (read.tensor, read.axis, read.at, stride)
             if key in self.inputs:
                 continue
             shape = list(read.tensor.meta["shape"])
             x = outer.env[read.tensor]
-            low = read.at if stride == 1 else read.at - turns + 1
-            if turns < shape[read.axis]:
-                shape[read.axis] = turns
-                x = outer._new(torch.narrow, (x, read.axis, low, turns), read.tensor, tuple(shape))
+            low = read.at if stride == 1 else read.at - iterations + 1
+            if iterations < shape[read.axis]:
+                shape[read.axis] = iterations
+                x = outer._new(torch.narrow, (x, read.axis, low, iterations), read.tensor, tuple(shape))
             if stride == -1:
                 x = outer._new(torch.flip, (x, (read.axis,)), read.tensor, tuple(shape))
             if x is not outer.env[read.tensor]:

@@ -1,6 +1,6 @@
-"""Turns of a loop over time overlap: what waits for the input alone is done in the shadow of the turn before.
+"""Iterations of a loop over time overlap: work that waits for the input alone is hidden behind the iteration before.
 
-docs/machine.md ("Turns of a loop") says what is gained, and that hoisting such work before the loop gains nothing more.
+docs/machine.md ("Iterations of a loop") says what is gained, and that hoisting such work before the loop gains nothing.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def test_products_of_the_input_cost_least_in_the_loop(sizes: tuple[int, int, int
 
 def test_a_turn_begins_before_the_one_before_ends() -> None:
     """On one core, from the trace: the input's product stands in the shadow of the state's product and its activation,
-    so a turn takes what its recurrence takes: the product's beats, `matrix`, the addition, the activation."""
+    so an iteration takes what its recurrence takes: the product's beats, `matrix`, the addition, the activation."""
     config = replace(ROOMY, cores=1)
     program = record(1, 64, 64, hoisted=False).to_program(config, quick_compile=True)
     code = program.image.code
@@ -85,9 +85,12 @@ def test_a_turn_begins_before_the_one_before_ends() -> None:
     ends = finishes["tanh"]
     assert len(ends) == STEPS
     behind = range(STEPS // 2, STEPS - 1)
-    assert all(starts["of the input"][turn + 1] < ends[turn] - config.latency.activation for turn in behind)
+    assert all(
+        starts["of the input"][iteration + 1] < ends[iteration] - config.latency.activation
+        for iteration in behind
+    )
     rows = config.block_rows(64)
     latency = config.latency
     recurrence = rows * rows + latency.matrix + latency.add + latency.activation
-    turns = np.diff(ends)[STEPS // 2 :]
-    assert turns.max() <= recurrence + 2 * rows
+    iterations = np.diff(ends)[STEPS // 2 :]
+    assert iterations.max() <= recurrence + 2 * rows
