@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,26 +11,24 @@ from ltc_compiler.frontend.compose import Composer, Refused
 from ltc_compiler.ir.graph import Graph, Type, Value
 from ltc_compiler.onnx.call import Call, Results, Tensor, as_value, is_whole
 from ltc_compiler.onnx.loops import loop
-
-if TYPE_CHECKING:
-    from ltc_compiler.onnx.importer import Importer, Scope
+from ltc_compiler.onnx.scope import Scope, Walker
 
 
-def _if(importer: Importer, scope: Scope, call: Call) -> Results:
+def _if(walker: Walker, scope: Scope, call: Call) -> Results:
     condition = call.tensor(0)
     if isinstance(condition, Value):
         both = zip(
-            *(_branch(importer, scope, call, name) for name in ("then_branch", "else_branch")), strict=True
+            *(_branch(walker, scope, call, name) for name in ("then_branch", "else_branch")), strict=True
         )
         return [_chosen(call, condition, a, b) for a, b in both]
-    return _branch(importer, scope, call, "then_branch" if condition.reshape(()) else "else_branch")
+    return _branch(walker, scope, call, "then_branch" if condition.reshape(()) else "else_branch")
 
 
-def _branch(importer: Importer, scope: Scope, call: Call, name: str) -> list[Tensor]:
-    branch, before = call.attr(name), len(importer.entries)
+def _branch(walker: Walker, scope: Scope, call: Call, name: str) -> list[Tensor]:
+    branch, before = call.attr(name), len(walker.entries)
     inner = scope.child(call.c)
-    importer.subgraph(branch, inner, [])
-    if len(importer.entries) > before:
+    walker.subgraph(branch, inner, [])
+    if len(walker.entries) > before:
         raise Refused("")  # reported where it arose
     return [inner.read(o.name) for o in branch.output]
 
@@ -54,11 +52,11 @@ def _chosen(call: Call, condition: Value, then: Tensor, other: Tensor) -> Tensor
     )
 
 
-def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
+def _scan(walker: Walker, scope: Scope, call: Call) -> Results:
     if call.opset < 9:
         raise Refused("Scan of opset 8", "opset 9 or later")
     body = call.attr("body")
-    if any(is_whole(t, importer.wholes) for t in call.inputs):
+    if any(is_whole(t, walker.wholes) for t in call.inputs):
         raise Refused("it scans or carries whole numbers", "Cast to float before the Scan")
     scanned = int(call.attr("num_scan_inputs"))
     values = [call.value(i) for i in range(len(call.inputs))]
@@ -79,7 +77,7 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
     steps = sequences[0].shape[in_axes[0]]
     slices = [Type(v.shape[:a] + v.shape[a + 1 :]) for v, a in zip(sequences, in_axes, strict=True)]
     types = [*(v.type for v in values[:carries]), *slices]
-    inner, graph, outer = _body(importer, scope, call, body, types)
+    inner, graph, outer = _body(walker, scope, call, body, types)
     outputs = [inner.read_value(o.name) for o in body.output]
     out_axes = _each(call, "scan_output_axes", stacked)
     axes = [_front(a, len(v.shape) + 1) for a, v in zip(out_axes, outputs[carries:], strict=True)]
@@ -92,7 +90,7 @@ def _scan(importer: Importer, scope: Scope, call: Call) -> Results:
 
 
 def _body(
-    importer: Importer, scope: Scope, call: Call, body: Any, types: Sequence[Type]
+    walker: Walker, scope: Scope, call: Call, body: Any, types: Sequence[Type]
 ) -> tuple[Scope, Graph, Callable[[], list[Value]]]:
     """Import a body: its scope, its graph, and a function that lists the outer values that it captured.
 
@@ -101,7 +99,7 @@ def _body(
     graph = Graph(body.name or call.op.lower())
     inner = scope.child(call.c.inside(graph), boundary=True)
     inputs = [graph.add_input(t, i.name) for t, i in zip(types, body.input, strict=True)]
-    importer.subgraph(body, inner, inputs)
+    walker.subgraph(body, inner, inputs)
     return inner, graph, lambda: list(inner.captured.values())
 
 
@@ -128,5 +126,5 @@ def _front(axis: int, rank: int) -> int:
     return axis % rank
 
 
-Structured = Callable[["Importer", "Scope", Call], Results]
+Structured = Callable[[Walker, Scope, Call], Results]
 CONVERT: dict[str, Structured] = {"Scan": _scan, "Loop": loop, "If": _if}

@@ -18,12 +18,13 @@ from ltc_compiler.frontend.compose import FOLD_LIMIT, Budget, Composer, Refused
 from ltc_compiler.ir.graph import Array, Graph, Source, State, Value
 from ltc_compiler.ir.ops import ShapeError
 from ltc_compiler.onnx import control
-from ltc_compiler.onnx.call import Call, Results, Tensor, as_value
+from ltc_compiler.onnx.call import Call, Results, Tensor
 from ltc_compiler.onnx.evaluate import FOLDABLE, fold
 from ltc_compiler.onnx.gelu import find_gelus
 from ltc_compiler.onnx.load import read_tensor
 from ltc_compiler.onnx.loops import COUNTED, Iteration, counted
 from ltc_compiler.onnx.registry import CONVERTERS, REFUSED, STRUCTURED
+from ltc_compiler.onnx.scope import Scope
 from ltc_compiler.onnx.standard import function_of
 from ltc_compiler.onnx.wholes import whole_results
 
@@ -37,56 +38,6 @@ DEPTH_LIMIT = 40  # functions and bodies within each other
 SHOWN_INPUTS = 6  # of a node, by name, in errors
 ONNX_DOMAINS = ("", "ai.onnx")
 MISFITS = (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, AttributeError)
-
-
-class Scope:
-    """The tensors that nodes of one graph see; a scope that is no `boundary` writes to its parent's NNIR graph."""
-
-    def __init__(self, c: Composer, parent: Scope | None, opsets: dict[str, int], depth: int = 0) -> None:
-        self.c = c
-        self.parent = parent
-        self.opsets = opsets
-        self.depth = depth
-        self.boundary = False
-        self.wholes: set[Value] = set()  # of all scopes of a model
-        self.tensors: dict[str, Tensor | Refused | None] = {}
-        self.attributes: dict[str, AttributeProto] = {}  # of the function that is being called
-        self.captured: dict[Value, Value] = {}  # inputs of a body by what they are outside, in order
-
-    def child(self, c: Composer, boundary: bool = False) -> Scope:
-        inner = Scope(c, self, self.opsets, self.depth + 1)
-        inner.boundary = boundary
-        inner.wholes = self.wholes
-        inner.attributes = self.attributes
-        return inner
-
-    def find(self, name: str) -> Tensor | Refused | None:
-        """A tensor by name; one from outside of a body becomes an input of the body."""
-        if not name:
-            return None
-        if name in self.tensors:
-            return self.tensors[name]
-        if self.parent is None:
-            raise Refused(f"tensor {name!r} is not defined before it is read")
-        found = self.parent.find(name)
-        if self.boundary and isinstance(found, Value):
-            outer, found = found, self.c.graph.add_input(found.type, name)
-            self.captured[found], self.tensors[name] = outer, found
-            self.wholes.update([found] if outer in self.wholes else ())
-        return found
-
-    def read(self, name: str) -> Tensor:
-        """A tensor that must be there. A reason-less refusal says that it was reported where it arose."""
-        found = self.find(name)
-        if isinstance(found, Refused):
-            raise found
-        if found is None:
-            raise Refused("an output is missing")
-        return found
-
-    def read_value(self, name: str) -> Value:
-        """As `read`; a constant becomes a node."""
-        return as_value(self.c, self.read(name))
 
 
 class Importer:

@@ -7,7 +7,7 @@ scanned, as a float it is a scanned constant, and whatever else reads it ends th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,7 @@ from ltc_compiler.frontend.compose import Composer, Refused
 from ltc_compiler.ir.graph import Graph, Type, Value
 from ltc_compiler.ir.ops import ShapeError
 from ltc_compiler.onnx.call import Call, Growing, Results, Tensor, TensorList, as_value, is_whole, stacked
-
-if TYPE_CHECKING:
-    from ltc_compiler.onnx.importer import Importer, Scope
+from ltc_compiler.onnx.scope import Scope, Walker
 
 DATA = Refused("a loop whose end depends on the data", "a constant number of steps and Where for the rest")
 COUNTED = (
@@ -42,7 +40,7 @@ class Iteration(Refused):
 class Body:
     """The body of a Loop as that of a scan: its graph, and what each of the graph's inputs is outside."""
 
-    def __init__(self, importer: Importer, scope: Scope, call: Call, steps: int) -> None:
+    def __init__(self, walker: Walker, scope: Scope, call: Call, steps: int) -> None:
         self.steps = steps
         self.graph = Graph(call.attr("body").name or "loop")
         self.scope = scope.child(call.c.inside(self.graph), boundary=True)
@@ -114,22 +112,22 @@ def counted(node: Any, inputs: Sequence[Any], attributes: dict[str, Any], c: Com
     raise number
 
 
-def loop(importer: Importer, scope: Scope, call: Call) -> Results:
+def loop(walker: Walker, scope: Scope, call: Call) -> Results:
     steps = int(call.array(0, "the trip count").reshape(())) if call.has(0) else None
     on = not call.has(1) or bool(call.array(1, "the condition").reshape(()))
     if not on or (steps is not None and steps < 1):
         return _never(call)
     reason = "it has no trip count"
     if steps is not None:
-        found = _rolled(importer, scope, call, steps)
+        found = _rolled(walker, scope, call, steps)
         if not isinstance(found, str):
             return found
         reason = found
     body = call.attr("body")
-    if steps is not None and steps * max(len(body.node), 1) > importer.nodes_left:
+    if steps is not None and steps * max(len(body.node), 1) > walker.nodes_left:
         raise Refused(f"it becomes no scan, as {reason}, and {steps} iterations are too many to write out",
                       "Scan over the time axis")  # fmt: skip
-    return _written_out(importer, scope, call, steps)
+    return _written_out(walker, scope, call, steps)
 
 
 def _never(call: Call) -> Results:
@@ -139,30 +137,30 @@ def _never(call: Call) -> Results:
     return carries
 
 
-def _rolled(importer: Importer, scope: Scope, call: Call, steps: int) -> Results | str:
+def _rolled(walker: Walker, scope: Scope, call: Call, steps: int) -> Results | str:
     """The results of a scan, or why the loop is none; an attempt leaves nothing behind."""
-    before = len(importer.entries)
+    before = len(walker.entries)
     try:
-        return _scan(importer, scope, call, steps, before)
+        return _scan(walker, scope, call, steps, before)
     except (Refused, GraphError, ShapeError) as error:
         reason = error.what if isinstance(error, GraphError) else str(error)
-    if len(importer.entries) > before:
-        reason = importer.entries[before].reason
-    del importer.entries[before:]
+    if len(walker.entries) > before:
+        reason = walker.entries[before].reason
+    del walker.entries[before:]
     return reason
 
 
-def _scan(importer: Importer, scope: Scope, call: Call, steps: int, before: int) -> Results:
-    body, starts = Body(importer, scope, call, steps), list(call.inputs[2:])
-    if any(is_whole(s, importer.wholes) for s in starts if not isinstance(s, TensorList)):
+def _scan(walker: Walker, scope: Scope, call: Call, steps: int, before: int) -> Results:
+    body, starts = Body(walker, scope, call, steps), list(call.inputs[2:])
+    if any(is_whole(s, walker.wholes) for s in starts if not isinstance(s, TensorList)):
         raise Refused("it carries a whole number")
     proto, c = call.attr("body"), body.scope.c
     names = [i.name for i in proto.input[2:]]
     states = [Growing() if isinstance(s, TensorList) else body.graph.add_input(Type(s.shape), n)
               for s, n in zip(starts, names, strict=True) if s is not None]  # fmt: skip
-    importer.subgraph(proto, body.scope, [Iteration(body), np.asarray(True), *states])
-    if len(importer.entries) > before:
-        raise Refused(importer.entries[before].reason)
+    walker.subgraph(proto, body.scope, [Iteration(body), np.asarray(True), *states])
+    if len(walker.entries) > before:
+        raise Refused(walker.entries[before].reason)
     condition, *results = (body.scope.read(o.name) for o in proto.output)
     if isinstance(condition, Value) or not bool(np.all(condition)):
         raise DATA
@@ -189,16 +187,16 @@ def _collected(start: Any, result: Any) -> Tensor | None:
     return result.appended[0]
 
 
-def _written_out(importer: Importer, scope: Scope, call: Call, steps: int | None) -> Results:
+def _written_out(walker: Walker, scope: Scope, call: Call, steps: int | None) -> Results:
     body = call.attr("body")
     carries = [call.tensor(i) for i in range(2, len(call.inputs))]
     rows: list[list[Tensor]] = [[] for _ in body.output[1 + len(carries) :]]
-    before, done, on = len(importer.entries), 0, True
+    before, done, on = len(walker.entries), 0, True
     while on and (steps is None or done < steps):
-        importer.visit(call.c.source)
+        walker.visit(call.c.source)
         inner = scope.child(call.c)
-        importer.subgraph(body, inner, [np.asarray(done, np.int64), np.asarray(True), *carries])
-        if len(importer.entries) > before:
+        walker.subgraph(body, inner, [np.asarray(done, np.int64), np.asarray(True), *carries])
+        if len(walker.entries) > before:
             raise Refused("")  # reported where it arose, once and not for each iteration
         condition, *results = (inner.read(o.name) for o in body.output)
         if isinstance(condition, Value):

@@ -24,10 +24,10 @@ from ltc_torch.fx.record import inference  # noqa: F401 - catches functions
 from ltc_torch.fx.record.active import current, paused
 from ltc_torch.fx.record.catch import intercepted
 from ltc_torch.fx.record.record import Recorder, Session
-from ltc_torch.fx.record.reduced import kind_of, widened, without_autocast
 from ltc_torch.fx.record.sources import failing_line
 from ltc_torch.fx.record.unwrap import check_made, unwrapped
 from ltc_torch.fx.record.watch import Watch
+from ltc_torch.fx.reduced import kind_of, widened, without_autocast
 from ltc_torch.fx.reroll.repeats import may_have_loops
 from ltc_torch.fx.reroll.reroll import Names, rolled
 from ltc_torch.fx.reroll.unlike import unlike
@@ -110,7 +110,7 @@ def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.Graph
     if any(m.training for m in model.modules()):
         warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=3)
     with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
-        session = Session(_root(copied(model)))
+        session = _session(model)
         graph_module = _record(session, inputs)
         session.reads.warn(stacklevel=3)
         if module_state == "reset":
@@ -133,7 +133,7 @@ def _with_state(found: Behaviour, model: nn.Module, inputs: Any, policy: str) ->
     """The recording with module state; None where no call reads what another left behind."""
     states, module = dict(found.states), None
     while states:
-        session = Session(_root(copied(found.model)))
+        session = _session(found.model)
         module = _record(session, inputs, states)
         unread = idle(module, states)
         if not unread:
@@ -214,6 +214,10 @@ class _Root(nn.Module):
         return self.model(*inputs)
 
 
+def _session(model: nn.Module) -> Session:
+    return Session(_root(copied(model)), registry.FUNCTIONS)
+
+
 def _root(model: nn.Module) -> nn.Module:
     return model if registry.find(registry.LEAVES, model) is None else _Root(model)
 
@@ -234,7 +238,7 @@ def _rolled(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they were shown the first time
         try:
-            again = _record(Session(_root(copied(model))), inputs, states, with_constants=True)
+            again = _record(_session(model), inputs, states, with_constants=True)
         except (
             LtcError
         ):  # a value is read of a constant that was written in place, which counts as recorded here

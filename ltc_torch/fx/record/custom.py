@@ -5,7 +5,7 @@ A kernel in Python is ordinary torch code, so it runs under the recorder; one in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,6 @@ from torch._ops import OpOverload, OpOverloadPacket
 
 from ltc_torch.fx.record.calls import call_name
 from ltc_torch.fx.record.sources import refuse
-from ltc_torch.fx.registry import FUNCTIONS
 
 if TYPE_CHECKING:
     from ltc_torch.fx.record.record import Recorder
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 
 
-def is_opened(func: Callable[..., Any]) -> bool:
-    """Whether a function is a custom operator without a converter of its own."""
+def is_opened(func: Callable[..., Any], converted: Container[str]) -> bool:
+    """Whether a function is a custom operator and none of those that have a converter, by name."""
     if not isinstance(func, (OpOverload, OpOverloadPacket)):
         return False
     name = call_name(func)
-    return "." in name and name not in FUNCTIONS
+    return "." in name and name not in converted
 
 
 def open_up(recorder: Recorder, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keyword
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,10 +47,14 @@ from ltc_torch.fx.record.unwrap import shelf
 
 
 class Session:
-    """What the recorders of one model share: the model, names of its tensors, the module now running."""
+    """What the recorders of one model share: the model, names of its tensors, the module now running.
 
-    def __init__(self, root: nn.Module) -> None:
+    converted: names of operations that have a converter, so that a custom operator among them is recorded as it is.
+    """
+
+    def __init__(self, root: nn.Module, converted: Container[str] = ()) -> None:
         self.root = root
+        self.converted = converted
         self.home = shelf(root)  # what the graphs read: the model's own, and what the recording makes
         self.names: dict[int, tuple[str, int]] = {}  # id of a parameter or buffer -> (name, version)
         for name, tensor in [*root.named_parameters(), *root.named_buffers()]:
@@ -302,7 +306,9 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-            opened = is_opened(func) and any(map(self.depends, _tensors((args, kwargs))))
+            opened = is_opened(func, self.session.converted) and any(
+                map(self.depends, _tensors((args, kwargs)))
+            )
             if not opened:
                 return self._call(func, call_name(func), args, kwargs)
         return open_up(self, func, args, kwargs)
