@@ -103,7 +103,7 @@ def _kept(call: Call, value: Value, term: str, letters: str, output: str) -> tup
 
 
 @dataclass(frozen=True)
-class Window:
+class SlidingWindow:
     """The window of a convolution or pool over time, and the padding around the sequence."""
 
     size: int
@@ -117,7 +117,7 @@ class Window:
         return (self.size - 1) * self.dilation + 1
 
 
-def _windows(call: Call, x: Value, kernel: Sequence[int]) -> list[Window]:
+def _windows(call: Call, x: Value, kernel: Sequence[int]) -> list[SlidingWindow]:
     """The window of each spatial axis of x, (batch, channels, *spatial)."""
     spatial = x.shape[2:]
     n = len(spatial)
@@ -135,7 +135,7 @@ def _windows(call: Call, x: Value, kernel: Sequence[int]) -> list[Window]:
     found = []
     for i, settings in enumerate(zip(kernel, strides, dilations, strict=True)):
         sides = _padding(call, spatial[i], *settings, pads[i], pads[n + i])
-        found.append(Window(*settings, *sides))
+        found.append(SlidingWindow(*settings, *sides))
     return found
 
 
@@ -213,7 +213,7 @@ def pool(call: Call) -> Results:
     return call.c.add("mul", x, scale.flat[0] if even else scale)
 
 
-def _positions(call: Call, size: int, window: Window) -> int:
+def _positions(call: Call, size: int, window: SlidingWindow) -> int:
     """Places of a window on a padded axis."""
     spare = size + window.before + window.after - window.reach
     count = (-(-spare // window.stride) if call.attr("ceil_mode", 0) else spare // window.stride) + 1

@@ -10,14 +10,14 @@ from ltc_compiler.onnx.call import Call, Results
 Converter = Callable[[Call], Results]
 
 
-class Row(NamedTuple):
+class Conversion(NamedTuple):
     """An operator's converter, and what of the operator it does not take, for the table in the documentation."""
 
     convert: Converter
     limits: str
 
 
-CONVERTERS: dict[str, Row] = {}
+CONVERTERS: dict[str, Conversion] = {}
 
 # Operators that the importer converts itself (control.py), since they hold graphs, and what of them it does not take.
 STRUCTURED = {
@@ -46,7 +46,7 @@ def converts(*names: str, limits: str = "") -> Callable[[Converter], Converter]:
 
     def register(function: Converter) -> Converter:
         for name in names:
-            CONVERTERS[name] = Row(function, limits)
+            CONVERTERS[name] = Conversion(function, limits)
         return function
 
     return register

@@ -21,7 +21,7 @@ def split_pieces(graph: Graph) -> Graph:
         split = {value for body in _graphs(graph) for value in _splittable(body)}
         if not split:
             break
-        graph = rewrite(graph, _Sink(split))
+        graph = rewrite(graph, _Split(split))
     return graph
 
 
@@ -60,7 +60,7 @@ def _from_product(value: Value, result: Value) -> bool:
     return node is not None and value.shape == result.shape and (node.op == "linear" or node.op in POINTWISE)
 
 
-class _Sink:
+class _Split:
     """The rewriting rule; `made` remembers the new operands of every op that is to be split."""
 
     def __init__(self, split: set[Value]) -> None:

@@ -21,7 +21,7 @@ from ltc_torch.fx.state.assigned import assigned_at, whole_numbers
 from ltc_torch.fx.state.copies import called, copied, scaled
 from ltc_torch.fx.state.counters import counting
 from ltc_torch.fx.state.held import Held, Path, held, put, spelled
-from ltc_torch.fx.state.trials import Call, Seen, same_elements, written
+from ltc_torch.fx.state.trials import Seen, Trial, same_elements, written
 
 FACTORS = (1.0, 0.9375, 0.75, 1.0, 0.5, 1.0)  # of the example inputs, call by call
 _ALONG = range(1, 9)  # calls after which a counter is looked at, beside the numbers that its class names
@@ -95,7 +95,7 @@ class _Finder:
         self.same = self._objects(states)
         states -= {path for path, first in self.same.items() if path != first}
         paths = held(self.stages[0]).tensors
-        calls = [Call.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
+        calls = [Trial.of(self.model, scaled(self.inputs, factor), paths) for factor in FACTORS[:2]]
         self._check_first_call(changes[0] - touched - loose, calls[1].after)
         initial = {path: self._initial(path) for path in sorted(states, key=spelled)}
         entry = self._entry(0, initial)
@@ -201,7 +201,7 @@ class _Finder:
     def _matters(self, loose: Iterable[Path], others: set[Path]) -> bool:
         """Whether a call reads the tensors at `loose`: their number, shapes or values."""
         values = self._after(0, others)
-        expected = Call.of(self._entry(0, values), self.inputs, others)
+        expected = Trial.of(self._entry(0, values), self.inputs, others)
         changed = self._entry(0, values)
         tensors = held(changed).tensors
         for path in loose:
@@ -221,7 +221,7 @@ class _Finder:
             remedy = "set it before recording (one call of the model does), or pass it as an input"
             raise self._refusal(dict.fromkeys(sorted(wrong, key=spelled), reason), remedy)
 
-    def _check_start(self, entry: nn.Module, initial: Mapping[Path, Tensor], expected: Call) -> None:
+    def _check_start(self, entry: nn.Module, initial: Mapping[Path, Tensor], expected: Trial) -> None:
         """A later call that begins with the initial values does what the first call does."""
         if expected.is_same(entry):
             return
@@ -261,7 +261,7 @@ class _Finder:
         if not changed:
             return
         base = self._entry(0, values)
-        expected = Call.of(base, self.inputs, values)
+        expected = Trial.of(base, self.inputs, values)
         numbers = {p: (a, b) for p, (a, b) in self.seen[1].changed(self.seen[2]).items() if _counts(a, b)}
 
         def matters(numbers: Mapping[Path, tuple[Any, Any]]) -> bool:

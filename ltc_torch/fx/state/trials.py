@@ -61,7 +61,7 @@ def written(before: Mapping[Path, Tensor], after: Mapping[Path, Tensor]) -> set[
 
 
 @dataclass
-class Call:
+class Trial:
     """What a call did: its outputs, and the values of states after it."""
 
     inputs: Any
@@ -69,19 +69,19 @@ class Call:
     after: Mapping[Path, Tensor | None]
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Any, states: Iterable[Path]) -> Call:
+    def of(cls, model: nn.Module, inputs: Any, states: Iterable[Path]) -> Trial:
         model = copied(model)
         output = called(model, inputs)
         tensors = held(model).tensors
         return cls(inputs, output, {path: tensors.get(path) for path in states})
 
-    def only(self, states: Iterable[Path]) -> Call:
-        return Call(self.inputs, self.output, {path: self.after[path] for path in states})
+    def only(self, states: Iterable[Path]) -> Trial:
+        return Trial(self.inputs, self.output, {path: self.after[path] for path in states})
 
     def is_same(self, model: nn.Module) -> bool:
         """Whether a copy of `model` does the same."""
         try:
-            other = Call.of(model, self.inputs, self.after)
+            other = Trial.of(model, self.inputs, self.after)
         except Exception:  # whatever it is, the call that is compared with did not raise it
             return False
         mine, theirs = _leaves(self.output), _leaves(other.output)
