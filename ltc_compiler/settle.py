@@ -16,8 +16,8 @@ from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph, rewrite
 from ltc_compiler.program import Program
 from ltc_compiler.schedule.compile import compile_graphs, schedule_graphs
+from ltc_compiler.schedule.listing import listing
 from ltc_compiler.schedule.search import Job
-from ltc_compiler.schedule.text import text
 
 LARGEST = 65536  # rows, blocks, slots, entries and instructions: bits do not depend on how much there is
 
@@ -72,4 +72,4 @@ def compile_model(
 def schedule_text(graph: Graph, config: Config, *, optimize: bool = True, quick: bool = False) -> str:
     """The schedule behind compile_model, as text; keywords and errors are the same."""
     job = Job(graph.name, settled(graph, config), tuple(range(config.cores)))
-    return text(schedule_graphs([job], config, optimize=optimize, quick=quick))
+    return listing(schedule_graphs([job], config, optimize=optimize, quick=quick))

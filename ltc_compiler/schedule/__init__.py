@@ -1,1 +1,1 @@
-"""From an NNIR graph to a program: selection, partition, order, memory, and the machine as they see it."""
+"""From an NNIR graph to the image of a program: selection, order, memory, encoding, and the search among schedules."""

@@ -125,7 +125,7 @@ def _check_depth(what: str, core: int, needed: int, depth: int, config: Config) 
 
 
 def _check_instruction_slots(ops: list[Op], config: Config) -> None:
-    common = sum(op.row.unit == "control" for op in ops)
+    common = sum(op.row_of_table.unit == "control" for op in ops)
     for core in range(config.cores):
         needed = common + sum(op.core == core for op in ops)
         _check_depth("instruction slots", core, needed, config.instruction_slots, config)

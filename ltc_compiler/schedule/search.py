@@ -31,7 +31,7 @@ GRAINS = (4, 2, 1)  # rows of a band per core
 LAST_RESORTS = (Spread(rotate=True), Spread(lending=True))  # they fill the weight stores evenly
 SMALL = 4  # blocks of the largest product below which links cannot pay
 WORTH = (
-    0.99  # a schedule of more instructions or cores must take fewer cycles than this share of the best one's
+    0.99  # a later candidate has more instructions or cores: it must take fewer than this share of the cycles
 )
 LARGE = 2000  # blocks in all above which the full machine alone is tried, and one order of what follows
 
@@ -94,7 +94,8 @@ def nearer(a: AllocationError | None, b: AllocationError) -> AllocationError:
 
 
 class Search:
-    """The best of the schedules that were tried. One that fails for want of room counts if all of them do."""
+    """The best of the schedules that were tried. One that does not fit is passed over; if none fits, the refusal of the
+    one nearest to fitting is raised."""
 
     def __init__(self, config: Config, orders: Sequence[Order]) -> None:
         self.config = config
@@ -155,7 +156,8 @@ def _orders(jobs: list[Job], optimize: bool, quick: bool) -> Sequence[Order]:
 
 
 def _refine(search: Search, first: Draft, config: Config) -> None:
-    """Bands of fewer and fewer rows on what is best so far, then lent products with fewer cores for all else."""
+    """Try the best form so far in bands of fewer and fewer rows; then with products of the state lent to other cores,
+    and fewer cores for the rest."""
     form, cores = first.jobs, first.spread.cores
     if is_large(form, config):
         search.orders = search.orders[-1:]

@@ -70,8 +70,8 @@ def connect(tasks: list[Task], links: Links, config: Config) -> None:
             for other, was in (*written[touch.buffer], *read[touch.buffer]):
                 if was.meets(touch):
                     before.setdefault(other, 1)
-        if task.op.row.unit in ("io_in", "io_out"):  # a core's port keeps the written order
-            side = task.op.row.unit, task.op.core
+        if task.op.row_of_table.unit in ("io_in", "io_out"):  # a core's port keeps the written order
+            side = task.op.row_of_table.unit, task.op.core
             if side in port:
                 before.setdefault(port[side], 1)
             port[side] = task

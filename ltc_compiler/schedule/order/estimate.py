@@ -43,7 +43,7 @@ class Cores:
 
 
 class Planned(NamedTuple):
-    """When an instruction starts, in cycles from the begin of its run, and the positions of those that it waits for."""
+    """When an instruction starts, in cycles from the beginning of its run, and the positions of what it waits for."""
 
     start: int
     waits: tuple[int, ...]
@@ -53,7 +53,7 @@ def runs(ops: Sequence[Op]) -> Iterator[list[Op]]:
     """The straight runs between loop boundaries, and each boundary by itself."""
     run: list[Op] = []
     for op in ops:
-        if op.row.unit == "control":
+        if op.row_of_table.unit == "control":
             if run:
                 yield run
             yield [op]
@@ -68,7 +68,7 @@ def planned(ops: Sequence[Op], config: Config) -> list[Planned | None]:
     """The plan of every instruction in the order in which they stand; None for loop boundaries."""
     found: list[Planned | None] = []
     for run in runs(ops):
-        if run[0].row.unit == "control":
+        if run[0].row_of_table.unit == "control":
             found.append(None)
             continue
         tasks = [task_of(op, len(found) + i, config) for i, op in enumerate(run)]

@@ -1,8 +1,7 @@
 """Which rows an instruction touches, and when: what the scheduler knows of its beats before rows have addresses.
 
-A touch is a run of rows of a buffer, taken in order at an even pace. From the touches of two instructions follows how
-many cycles the later one must start behind the earlier one so that no beat of it waits for a row; none, if they share
-no row.
+A touch is a run of rows of a buffer, taken in order at a constant pace. The touches of two instructions say how many
+cycles the later one must start after the earlier one so that none of its beats waits for a row.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def distance(written: Touch, read: Touch, latency: int) -> int:
 def touches(op: Op, config: Config, busy: int, write: bool) -> list[Touch]:
     """What an instruction writes, or reads; `busy` cycles pass from its first beat to behind its last."""
     found = []
-    for access in op.row.format.accesses:
+    for access in op.row_of_table.format.accesses:
         ref = op.operands[access.field]
         if access.write == write and isinstance(ref, Ref):
             found.append(_touch(op, access, ref, config, busy))
@@ -73,7 +72,7 @@ def _touch(op: Op, access: isa.Access, ref: Ref, config: Config, busy: int) -> T
 
 def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, int] | None:
     """When the first and the last row are touched; None where rows are not taken in order."""
-    pattern = isa.PATTERNS[op.row.format.pattern]
+    pattern = isa.PATTERNS[op.row_of_table.format.pattern]
     index, how = pattern.touch(access.field)
     if how == "loose":
         return None

@@ -2,8 +2,8 @@
 
 A core issues in order and a unit waits for its operands, so an instruction that waits must not stand before one that
 could run. Each run is a graph of dependences over buffers, IO ports and link FIFOs; the instruction that can start
-first goes first, and among equals the one with the longest path to the end of the run. gaps.py says what should start
-later than it could.
+first goes first, and among equals the one with the longest path to the end of the run. gaps.py chooses what
+starts later than it could.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from ltc_compiler.schedule.rows.virtual import Op
 
 
 class Order(Enum):
-    """EAGER takes the input for present; STATE_FIRST puts what does not wait for it in front, or in the gaps behind."""
+    """AS_WRITTEN changes nothing. EAGER schedules as if the input were there from the start. STATE_FIRST puts what does
+    not wait for the input before everything that does, or into the gaps behind."""
 
     AS_WRITTEN = 0
     EAGER = 1
@@ -36,15 +37,15 @@ def reorder(ops: list[Op], config: Config, order: Order) -> list[Op]:
         return ops
     ordered: list[Op] = []
     for run in runs(ops):
-        ordered += run if run[0].row.unit == "control" else _sorted(run, config, order)
+        ordered += run if run[0].row_of_table.unit == "control" else _sorted(run, config, order)
     return ordered
 
 
 class _Available:
     """Instructions whose dependences are met. The first is the one that can start first; then the longest path counts.
 
-    For each core and unit there are two heaps: `ripe` could start now and `later` waits for operands. Those that use
-    links are few, and stand in a list, since the FIFOs decide anew each time which of them may go.
+    Per core and unit there are two heaps: `ripe` could start now and `later` waits for operands. The few that use links
+    stand in a list, because which of them may go depends on what the FIFOs hold at the time.
     """
 
     def __init__(self, cores: Cores, links: Links) -> None:
@@ -96,7 +97,7 @@ def _sorted(run: list[Op], config: Config, order: Order) -> list[Op]:
     connect(tasks, links, config)
     if order is Order.STATE_FIRST:
         for task in tasks:
-            task.release = FAR if task.op.row.unit == "io_in" else 0
+            task.release = FAR if task.op.row_of_table.unit == "io_in" else 0
         postpone(tasks, FAR, lambda: _choose(tasks, links, config) is not None)
     chosen = _choose(tasks, links, config)
     # None: a FIFO's head waits for something behind it; the written order never does

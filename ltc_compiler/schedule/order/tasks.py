@@ -42,11 +42,11 @@ def task_of(op: Op, index: int, config: Config) -> Task:
     operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
     instr = Instr(op.name, op.core, operands)
     held = cycles = busy(instr, config, op.slots)
-    if op.row.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_blocks(op):
+    if op.row_of_table.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_blocks(op):
         # few row blocks wait for their accumulators
         rows = min(config.accumulators, number(op, "m_rows"))
         held = cycles * max(rows, row_blocks_in_flight(config)) // rows
-    return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row.unit), _fifos(op))
+    return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row_of_table.unit), _fifos(op))
 
 
 def _row_blocks(op: Op) -> int:

@@ -1,1 +1,1 @@
-"""Where values lie: rows, cores and stores, and the workshop that writes instructions on them."""
+"""Rows, cores and stores: where values lie, and the builder of the instructions on them."""

@@ -42,7 +42,7 @@ class Values:
 
     @contextmanager
     def loop_body(self) -> Iterator[None]:
-        """What the body of a loop copies to other cores, or to all lanes, is forgotten behind the loop."""
+        """For the body of a loop: its copies on other cores, or in all lanes, are not used after the loop."""
         kept = dict(self._copies), dict(self._scattered), dict(self._build.uniforms)
         yield
         self._copies, self._scattered, self._build.uniforms = kept
@@ -69,8 +69,7 @@ class Values:
         return self._build.constant(numerics.fold_bf16(part).astype(np.float64), core, part)
 
     def common_partition(self, node: Node) -> tuple[RowRange, ...] | None:
-        """How the result of a row-by-row op is sharded: as those operands are that are sharded and have its shape, if
-        they agree."""
+        """The partition of a row-by-row op's result: that of its sharded operands of the same shape, if they agree."""
         shape = node.results[0].shape
         operands = (self.sharded.get(v) for v in node.operands)
         found = {s.partition for s in operands if s is not None and s.shape == shape}

@@ -70,12 +70,12 @@ class Op:
     operation: str = ""
 
     @property
-    def row(self) -> isa.Instruction:
+    def row_of_table(self) -> isa.Instruction:
         return isa.BY_NAME[self.name]
 
     def refs(self, write: bool) -> list[Ref]:
         """The references that the instruction writes, or reads."""
-        found = [self.operands[a.field] for a in self.row.format.accesses if a.write == write]
+        found = [self.operands[a.field] for a in self.row_of_table.format.accesses if a.write == write]
         return [r for r in found if isinstance(r, Ref)]
 
 
@@ -97,7 +97,7 @@ class Schedule:
 
     @contextmanager
     def working_on(self, source: str, operation: str) -> Iterator[None]:
-        """Say for which place and operation of the user the instructions inside are."""
+        """Give the instructions that are emitted inside a place in the user's code and an operation of the graph."""
         before = self.source, self.operation
         self.source, self.operation = source, operation
         yield

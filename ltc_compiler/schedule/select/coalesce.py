@@ -1,7 +1,7 @@
 """Let a carry's new value be computed in the carry's own rows, so that no iteration of a loop ends with copies.
 
-A temporary and a carry become one buffer where nothing reads the old value after the new one is begun, other than the
-instruction that begins it, row for row in place.
+A temporary and a carry become one buffer if no instruction reads the old value once the new one is being written. The
+first writer itself may, if it works row by row and each row in its place.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ltc_compiler.schedule.rows.virtual import ROW_BY_ROW, Buffer, Kind, Op, Ref
 
 
 def coalesce(schedule: Schedule, new: View, carry: View, begin: int) -> bool:
-    """Give `new` the rows of `carry`, whose loop body starts at position `begin`. False where that could change a
-    result; then nothing is changed."""
+    """Give `new` the rows of `carry`, whose loop body starts at position `begin`. Returns False, and changes nothing,
+    where that could change a result."""
     old, target = new.ref.buffer, carry.ref.buffer
     if (
         not _alike(new, carry)
@@ -61,14 +61,14 @@ def _depth(ops: list[Op]) -> int:
 
 
 def _in_place(op: Op, old: Buffer, target: Buffer) -> bool:
-    """The instruction that begins the new value writes it, and reads the old one at most row for row."""
+    """Whether an instruction writes the new value, and reads the carry, if it does, row by row in the same places."""
     writes = op.refs(write=True)
     reads = op.refs(write=False)
     if [w.buffer for w in writes] != [old] or any(r.buffer is old for r in reads):
         return False
     if not any(r.buffer is target for r in reads):
         return True
-    if op.row.format.pattern not in ROW_BY_ROW or op.name == "splat":
+    if op.row_of_table.format.pattern not in ROW_BY_ROW or op.name == "splat":
         return False
     own = {n: v for n, v in op.operands.items() if isinstance(v, Ref) and v.buffer is target}
     dst = (writes[0].offset, *_steps(op, "dst"))
@@ -79,7 +79,7 @@ def _steps(op: Op, operand: str) -> tuple[int | Ref, ...]:
     """The row steps of an operand of a row-by-row instruction."""
     return tuple(
         op.operands[f.name]
-        for f in op.row.format.fields
+        for f in op.row_of_table.format.fields
         if f.kind == "i32" and f.name.startswith(f"{operand}_")
     )
 

@@ -18,7 +18,7 @@ from ltc_compiler.schedule.rows.layout import View, leading
 from ltc_compiler.schedule.rows.places import Location, Part, joined, part_of, part_shape
 from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.select.move import broadcast
-from ltc_compiler.schedule.select.windows import Taps, read_window
+from ltc_compiler.schedule.select.windows import TapRows, read_window
 from ltc_compiler.schedule.spread.partition import Band, Chunk, padded_rows, spread_rows
 from ltc_compiler.schedule.spread.share import RowBlock
 
@@ -74,24 +74,26 @@ def select_linear(low: Lowering, node: Node) -> Sequence[Location]:
     return []
 
 
-def _factors(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, Taps]:
+def _factors(low: Lowering, value: Value, cores: Sequence[int]) -> dict[int, TapRows]:
     """What a product reads on each core: the taps of a window, or one value."""
     window = low.plan.windows.get(value)
     if window is not None:
         return read_window(low, window, cores)
-    return {core: Taps(low.build.vectors(view)) for core, view in low.values.everywhere(value, cores).items()}
+    return {
+        core: TapRows(low.build.vectors(view)) for core, view in low.values.everywhere(value, cores).items()
+    }
 
 
 def lent_product(
     low: Lowering,
     node: Node,
-    xs: dict[int, Taps],
+    xs: dict[int, TapRows],
     weight: Constants,
     bands: Sequence[Band],
     producers: dict[int, list[RowBlock]],
 ) -> None:
-    """The rows of a product with a constant bias, on the cores that add them: each core computes what it makes in one
-    go, and sends what others want."""
+    """A product with a constant bias whose row blocks are lent: each core computes its row blocks in one instruction,
+    and sends them to the cores that add them."""
     result = node.results[0]
     index = {
         (i, core): padded_rows(own, low.build.block)
@@ -143,7 +145,7 @@ def addend(
 def matmul(
     low: Lowering,
     node: Node,
-    taps: Taps,
+    taps: TapRows,
     weight: Constants,
     bias: View,
     index: NDArray[np.int64],

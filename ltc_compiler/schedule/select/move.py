@@ -1,5 +1,5 @@
-"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, turned tiles,
-else a gather.
+"""Selection for the ops that only move elements: views where the layout allows it, else moves of rows, else transposed
+tiles, else a gather.
 
 A gather is planned from the flat index of every element, so that one rule serves every shape and axis.
 """
@@ -79,7 +79,7 @@ def permute(build: InstructionBuilder, view: View, dims: tuple[int, ...]) -> Vie
 
 
 def _transpose(build: InstructionBuilder, view: View, dims: tuple[int, ...], others: list[int]) -> View:
-    """Axis dims[-1] and the last axis change places in tiles of a block by a block, and what is left at the edges."""
+    """Axis dims[-1] and the last axis change places, in tiles of a block by a block and smaller ones at the edges."""
     dst = build.new(tuple(view.shape[d] for d in dims), view.ref.buffer.core)
     block, core = view.block, view.ref.buffer.core
     down, across = view.steps[dims[-1]], dst.steps[dims.index(len(dims) - 1)]
@@ -164,8 +164,8 @@ def _gaps(values: Sequence[Value], block: int) -> set[Value]:
 
 
 def _side_by_side(views: list[View]) -> bool:
-    """Whether the vectors of each view stand in the rows that follow those of the view before: so do the windows of a
-    sequence, which overlap."""
+    """Whether each view begins in the row after the first vector of the view before it, as overlapping windows of a
+    sequence do."""
     first = views[0]
     return all(
         (view.dims, view.steps) == (first.dims, first.steps)

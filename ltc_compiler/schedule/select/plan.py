@@ -7,7 +7,6 @@ products are all that reads it: a tap is a run of rows, and the matrix instructi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,10 +16,13 @@ from ltc_compiler.schedule.rows.layout import row_count
 from ltc_compiler.schedule.spread.partition import Cut, Spread, cut_points, fused_relus, rotations
 from ltc_compiler.schedule.spread.share import Division, Producers, shared_products
 
+Taps = tuple[Value, ...]  # of a window: values of one width that a product reads side by side
+
 
 class Plan:
-    """By the product: the cuts of its result, the relu that it applies itself, the cores that compute its row blocks
-    where these are lent, and the core that its rows begin on; by a concatenation, the window that it is."""
+    """What is decided, by the result of the product: cuts, the pieces that its rows are cut into; relus, the result of
+    the relu that it applies itself; producers, which core computes which row blocks, where these are lent; rotations,
+    the offset of the core that its rows begin on. windows: by the result of a concatenation, its taps."""
 
     def __init__(self, config: Config, spread: Spread, helpers: Sequence[int]) -> None:
         """helpers: the cores that may compute what is lent."""
@@ -29,7 +31,7 @@ class Plan:
         self._helpers = tuple(helpers)
         self.cuts: dict[Value, tuple[Cut, ...]] = {}
         self.relus: dict[Value, Value] = {}
-        self.windows: dict[Value, Window] = {}
+        self.windows: dict[Value, Taps] = {}
         self.producers: Producers = {}
         self.rotations: dict[Value, int] = {}
 
@@ -46,14 +48,7 @@ class Plan:
             self.producers |= shared_products(graph, self._config, division)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Values of one width that a product reads side by side."""
-
-    taps: tuple[Value, ...]
-
-
-def find_windows(graph: Graph, block: int) -> dict[Value, Window]:
+def find_windows(graph: Graph, block: int) -> dict[Value, Taps]:
     """The concatenations that only products read, and whose parts would begin on rows of their own."""
     kept = {*graph.outputs, *(s.next for s in graph.states)}
     uses = graph.uses()
@@ -71,8 +66,8 @@ def find_windows(graph: Graph, block: int) -> dict[Value, Window]:
     return found
 
 
-def _window(parts: Sequence[Value], block: int) -> Window | None:
-    """The window of equally wide parts, or of such with gaps of one width between them."""
+def _window(parts: Sequence[Value], block: int) -> Taps | None:
+    """The taps of a window: parts of one width, with or without gaps of one width between them."""
     gaps = parts[1::2] if len(parts) > 2 and is_gap(parts[1]) and not is_gap(parts[0]) else ()
     taps = parts[::2] if gaps else parts
     width = taps[0].shape[-1]
@@ -81,7 +76,7 @@ def _window(parts: Sequence[Value], block: int) -> Window | None:
         is_gap(v) and v.shape[-1] == room - width for v in gaps
     )
     fits = len(gaps) in (0, len(taps) - 1) and row_count(width, block) * block == room
-    return Window(tuple(taps)) if even and fits and len(taps) > 1 and width > 1 else None
+    return tuple(taps) if even and fits and len(taps) > 1 and width > 1 else None
 
 
 def is_gap(value: Value) -> bool:

@@ -1,7 +1,7 @@
 """States: where they lie, and how their new values replace the old ones.
 
-The stages of a delay line lie behind each other, the oldest first. A window of it is then a run of rows that a product
-reads in place, and a step moves the whole line on by one instruction.
+The stages of a delay line lie one after the other, the oldest first. So a window of it is a run of rows that a product
+reads in place, and one instruction shifts the whole line.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def write_states(low: Lowering, graph: Graph) -> None:
 
 
 def _copy_what_follows(low: Lowering, graph: Graph) -> None:
-    """A state that replaces another, as in a delay line, is on every core that the other is on: and so is what replaces
-    that one in turn.
+    """Copies for delay lines: if the next value of a state is another state, that one needs a copy on every core that
+    holds the first. Repeated until no copy is added, since that state may have a state as its next value too.
     """
     count = -1
     while count != len(low.values.resident.copies):
@@ -152,7 +152,7 @@ def _touched(view: View) -> list[tuple[Buffer, int]]:
 
 
 def _in_order(low: Lowering, writes: list[_Write]) -> list[_Write]:
-    """The writes so that each old value is read before it is replaced; where they go round, one is saved first."""
+    """The writes, ordered so that each old value is read before it is replaced; in a cycle, one is saved first."""
     owner = {place: i for i, w in enumerate(writes) for place in _touched(w.old)}
     replacing = [sorted({owner[p] for p in _touched(w.new) if p in owner}) for w in writes]
     readers = Counter(j for found in replacing for j in found)
@@ -178,7 +178,7 @@ def _in_order(low: Lowering, writes: list[_Write]) -> list[_Write]:
 
 
 def _emit(low: Lowering, writes: list[_Write]) -> None:
-    """Write by write; where rows follow on from those of the write before, in one instruction."""
+    """One instruction per write; writes of consecutive rows share one."""
     while writes:
         first = writes.pop(0)
         low.build.schedule.source, low.build.schedule.operation = first.source, "state"
@@ -194,6 +194,6 @@ def _emit(low: Lowering, writes: list[_Write]) -> None:
 
 
 def _follows(write: _Write, first: _Write, rows: int) -> bool:
-    """Whether a write goes on `rows` rows behind the first one, on both sides."""
+    """Whether both sides of a write lie `rows` rows behind those of the first one."""
     dense = write.old.contiguous and write.new.contiguous
     return dense and write.old.ref == first.old.ref.at(rows) and write.new.ref == first.new.ref.at(rows)

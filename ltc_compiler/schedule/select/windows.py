@@ -13,21 +13,21 @@ from ltc_compiler.ir.graph import Value
 from ltc_compiler.schedule.rows.layout import View
 from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.select.move import take
-from ltc_compiler.schedule.select.plan import Window
+from ltc_compiler.schedule.select.plan import Taps
 
 
 @dataclass(frozen=True)
-class Taps:
-    """What a product reads on a core: `count` taps, `step` rows apart, of which `first` is the first."""
+class TapRows:
+    """What a product reads on a core: `count` taps that begin `step` rows apart; `first` is the first of them."""
 
     first: View
     count: int = 1
     step: int = 0
 
 
-def read_window(low: Lowering, window: Window, cores: Sequence[int]) -> dict[int, Taps]:
-    """The taps on each core. What they are parts of is sent there once."""
-    for root in dict.fromkeys(_root(v) for v in window.taps):
+def read_window(low: Lowering, window: Taps, cores: Sequence[int]) -> dict[int, TapRows]:
+    """The taps on each core. Taps that are slices of one value travel as that value, once."""
+    for root in dict.fromkeys(_root(v) for v in window):
         low.values.everywhere(root, cores)
     return {core: _on(low, window, core) for core in cores}
 
@@ -41,19 +41,19 @@ def _root(value: Value) -> Value:
     return value
 
 
-def _on(low: Lowering, window: Window, core: int) -> Taps:
-    views = [low.build.vectors(_tap(low, v, core)) for v in window.taps]
+def _on(low: Lowering, window: Taps, core: int) -> TapRows:
+    views = [low.build.vectors(_tap(low, v, core)) for v in window]
     first, second = views[:2]
     step = second.ref.offset - first.ref.offset
     if all(v == replace(first, ref=first.ref.at(i * step)) for i, v in enumerate(views)):
-        return Taps(first, len(views), step)
+        return TapRows(first, len(views), step)
     together = low.build.new((*first.dims, len(views), first.width), core)
     inner = together.rows
     for i, view in enumerate(views):
         place = replace(together, ref=together.ref.at(i * inner), shape=view.shape, steps=together.steps[:-1])
         low.build.copy(view, place)
     whole = replace(together, shape=first.shape, steps=together.steps[:-1])
-    return Taps(whole, len(views), inner)
+    return TapRows(whole, len(views), inner)
 
 
 def _tap(low: Lowering, value: Value, core: int) -> View:

@@ -2,7 +2,7 @@
 
 Whole rows of blocks go to a core: a dot product is never split, so the bits do not depend on the choice. A product
 whose result is only ever read in pieces (the gates of a cell) is cut there first: every piece starts on a row of its
-own and is spread alike, so that what the pieces meet in stays on one core.
+own and is spread in the same way, so that an op on several pieces finds its rows of all of them on one core.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Spread:
 
     cores: it uses the first so many of its cores, 0: all of them. grain: its products are cut into bands of so many
     rows per core, 0: one band. lending: products of the state alone may be computed on its other cores (share.py).
-    rotate: the cores take turns at the rows that are left over.
+    rotate: each product begins on another core, so that rows that are left over are shared out too.
     """
 
     cores: int = 0
@@ -53,7 +53,8 @@ def check_places(graph: Graph, cores: Sequence[int], config: Config) -> None:
 
 
 def state_places(graph: Graph) -> dict[State, tuple[int, ...]]:
-    """The cores of every state: those where the user placed what makes its next value, else the first that reads it."""
+    """The cores of every state: those on which the user placed the op that makes its next value, else the first placed
+    op that reads it; none where neither is placed."""
     uses = graph.uses()
     places = {}
     for state in graph.states:
@@ -139,8 +140,8 @@ def _bands(cut: Cut, block: int, cores: Sequence[int], grain: int) -> int:
 
 
 def rotations(graph: Graph, cuts: dict[Value, tuple[Cut, ...]], block: int, cores: int) -> dict[Value, int]:
-    """For every product, the offset of the core that its rows begin on, so that the cores take turns at the rows that
-    are left over.
+    """For every product, the offset of the core that its rows begin on: the cores that get a row more than others
+    change from product to product.
 
     Products that end in each other have one offset. Other products that meet may then lie apart and have to be sent:
     this is for models that fill the weight stores."""

@@ -1,11 +1,11 @@
-"""The text form of a schedule: what each instruction does, on which core and rows, when it starts, what it waits for.
+"""A schedule as text: what each instruction does, on which core and rows, when it starts, what it waits for.
 
     index  start core unit       instruction    op         writes         waits for    reads
         4     12 c0   matrix     matmul         linear     30:32          0 3          20:22 8:10  ; fc1
 
 Rows are those of the core's tensor store, first:end, one range per operand. `@level` marks rows that advance with the
-counter of the loop at that level; the range is then the whole of the buffer. `start` counts cycles from the begin of
-the straight run between two loop boundaries, as the scheduler plans them (order/estimate.py). `waits for` names
+counter of the loop at that level; the range is then the whole of the buffer. `start` counts cycles from the beginning
+of the straight run between two loop boundaries, as the scheduler plans them (order/estimate.py). `waits for` names
 instructions of the same run by their index, which is that of the program's code.
 """
 
@@ -26,7 +26,7 @@ HEAD = ("index", "start", "core", "unit", "instruction", "op", "writes", "waits 
 WIDTHS = (6, 6, 4, 10, 14, 10, 14, 12, 0)
 
 
-def text(draft: Draft) -> str:
+def listing(draft: Draft) -> str:
     """The schedule of every model, one line per instruction."""
     config = draft.contents.config
     allocate([m.schedule for m in draft.models], config)
@@ -46,7 +46,7 @@ def _spread(spread: Spread, config: Config) -> str:
     if spread.lending:
         said.append("products of the state lent to other cores")
     if spread.rotate:
-        said.append("rows that are left over on each core in turn")
+        said.append("rows that are left over rotated over the cores")
     return ", ".join(said)
 
 
@@ -68,7 +68,16 @@ def _line(op: Op, plan: Planned | None, config: Config, indent: str, first: int)
         return "", "all", "control", f"{indent}{op.name}{times}", "", "", "", ""
     waits = " ".join(str(first + position) for position in plan.waits)
     writes, reads = _rows(op, config, write=True), _rows(op, config, write=False)
-    return str(plan.start), f"c{op.core}", op.row.unit, indent + op.name, op.operation, writes, waits, reads
+    return (
+        str(plan.start),
+        f"c{op.core}",
+        op.row_of_table.unit,
+        indent + op.name,
+        op.operation,
+        writes,
+        waits,
+        reads,
+    )
 
 
 def _rows(op: Op, config: Config, write: bool) -> str:
