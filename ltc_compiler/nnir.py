@@ -100,6 +100,7 @@ class NNIR(EvaluatedGraph):
             ModelFileError: the file is no valid ONNX model.
             InputError: shapes or constants are missing or wrong.
             UnsupportedError: some nodes cannot be lowered; the error lists them all.
+            GraphError: an input has a shape that NNIR does not hold.
         """
         return NNIR(import_onnx(path, input_shapes, constants))
 

@@ -46,7 +46,7 @@ def import_onnx(
         ModelFileError: the file is no valid ONNX model.
         InputError: shapes or constants are missing or wrong.
         UnsupportedError: some nodes cannot be lowered; the error lists them all.
-        GraphError: what the file says of the steps of a stream does not fit its graph.
+        GraphError: an input has a shape that NNIR does not hold.
     """
     model = load_model(path)
     from ltc_compiler.onnx.importer import Importer
