@@ -234,10 +234,14 @@ class NNIR(EvaluatedGraph):
 
         Args:
             config: the accelerator.
-            optimize, quick_compile: as for `to_program`.
+            optimize: as for to_program.
+            quick_compile: as for to_program.
 
         Raises:
-            AllocationError, GraphError, UnsupportedError, ConfigError: as `to_program`.
+            AllocationError: as to_program.
+            GraphError: as to_program.
+            UnsupportedError: as to_program.
+            ConfigError: as to_program.
         """
         from ltc_compiler.settle import schedule_text
 
