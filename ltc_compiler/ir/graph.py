@@ -123,7 +123,9 @@ class Node:
     attrs: dict[str, Any]
     results: tuple[Value, ...]
     source: Source = Source()
-    precision: Precision | None = None  # the user's wish for this op; None leaves it to the precision pass
+    precision: Precision | None = (
+        None  # the precision requested for this op; None leaves it to the precision pass
+    )
     cores: tuple[
         int, ...
     ] = ()  # where the user wants it, the home of its results first; () leaves it to the compiler

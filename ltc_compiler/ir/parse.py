@@ -265,7 +265,7 @@ class _Parser:
         self.at = after
         if len(types) != len(tokens):
             raise self.error(f"{len(tokens)} results have {len(types)} types", position)
-        wish = self.precision() if self.accept("wish") else None
+        request = self.precision() if self.accept("wish") else None
         cores = self.integers() if self.accept("on") else ()
         if self.accept("body"):
             if self.depth == MAX_DEPTH:
@@ -275,7 +275,7 @@ class _Parser:
             self.depth -= 1
         attrs = {key: attrs[key] for key in (*OPS[op].attrs, *attrs) if key in attrs}
         results = graph.append(op, operands, attrs, types, self.location())
-        graph.nodes[-1].precision, graph.nodes[-1].cores = wish, cores
+        graph.nodes[-1].precision, graph.nodes[-1].cores = request, cores
         for token, value in zip(tokens, results, strict=True):
             self.define(scope, value, token, position)
 

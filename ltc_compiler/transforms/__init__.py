@@ -1,1 +1,1 @@
-"""Passes over NNIR, one a file: valid graph in, valid graph out, the same meaning."""
+"""Passes over NNIR, one per file: valid graph in, valid graph out, the same meaning."""

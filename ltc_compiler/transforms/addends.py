@@ -1,9 +1,9 @@
-"""A sum of a product and another value is computed where the product ends.
+"""A sum of a product and another value is computed by the product's own instruction.
 
-`add(linear(x, W, 0), b)` becomes `linear(x, W, b)`: the matrix unit adds a row of b to the finished product in the
-place of the bias. Rounding is as before, step by step, so no bit changes. The product that ends a sum is one that
-depends on an input: the other, which a recurrent cell or a convolution takes from its state alone, can then be computed
-before the input is there. In the body of a scan it is one that depends on a carry.
+`add(linear(x, W, 0), b)` becomes `linear(x, W, b)`: the matrix unit adds a row of b to the finished product in place of
+the bias. Each operation rounds as before, so no bit changes. Of a sum of two products, the one that depends on an input
+takes the other as its bias: the other, which a recurrent cell or a convolution computes from its state alone, can then
+be computed before the input is there. In the body of a scan it is the one that depends on a carry.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ltc_compiler.transforms.pieces import is_piece
 
 
 def join_addends(graph: Graph) -> Graph:
-    """Sums become the bias of the product that they end, in bodies too."""
+    """Sums become biases of products, in bodies too."""
     planned = _planned(graph, carries=0)
     if not planned:
         return graph
@@ -34,7 +34,7 @@ def join_addends(graph: Graph) -> Graph:
 
 
 def _planned(graph: Graph, carries: int) -> dict[Node, int]:
-    """The sums to join, with the operand that is the product to end with; the first inputs of a body are carries."""
+    """The sums to join, each with the product that takes the other operand; the first inputs of a body are carries."""
     kept = {*graph.outputs, *(s.next for s in graph.states)}
     uses = graph.uses()
     early = _early(graph, carries)
@@ -78,7 +78,7 @@ def _without_bias(value: Value, cores: tuple[int, ...]) -> bool:
 
 
 def _early(graph: Graph, carries: int) -> set[Value]:
-    """What is there first: what depends on states and on no input; in a body, what depends on no carry."""
+    """What can be computed first: it depends on states and on no input; in a body, on no carry."""
     early: set[Value] = {s.value for s in graph.states} | set(graph.inputs[carries:] if carries else ())
     for node in graph.nodes:
         if all(v in early or v.constant() is not None for v in node.operands):

@@ -1,4 +1,4 @@
-"""Dead code and repeated work go: nothing is computed that is not read, and nothing twice.
+"""Dead code and common subexpressions are removed: nothing is computed that is not read, and nothing twice.
 
 Carries, stacked outputs and captured values that nothing needs are taken off a scan; a carry that its body returns
 unchanged becomes a captured value. States that no output depends on go as well.

@@ -1,4 +1,4 @@
-"""Constant folding in fp64: what depends on constants alone is computed once, here, and rounded once, when stored.
+"""Constant folding: what depends on constants alone is computed once, here, in fp64, and rounded once, when stored.
 
 Constants that a scan captures move into its body, where folding goes on; a scanned constant that is the same in every
 step does so too. A scan of one step is its body. A pointwise operand that repeats along an axis is stored once.
@@ -70,7 +70,7 @@ def _rule(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
         return tuple(graph.constant(array, value.name, node.source) for array, value in named)
     simple = _neutral(node, operands) or (simplify(graph, node, operands) if layout else None)
     if simple is not None:
-        return (_keep_wish(node, simple),)
+        return (_keep_request(node, simple),)
     return _compact_operands(graph, node, operands) if node.op in POINTWISE else None
 
 
@@ -86,7 +86,7 @@ def _neutral(node: Node, operands: tuple[Value, ...]) -> Value | None:
     return None
 
 
-def _keep_wish(node: Node, value: Value) -> Value:
+def _keep_request(node: Node, value: Value) -> Value:
     if node.op in POINTWISE and value.node is not None and node.precision is not None:
         value.node.precision = node.precision
     return value
@@ -105,7 +105,7 @@ def _compact_operands(graph: Graph, node: Node, operands: tuple[Value, ...]) -> 
             read[i] = graph.constant(small, operand.name, operand.node.source)
     if read == list(operands):
         return None
-    return (_keep_wish(node, add(graph, node.op, *read, source=node.source, name=node.results[0].name)),)
+    return (_keep_request(node, add(graph, node.op, *read, source=node.source, name=node.results[0].name)),)
 
 
 def _scan(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:

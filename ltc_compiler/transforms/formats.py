@@ -2,8 +2,8 @@
 
 The default policy: what a matrix product or a synapse reads as weights is BF16, and so is what the bf16 activation
 units return; all else is FP32: states, carries, sums, pointwise mathematics, biases, times and time constants. A
-node's own wish (`Node.precision`) overrides it: FP32 makes a linear or a synapse read FP32, FP8 stores a linear's
-weight in eight bits, and on any other op the wish is the format of the result.
+node's own precision request (`Node.precision`) overrides it: FP32 makes a linear or a synapse read FP32, FP8 stores a
+linear's weight in eight bits, and on any other op the request is the format of the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ check_names("BF16_UNITS and WEIGHTS in ltc_compiler/transforms/formats.py", {*BF
 
 
 def assign_precision(graph: Graph) -> Graph:
-    """The graph with every type's precision set. Raises GraphError for a wish that nothing can store."""
+    """The graph with every type's precision set. Raises GraphError for a request that nothing can store."""
     return eliminate_dead_code(_assign(graph, [v.type.precision for v in graph.inputs]))
 
 
@@ -35,7 +35,7 @@ def _assign(graph: Graph, inputs: list[Precision]) -> Graph:
         env[state.value] = new.copy_state(state)
     for node in graph.nodes:
         operands = [env[v] for v in node.operands]
-        _check_wish(node)
+        _check_request(node)
         for position in WEIGHTS.get(node.op, ()):
             operands[position] = _stored(new, operands[position], node.precision or Precision.BF16)
         if node.op == "scan":
@@ -52,7 +52,7 @@ def _assign(graph: Graph, inputs: list[Precision]) -> Graph:
     return new
 
 
-def _check_wish(node: Node) -> None:
+def _check_request(node: Node) -> None:
     if node.precision is Precision.FP8_E4M3 and node.op != "linear":
         raise GraphError(f"{describe(node)} is wanted in FP8, in which weights of a linear alone are stored",
                          where=str(node.source), remedy="ask for FP32 or BF16")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Groups of generic operations that the machine has one instruction for become that instruction.
+"""Groups of operations for which the machine has one instruction become that instruction.
 
 `fuse_synapses` finds sums over the sources of `w * sigmoid(sigma * (v - mu))`, with any constant factors, that share
 one sigmoid, and makes them the two sums of a synapse op. Where a product of the constants is zero there is no
@@ -105,10 +105,10 @@ def _emit_synapse(gate: _Gate, pair: list[_Sum]) -> Callable[[Graph, dict[Value,
         arrays = (gate.mu, gate.sigma, den.factor, num.factor, mask)
         operands = [graph.constant(a, source=num.node.source) for a in arrays]
         results = add_many(graph, "synapse", [env[gate.v], *operands], {}, num.node.source)
-        wishes = {s.gate.node.precision for s in pair if s.gate.node is not None} | {
+        requests = {s.gate.node.precision for s in pair if s.gate.node is not None} | {
             s.node.precision for s in pair
         }
-        if Precision.FP32 in wishes:
+        if Precision.FP32 in requests:
             graph.nodes[-1].precision = Precision.FP32
         made = {den.node.results[0]: results[1], num.node.results[0]: results[0]}
         for old, value in made.items():

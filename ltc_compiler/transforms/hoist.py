@@ -1,8 +1,8 @@
-"""Work that a scan repeats for nothing moves out of its body.
+"""Loop-invariant work moves out of the bodies of scans.
 
 What depends on captured values and constants alone is computed once, before the scan, and captured. What depends on
-constants and scanned constants alone is computed here, in fp64, for every step, and becomes a scanned constant: the
-sine of a known time, for one.
+constants and scanned constants alone is computed here, in fp64, for every step, and becomes a scanned constant, as the
+sine of a known time does.
 """
 
 from __future__ import annotations

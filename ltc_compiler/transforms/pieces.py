@@ -1,7 +1,7 @@
-"""Work on the pieces of a product from the start, where nothing reads it whole.
+"""Slice a product before the operations that follow it, where nothing reads it whole.
 
-The gates of a recurrent cell are slices of one vector that row-by-row ops made of matrix products. Taken before those
-ops instead of behind them, each slice is a piece of the product itself, which a machine computes on rows of its own.
+The gates of a recurrent cell are slices of one vector that row-by-row ops made of matrix products. Sliced before those
+ops instead of behind them, each gate is a piece of the product itself, which a machine computes on rows of its own.
 Every element is computed as before, so no bit changes.
 """
 

@@ -1,4 +1,4 @@
-"""Products of two computed tensors, row by row: for programs that find no room for all elementary products at once.
+"""Products of two computed tensors, row by row, for programs that have no room for all elementary products at once.
 
 Such a product is a multiplication and a sum, and the multiplication's result is larger than either operand by a factor.
 A scan along an axis that is not summed holds the elementary products of one row at a time. Every sum has the terms that

@@ -1,4 +1,4 @@
-"""A scan taken apart, changed and put together again: what every pass that reaches into bodies shares.
+"""Taking a scan apart and putting it together again: what all passes that change bodies share.
 
 The operands of a scan and the inputs of its body are one list in three parts (carries, scanned, captured). Here each
 operand is kept beside its body input, so that a pass can drop, add or replace one and let `build` do the counting.

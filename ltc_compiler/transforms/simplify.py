@@ -1,8 +1,8 @@
 """Layout operations that do nothing, or that another one undoes: simplified as a graph is rebuilt.
 
-One function a rule. A rule sees the node and its operands in the new graph, and returns the value that stands for the
-result, or None. Every rule moves the same elements to the same places. A slice out of a constant that was concatenated
-stays: were it folded on, in fp64, a sequence no longer than its padding would round otherwise than its steps do.
+One function per rule. A rule sees the node and its operands in the new graph, and returns the value that stands for the
+result, or None. Every rule moves the same elements to the same places. A slice of a concatenation with a constant
+stays: if it were folded, in fp64, a sequence that is no longer than its padding would round differently from its steps.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""The taps of a window begin where rows begin, so that a machine reads them where they lie.
+"""The taps of a window are padded, so that each begins where a row begins and is read where it lies.
 
-A product over equally wide values laid side by side, as a convolution's over its taps, would have to pack them without
-gaps. Here each is widened to a whole number of rows, by zeros that zero weights meet. How wide is no matter of the
-machine: the place of an element in the dot product decides which accumulator it is added to, and so the last bit.
+A product over a concatenation of equally wide values, such as the taps of a convolution, would need them packed without
+gaps. Here each is padded with zeros, and the weights with zeros where they meet them. The padded width may not depend
+on the machine: the position of an element in the dot product decides which accumulator it is added to, and so the last
+bit of the result (docs/numerics.md, rule 7).
 
-So it is no matter of the form either. What is a window is decided on the graph as the model's importer made it, before
-any other pass and before the streaming transform: there the whole sequence and the step are one graph.
+For the same reason it may not depend on whether the sequence is compiled whole or streamed. So windows are found on the
+graph as it was imported, before any other pass and before the streaming transform, where both are still one graph.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ ROW = 32  # lanes of most machines; narrower taps are packed as powers of two ar
 
 
 def padded(width: int) -> int:
-    """The places that a tap of so many elements takes: a power of two, or a multiple of ROW."""
+    """The positions that a tap of `width` elements takes: a power of two, or a multiple of ROW."""
     return 1 << (width - 1).bit_length() if width <= ROW else -(-width // ROW) * ROW
 
 
 def pad_windows(graph: Graph) -> Graph:
-    """Products over values of one width, side by side, get room between them; a step graph has what it is to have."""
+    """Pad the operands of products over values of one width; the windows of a step graph were padded before."""
     return graph if graph.input_streaming_dims is not None else rewrite(graph, _rule)
 
 
@@ -54,6 +55,6 @@ def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value,
 
 
 def _spread(weight: Array, taps: int, gap: int) -> Array:
-    """The weight (M, taps * width) with columns of zeros behind each tap but the last."""
+    """The weight (M, taps * width) with columns of zeros after each tap but the last."""
     wide = np.pad(weight.reshape(len(weight), taps, -1), ((0, 0), (0, 0), (0, gap)))
     return wide.reshape(len(weight), -1)[:, : wide.shape[1] * wide.shape[2] - gap]

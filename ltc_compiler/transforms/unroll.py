@@ -64,7 +64,7 @@ def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value,
 
 
 class _Scan:
-    """A scan to be written out in a graph: its operands there."""
+    """A scan to unroll in a graph: its operands there."""
 
     def __init__(self, graph: Graph, node: Node, operands: tuple[Value, ...]) -> None:
         self.graph, self.node, self.count = graph, node, int(node.attrs["trip_count"])

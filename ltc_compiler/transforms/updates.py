@@ -61,7 +61,7 @@ def _matches(a: Value, b: Value) -> Iterator[_Update]:
 
 
 def _fp32(value: Value, op: str) -> Node | None:
-    """The node that made `value`, if it is an `op` whose result nobody wants in BF16."""
+    """The node that made `value`, if it is an `op` whose result is not requested in BF16."""
     node = producer(value, op)
     return None if node is None or node.precision is Precision.BF16 else node
 

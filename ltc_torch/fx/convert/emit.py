@@ -1,6 +1,6 @@
 """The emitter: the composer as converters of torch's functions use it.
 
-Besides what every importer needs, it carries the user's precision wish to every node that it makes, and says what
+Besides what every importer needs, it carries the user's precision request to every node that it makes, and says what
 torch alone knows of an operation: the function's name, whether it was a method, the dtype of its result, which values
 are masks.
 """
@@ -83,7 +83,7 @@ class Emitter(Composer):
         return super().reduce(op, x, [axes] if isinstance(axes, int) else axes, keepdims)
 
     def linear(self, x: Value, weight: Array, bias: Array | None = None) -> Value:
-        """Weights wished in FP8 inside a region of FP32 activations take FP8's values and are read in FP32."""
+        """Weights requested in FP8 inside a region of FP32 activations take FP8's values and are read in FP32."""
         self._use(weights=True)
         both = self.precision is Precision.FP32 and self.weights is Precision.FP8_E4M3
         if both:
