@@ -120,9 +120,11 @@ def _band_pays(x: Sequence[int], kernel: Sequence[int]) -> bool:
 
 
 def _band(kernel: Array, length: int, stride: int, dilation: int) -> Array:
-    """A kernel (out, channels, *taps, K) as one (out * W', channels * W, *taps), for which W is no axis any more.
+    """A kernel (out, channels, *taps, K) over an axis of W elements as a matrix (out * W', channels * W, *taps), which
+    multiplies the whole axis; W' is the number of positions of the kernel on it.
 
-    An infinite element meets the zeros of its row, and makes the whole row of results NaN.
+    The matrix is zero where a tap does not reach. An infinite element of the axis times such a zero is NaN, so all W'
+    results of its row are NaN.
     """
     out, width, *taps_, size = kernel.shape
     count = (length - (size - 1) * dilation - 1) // stride + 1
@@ -197,7 +199,7 @@ def _window(c: Composer, meets: Sequence[Value], kernel: Array, bias: Array | No
 
 
 def _depthwise(c: Composer, meets: Sequence[Value], kernel: Array, bias: Array | None) -> Value:
-    """One kernel a channel: pointwise products, added in the order of the taps to the bias."""
+    """One kernel per channel: pointwise products, added in the order of the taps to the bias."""
     total: Value | None = None
     for k, tap in enumerate(meets):
         product = c.add("mul", tap, kernel[:, k])
@@ -254,8 +256,8 @@ def finite(c: Composer, x: Value) -> Value:
 
 
 def normalise(c: Composer, x: Value, axes: Sequence[int], eps: float, weight: Array | None = None) -> Value:
-    """weight * x / sqrt(mean(x * x) + eps), written so that little has to wait for the sum: the root of its count
-    is in the factor of x, and there is a root and a division behind it, and no reciprocal."""
+    """weight * x / sqrt(mean(x * x) + eps), with little behind the sum, for which all else waits: a root and a
+    division. The division by the count is in the factor of x, as its root."""
     count = math.prod(x.shape[a] for a in axes)
     factor = math.sqrt(count) * (np.ones(()) if weight is None else weight)
     squares = c.reduce("sum", c.add("mul", x, x), axes, True)

@@ -88,6 +88,6 @@ def _interleaved(c: Composer, y: Value, strides: Sequence[int], channel: int) ->
     apart = c.reshape(y, (*outer, y.shape[channel] // math.prod(strides), *strides, *sizes))
     count = len(sizes)
     pairs = [channel + 1 + place for i in range(count) for place in (count + i, i)]
-    turned = c.permute(apart, (*range(channel + 1), *pairs))
+    grouped = c.permute(apart, (*range(channel + 1), *pairs))
     together = [m * s for m, s in zip(sizes, strides, strict=True)]
-    return c.reshape(turned, (*outer, apart.shape[channel], *together))
+    return c.reshape(grouped, (*outer, apart.shape[channel], *together))

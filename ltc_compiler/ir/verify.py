@@ -1,6 +1,7 @@
 """The rules of a valid NNIR graph. The verifier runs after every pass.
 
-1. Every value is defined once, by an input, a state or a node, and before it is read. `Value.node` and `index` agree.
+1. Every value is defined once, by an input, a state or a node, and before it is read. `Value.node` and `index` say
+   where.
 2. Every op stands in the op table, with that row's arity and attributes; axes are not negative.
 3. A node's result shapes are those that the op's shape rule gives.
 4. FP8 is the precision of constants alone. Reshape, permute, slice and broadcast keep their operand's precision.
@@ -9,7 +10,7 @@
    a format that holds them: an FP32 value never enters or leaves a body through a BF16 one.
 7. Input and state names are unique, except in a body, whose names nobody sees. A state has an fp64 initial value and
    a next value, both of its shape.
-8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output and
+8. A graph has as many output names as outputs. Streaming dims, where set, are one for each input and output, and
    lie within the rank that the whole sequence had. Where an output is late, the step counter names a scalar state;
    the end marker, if there is one, names another. A prologue has no inputs, and a state that begins with one of its
    outputs has the shape of that.
@@ -57,13 +58,15 @@ def _verify(graph: Graph, folded: bool, place: str) -> None:
     for i, value in enumerate(graph.inputs):
         if value in known or value.node is not None or value.index != i:
             raise _refuse(
-                f"input {i} (%{value.name}) is not the {i}th input alone", place, "use Graph.add_input"
+                f"input {i} (%{value.name}) is another value too, or has another index",
+                place,
+                "use Graph.add_input",
             )
         known.add(value)
     for state in graph.states:
         if state.value in known or state.value.node is not None:
             raise _refuse(
-                f"state {state.name!r} reads as a value of something else", place, "use Graph.add_state"
+                f"the value of state {state.name!r} is another value too", place, "use Graph.add_state"
             )
         known.add(state.value)
     for node in graph.nodes:
@@ -132,7 +135,11 @@ def _node(node: Node, known: set[Value], folded: bool, place: str) -> None:
                           "order the nodes so that an operand stands before its readers")  # fmt: skip
     for i, value in enumerate(node.results):
         if value in known or value.node is not node or value.index != i:
-            raise _refuse(f"result {i} (%{value.name}) is not defined here alone", place, "use Graph.append")
+            raise _refuse(
+                f"result {i} (%{value.name}) is another value too, or has another index",
+                place,
+                "use Graph.append",
+            )
         known.add(value)
     _operation(node, place)
     if node.op == "constant":
@@ -140,7 +147,7 @@ def _node(node: Node, known: set[Value], folded: bool, place: str) -> None:
     elif any(v.type.precision is Precision.FP8_E4M3 for v in node.results):
         raise _refuse("the result is FP8, which constants alone may be", place, "make it BF16 or FP32")
     if node.op in KEEPS_PRECISION and node.results[0].type.precision is not node.operands[0].type.precision:
-        raise _refuse(f"{node.op} turns {node.operands[0].type} into {node.results[0].type}", place,
+        raise _refuse(f"{node.op} of {node.operands[0].type} gives {node.results[0].type}", place,
                       "keep the operand's precision")  # fmt: skip
     if folded and node.op in PARAMETERS:
         for name, value in zip(PARAMETERS[node.op], node.operands[1:], strict=True):

@@ -187,7 +187,7 @@ def _cells(call: Call) -> list[Cell]:
 
 
 def _functions(call: Call, directions: int) -> list[Function]:
-    """The activations of all directions; those that have parameters take them from the lists in turn."""
+    """The activations of all directions; those with parameters take them from the lists in order."""
     names = [str(n) for n in call.attr("activations", DEFAULTS[call.op] * directions)]
     known = {name.lower(): name for name in ACTIVATIONS}
     if any(n.lower() not in known for n in names) or len(names) != len(DEFAULTS[call.op]) * directions:

@@ -173,7 +173,7 @@ BROKEN: list[tuple[Callable[[Graph], None], str]] = [
     (wrong_arity, "takes 1 operands"),
     (fp8_result, "constants alone"),
     (fp8_input, "constants alone"),
-    (changed_precision, "reshape turns"),
+    (changed_precision, "reshape of f32"),
     (fp32_constant, "holds float32"),
     (constant_of_other_shape, "results have the shapes"),
     (body_reads_outside, "is not defined before"),

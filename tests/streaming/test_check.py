@@ -142,7 +142,7 @@ def test_the_remedy_for_a_short_example_works() -> None:
 def test_attention_takes_the_context_that_is_asked_for() -> None:
     model, x = Calls(attended, linear()).eval(), torch.randn(1, LONG, D)
     traced, _ = prepare_shape(model, x[:, :5].contiguous())
-    with pytest.raises(StreamingError, match="as many as are asked for") as caught:
+    with pytest.raises(StreamingError, match="can keep a fixed number") as caught:
         to_nnir(traced).streaming_transform(1)
     assert "context=5" in caught.value.remedy
     q = model.layer(x)

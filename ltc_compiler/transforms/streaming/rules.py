@@ -1,4 +1,4 @@
-"""The streaming rule of every op but scan: one function a rule, by the names in the op table.
+"""The streaming rule of every op but scan: one function per rule, by the names in the op table.
 
 A rule sees a node and the kinds of its operands, of which at least one streams and none is Current. It appends the
 step form of the node, and returns the kinds of its results. Rules that compute bring their streams to one offset of
@@ -52,7 +52,11 @@ def linear(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     x, *parameters = kinds
     weights = [k.value for k in parameters if not isinstance(k, Stream)]
     if not isinstance(x, Stream) or len(weights) < len(parameters):
-        raise refusal(node, "its weights stream", "multiply and sum instead: the machine keeps its weights")
+        raise refusal(
+            node,
+            "its weights stream, and a linear has constant weights",
+            "write the product with mul and sum",
+        )
     if x.axis == len(x.whole) - 1:
         raise refusal(node, "the product sums over the streamed axis, which needs the whole sequence",
                       "use a causal convolution or a recurrent state")  # fmt: skip
@@ -89,7 +93,9 @@ def reshape(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
             else f"{x.whole} to {shape} merges or splits"
         )
         raise refusal(
-            node, f"{lost} the streamed axis", "keep the streamed axis a dimension of its own (batch 1, say)"
+            node,
+            f"{lost} the streamed axis",
+            "keep the streamed axis a dimension of its own, as in (1, time, features)",
         )
     axis = min(places, key=lambda i: abs(i - x.axis))
     return s.apply(node, [x], axis, shape=shape[:axis] + shape[axis + 1 :])
@@ -132,15 +138,15 @@ def slice_(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
             return [First(add(s.graph, "reshape", value, shape=node.results[0].shape, source=node.source))]
         if start != x.length - 1:
             raise refusal(node, f"selects the fixed step {start} of {x.length}",
-                          "only the first, 0, and the last one, -1, are in a stream: in a loop over time "
-                          "let all iterations do the same, and pass what differs between them as an input that "
-                          "streams, or write it with ltc_torch.nn.Scan; what runs backwards (a flip, a "
+                          "a stream has a first step (index 0) and a last one (-1), and no others by number. In a "
+                          "loop over time, let all iterations do the same and pass what differs between them as an "
+                          "input that streams, or use ltc_torch.nn.Scan. What runs backwards (a flip, a "
                           "bidirectional layer) needs the whole sequence")  # fmt: skip
         value = s.current(x, node)
         return [Current(add(s.graph, "reshape", value, shape=node.results[0].shape, source=node.source))]
     if step != 1:
         raise refusal(node, f"a step of {step} changes the rate of the stream",
-                      "keep every element: a stride of 1, and let the host take the steps it needs")  # fmt: skip
+                      "use a stride of 1, and let the host take the steps that it needs")  # fmt: skip
     return [replace(x, off=x.off + start, length=stop - start, history=x.history[start:])]
 
 
@@ -163,7 +169,7 @@ def _prefix(s: Streamer, node: Node, kinds: Sequence[Kind]) -> Kind:
     assert isinstance(x, Stream)
     if any(isinstance(k, Stream) for k in after):
         raise refusal(
-            node, "joins two streams end to end", "a stream has no end: put only constants before it"
+            node, "joins two streams end to end", "concatenate a stream with constants alone along time"
         )
     if s.memory is None:
         raise refusal(
@@ -177,7 +183,7 @@ def _prefix(s: Streamer, node: Node, kinds: Sequence[Kind]) -> Kind:
     constants = [a for a in arrays if a is not None]
     if len(constants) < len(arrays):
         raise refusal(
-            node, "what stands before the stream is no constant", "put constants before it: padding, say"
+            node, "what stands before the stream is no constant", "put constants before it, such as padding"
         )
     if not constants:
         return x
@@ -195,7 +201,7 @@ def _ended(s: Streamer, node: Node, x: Stream, after: Sequence[Kind]) -> Stream:
     constants = [a for a in arrays if a is not None]
     if len(constants) < len(arrays):
         raise refusal(
-            node, "what stands behind the stream is no constant", "put constants behind it: zeros, say"
+            node, "what stands behind the stream is no constant", "put constants behind it, such as zeros"
         )
     padding = np.concatenate(constants, x.axis)
     longer = x.length - s.steps

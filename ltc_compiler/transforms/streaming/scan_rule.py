@@ -1,9 +1,9 @@
 """The streaming rule of scan, in its two forms.
 
-Along the streamed axis, a scan becomes its body, with the carries as states; they are held back while t < off, when
-its inputs are not there yet. Initial carries that an input gives are read in the first step that counts, and only then:
-such an input stays an input of every step. Any other scan runs in full within each step: its body is streamed in its
-turn, with the streamed axis where each body input has it.
+A scan along the streamed axis becomes its body, with the carries as states. In the steps before its first input is
+there (t < off) the states keep their initial values. An initial carry that an input of the graph gives is read in the
+first step with an input, and only then; that input remains one of every step. Any other scan runs in full within each
+step, and its body is streamed by the same rules, along the axis on which each input of the body streams.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def scan(s: Streamer, node: Node, kinds: Sequence[Kind]) -> list[Kind]:
     if not any(along):
         return _scan_within(s, node, kinds)
     if node.body.name == TO_ALL:
-        raise refusal(node, "attention to all earlier positions: a stream holds as many as are asked for, and nothing"
-                      " asks", f"say how many a step may look back on: to_nnir(traced, context={s.steps}), or a mask"
-                      " of the last positions, in an example that is longer than it shows")  # fmt: skip
+        raise refusal(node, "attention to all earlier positions, of which a stream can keep a fixed number",
+                      f"give the number: to_nnir(traced, context={s.steps}), or a mask of the last positions in an"
+                      " example that is longer than what the mask shows")  # fmt: skip
     others = [k for k, yes in zip(scanned, along, strict=True) if not yes]
     if any(isinstance(k, Stream) for k in (*others, *captured)):
         raise refusal(node, "a scan along the streamed axis reads another stream whole",

@@ -1,10 +1,13 @@
-"""What a streamed value is, and the machinery that every streaming rule uses.
+"""The kinds of values in a stream, and what every streaming rule uses.
 
-Every value of the whole graph is one of five kinds. `Static`: the same in every step. `Stream`: it has the streamed
-axis; index i along it is there at step i + off, and the axis is gone from its value in the step graph. `Current`: it
-has no such axis but depends on the sequence, as the last step or the final carry does; its value in the step graph is
-what the whole graph gives for the sequence up to this step. `First` is what the first step gives: that value is kept.
-`Begin` depends on a state that the whole graph has already (streaming_state.py).
+A value of the whole graph is of one of five kinds:
+
+- `Static`: the same in every step.
+- `Stream`: has the streamed axis, which its value in the step graph lacks. Its element i is computed in step i + off.
+- `Current`: depends on the sequence and has no such axis, as the last step or a final carry does. In the step graph it
+  is what the whole graph gives for the sequence up to this step.
+- `First`: depends on the first step alone, and is kept from then on.
+- `Begin`: depends on a state that the whole graph has already (state.py).
 """
 
 from __future__ import annotations
@@ -37,15 +40,15 @@ class Current:
 
 @dataclass(frozen=True)
 class First:
-    """What depends on the first step of the sequence and on no other: known from that step on, and kept."""
+    """Depends on the first step of the sequence and on no other: known from that step on, and kept."""
 
     value: Value
 
 
 @dataclass(frozen=True)
 class Begin:
-    """What depends on states of the whole graph as they were before the sequence. A step has them as they are now,
-    which is what the carries that start from them need; nothing else may read them."""
+    """Depends on states of the whole graph as they were before the sequence. A step has them as they are now, which is
+    what a carry that starts from them needs; nothing else may read them."""
 
     value: Value
     states: frozenset[str]
@@ -118,8 +121,8 @@ class Streamer:
                 for found in (First, Current):
                     kind = found if any(isinstance(k, found) for k in kinds) else kind
                 if self.steps == 2 and kind is Current and any(isinstance(k, First) for k in kinds):
-                    raise refusal(node, "joins the first step of the example with its last, the second: this may be"
-                                  " a loop over the steps", longer(self, 4))  # fmt: skip
+                    raise refusal(node, "joins the first step of the example with its second and last one: this may"
+                                  " be a loop over the steps", longer(self, 4))  # fmt: skip
                 begun = [k.states for k in kinds if isinstance(k, Begin)]
                 states = frozenset[str]().union(*begun)
                 for old, new in zip(node.results, results, strict=True):

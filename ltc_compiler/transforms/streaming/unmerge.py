@@ -1,8 +1,9 @@
-"""Axes that a model merged into one, batch and time or time and frequency, are axes again.
+"""Undoes merged axes, such as batch and time or time and frequency, so that time can stream.
 
-`x.reshape(batch * time, features)` before a layer and `reshape(batch, time, ...)` behind it say that the layer treats
-every step alike. The merging reshape goes down through what leaves the merged axis alone, until the one that splits it
-undoes it; then time is an axis that can stream. No element is computed in another way, so no bit changes.
+A model that treats all steps alike may write `x.reshape(batch * time, features)` before a layer and
+`reshape(batch, time, ...)` behind it. This pass moves the merging reshape down, past the operations that do not work
+along the merged axis, to the reshape that splits it, where the two cancel. Every element is computed as before, so no
+bit changes.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def pixel_unshuffle(c: Emitter, input: Value, downscale_factor: int) -> Value:
 
 @converts("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(c: Emitter, input: Value, groups: int) -> Value:
-    """(batch, channels, ...), the channels of the groups taken in turn."""
+    """(batch, channels, ...), the channels interleaved by group."""
     batch, channels, *rest = input.shape
     parts = c.reshape(input, (batch, groups, channels // groups, *rest))
     return c.reshape(c.move(parts, 2, 1), input.shape)

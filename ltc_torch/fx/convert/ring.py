@@ -28,7 +28,7 @@ def ring_attention(
 
     query, which is scaled already, and key (..., L, D), value (..., L, E) -> (..., L, E). bias (..., window), broadcast
     over the leading axes: what is added to the score of a position, by how many steps ago it was. It is laid around the
-    ring and turns with it. name: of the scan's body.
+    ring and rotates with it. name: of the scan's body.
     """
     *lead, length, features = key.shape
     axis = len(lead)

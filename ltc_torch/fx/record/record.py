@@ -113,8 +113,8 @@ def _is_path(name: str) -> bool:
 class Recorder(TorchFunctionMode):
     """Records one graph: the model's, or with a parent the body of a scan.
 
-    with_constants: operations on constants are recorded too, so that the first turn of a loop, whose state is still a
-    constant, looks like the others; and nothing is dropped at the end.
+    with_constants: operations on constants are recorded too, so that the first iteration of a loop, whose state is
+    still a constant, looks like the others; and nothing is dropped at the end.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 A count that a model keeps may matter only after hundreds of calls, at a number that stands in a setting. Put in the
 count's place, `counting` computes as the number does, follows sums, products and remainders, and notes the counts at
-which a comparison would turn out otherwise.
+which a comparison would have another result.
 """
 
 from __future__ import annotations

@@ -290,7 +290,7 @@ class _Finder:
                 yield model
 
     def _compared(self, base: nn.Module, path: Path, before: Any, now: Any) -> set[int | float]:
-        """The values ahead of a counter at which a comparison in forward turns out otherwise; from there, further
+        """The values ahead of a counter at which a comparison in forward has another result; from there, further
         ones."""
         found: set[int | float] = set()
         ahead, tried = [now], 0
