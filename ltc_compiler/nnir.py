@@ -5,10 +5,10 @@ The facade of ltc_compiler.ir, the transforms and the scheduler; nnir_evaluation
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError, ConfigError, GraphError, StreamingError
@@ -25,6 +25,8 @@ from ltc_compiler.transforms.tie import tie
 if TYPE_CHECKING:
     from ltc_compiler.compare import Comparison, Observed
     from ltc_compiler.program import Program
+
+Made = TypeVar("Made")
 
 
 class NNIR(EvaluatedGraph):
@@ -218,12 +220,9 @@ class NNIR(EvaluatedGraph):
         from ltc_compiler.settle import compile_model
 
         _check_config(config)
-        try:
-            program = compile_model(self.graph, config, name, optimize=optimize, quick=quick_compile)
-        except AllocationError as error:
-            from ltc_compiler.advice import with_advice
-
-            raise with_advice(error, self.graph, config) from None
+        program = self._advised(
+            config, lambda: compile_model(self.graph, config, name, optimize=optimize, quick=quick_compile)
+        )
         return program if generate_state_reset else program.without_reset()
 
     def schedule_text(self, config: Config, *, optimize: bool = True, quick_compile: bool = False) -> str:
@@ -246,7 +245,18 @@ class NNIR(EvaluatedGraph):
         from ltc_compiler.settle import schedule_text
 
         _check_config(config)
-        return schedule_text(self.graph, config, optimize=optimize, quick=quick_compile)
+        return self._advised(
+            config, lambda: schedule_text(self.graph, config, optimize=optimize, quick=quick_compile)
+        )
+
+    def _advised(self, config: Config, make: Callable[[], Made]) -> Made:
+        """What `make` returns. An AllocationError also says what fits instead, if something does."""
+        try:
+            return make()
+        except AllocationError as error:
+            from ltc_compiler.advice import with_advice
+
+            raise with_advice(error, self.graph, config) from None
 
     def compare(
         self,

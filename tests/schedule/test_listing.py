@@ -136,5 +136,10 @@ def test_a_loop_stands_around_its_body() -> None:
 def test_what_does_not_fit_is_refused_as_it_is_by_to_program() -> None:
     with pytest.raises(AllocationError, match="weight blocks of core 0"):
         network(512, 512, 512).schedule_text(Config.tiny_c1b8())
+    sequence = Graph("sequence")
+    x = sequence.add_input(Type((40_000, 8)), "x")
+    sequence.add_output(add(sequence, "tanh", x))
+    with pytest.raises(AllocationError, match=r"streaming_transform\(0\)"):  # what fits instead
+        NNIR(sequence).schedule_text(Config.tiny_c1b8())
     with pytest.raises(ConfigError, match="not a Config"):
         network(8, 8).schedule_text("tiny")  # type: ignore[arg-type]
