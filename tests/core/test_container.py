@@ -21,6 +21,7 @@ from ltc_compiler.bytecode.container import section_table
 from ltc_compiler.bytecode.instr import encode
 from ltc_compiler.config import Config
 from ltc_compiler.errors import IsaMismatchError, ProgramError
+from ltc_compiler.isa.machine import COUNTS
 
 
 def image() -> Image:
@@ -77,7 +78,7 @@ def test_layout_of_the_file() -> None:
         config.gather_entries, config.instruction_slots, config.link_fifo_rows, config.fp32_beats,
         config.issue_queue, config.read_ports,
     )  # fmt: skip
-    assert len(found["MACH"]) == 48 + 4 + 4 * len(isa.LATENCIES)
+    assert len(found["MACH"]) == 4 * len(COUNTS) + 4 + 4 * len(isa.LATENCIES)
     assert found["CODE"] == struct.pack("<I", 2) + encode(image().code)
     assert found["CORE"] == struct.pack("<I5I", 1, 4, 0, 0, 0, 0)
     assert found["MODL"] == struct.pack("<IH1s5I", 1, 1, b"m", 0, 2, 0, 0, 0)

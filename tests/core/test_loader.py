@@ -24,6 +24,7 @@ from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, P
 from ltc_compiler.bytecode.container import section_table
 from ltc_compiler.config import Config
 from ltc_compiler.errors import IsaMismatchError, ProgramError
+from ltc_compiler.isa.machine import COUNTS
 
 B = 8
 ROWS = 40  # 0..31 free, 32..35 constant, 36..39 state
@@ -333,8 +334,8 @@ def word(tag: str, index: int, value: int) -> bytes:
         ("link_fifo_rows is 4097", word("MACH", 8, 4097)),
         ("issue_queue is 0", word("MACH", 10, 0)),
         ("read_ports is 2", word("MACH", 11, 2)),
-        ("latency.issue is 0", word("MACH", 13, 0)),
-        ("synapse_unit is 2", word("MACH", 12, 0x00020101)),
+        ("latency.issue is 0", word("MACH", len(COUNTS) + 1, 0)),
+        ("synapse_unit is 2", word("MACH", len(COUNTS), 0x00020101)),
         ("number of instructions is 4294967295", word("CODE", 0, 2**32 - 1)),
         ("opcode 255 does not exist", patched(GOOD, find(GOOD, "CODE")[0] + 4, b"\xff")),
         ("opcode 0 does not exist", patched(GOOD, find(GOOD, "CODE")[0] + 4, b"\x00")),
