@@ -3,9 +3,8 @@
 
 namespace ltc {
 
-const Model& model_at(const Program& program, std::ptrdiff_t index) {
+void refuse_model(const Program& program, std::ptrdiff_t index) {
     const std::vector<Model>& models = program.models;
-    if (index >= 0 && static_cast<std::size_t>(index) < models.size()) return models[static_cast<std::size_t>(index)];
     std::string listed;
     for (std::size_t n = 0; n < models.size(); ++n) listed += (n != 0 ? ", " : "") + std::to_string(n) + " '" + models[n].name + "'";
     throw Refusal(RefusalKind::input, "no model " + std::to_string(index), "model_index", "the models are " + listed);

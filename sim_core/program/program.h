@@ -147,7 +147,11 @@ Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> o
 void verify(Program& program);
 
 // The model of an index; throws Refusal if there is none.
-const Model& model_at(const Program& program, std::ptrdiff_t index);
+[[noreturn]] void refuse_model(const Program& program, std::ptrdiff_t index);
+inline const Model& model_at(const Program& program, std::ptrdiff_t index) {
+    if (static_cast<std::size_t>(index) < program.models.size()) return program.models[static_cast<std::size_t>(index)];
+    refuse_model(program, index);
+}
 
 // "instruction 12 (add)", for the message of a refusal.
 std::string name_of(const Program& program, std::size_t index);

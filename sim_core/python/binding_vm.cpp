@@ -40,10 +40,11 @@ public:
 
     nb::list run(Py_ssize_t model, nb::handle inputs) {
         Call call(*this);
-        call.model(model);
+        const ltc::Model& found = call.model(model);
+        in_.borrow(found.inputs, inputs, {}, ltc::Side::inputs);
         nb::list made;
         for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(model)]) made.append(empty(shape));
-        call.borrow(model, {}, inputs, made);
+        out_.borrow(found.outputs, made, {}, ltc::Side::outputs);
         call.execute([&](auto in, auto out, auto& interrupt) { return call.run(model, in, out, interrupt); });
         return made;
     }

@@ -17,18 +17,10 @@ class Buffer {
 public:
     // name, shape, leading: of the array that is expected, for the refusal.
     Buffer(PyObject* object, const std::string& name, const ltc::Shape& shape, ltc::Leading leading, bool writable) {
-        namespace nb = nanobind;
         const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-        if (PyObject_GetBuffer(object, &view_, flags) != 0) {
-            PyErr_Clear();
-            const auto type = nb::steal<nb::str>(PyObject_Str(reinterpret_cast<PyObject*>(Py_TYPE(object))));
-            ltc::refuse_array(name, shape, leading, writable, type.c_str());
-        }
-        if (view_.format == nullptr || std::strcmp(view_.format, "f") != 0 || view_.itemsize != sizeof(float)) {
-            const std::string format = view_.format == nullptr ? "B" : view_.format, given = "format " + format + ", shape " + ltc::text(dims());
-            PyBuffer_Release(&view_);
-            ltc::refuse_array(name, shape, leading, writable, given);
-        }
+        const bool given = PyObject_GetBuffer(object, &view_, flags) == 0;
+        if (given && view_.format != nullptr && std::strcmp(view_.format, "f") == 0 && view_.itemsize == sizeof(float)) return;
+        ltc::refuse_array(name, shape, leading, writable, given ? released() : type_of(object));
     }
     ~Buffer() {
         if (view_.obj != nullptr) PyBuffer_Release(&view_);
@@ -40,6 +32,18 @@ public:
     ltc::HostArray array() const { return {static_cast<float*>(view_.buf), dims()}; }
 
 private:
+    // What the object is that has no such buffer, or what its buffer is.
+    [[gnu::cold]] static std::string type_of(PyObject* object) {
+        PyErr_Clear();
+        return nanobind::steal<nanobind::str>(PyObject_Str(reinterpret_cast<PyObject*>(Py_TYPE(object)))).c_str();
+    }
+    [[gnu::cold]] std::string released() {
+        const std::string format = view_.format == nullptr ? "B" : view_.format;
+        const std::string given = "format " + format + ", shape " + ltc::text(dims());
+        PyBuffer_Release(&view_);
+        return given;
+    }
+
     std::span<const std::ptrdiff_t> dims() const { return {view_.shape, static_cast<std::size_t>(view_.ndim)}; }
 
     Py_buffer view_;
@@ -55,10 +59,9 @@ public:
 
     // values: a tuple or list with one array per port, or the one array itself.
     void borrow(const std::vector<ltc::Port>& ports, nanobind::handle values, ltc::Leading leading, ltc::Side side) {
-        namespace nb = nanobind;
         const bool tuple = PyTuple_Check(values.ptr()), list = !tuple && PyList_Check(values.ptr());
-        const std::size_t n = tuple ? nb::borrow<nb::tuple>(values).size() : list ? nb::borrow<nb::list>(values).size() : 1;
-        ltc::check_count(ports, side, n);
+        const auto n = static_cast<std::size_t>(tuple ? PyTuple_Size(values.ptr()) : list ? PyList_Size(values.ptr()) : 1);
+        if (n != ports.size()) ltc::refuse_count(ports, side, n);
         for (std::size_t i = 0; i < n; ++i) {
             const auto at = static_cast<Py_ssize_t>(i);
             PyObject* value = tuple ? PyTuple_GetItem(values.ptr(), at) : list ? PyList_GetItem(values.ptr(), at) : values.ptr();

@@ -13,19 +13,30 @@ namespace {
 }
 
 bool fits(std::span<const std::ptrdiff_t> dims, const Shape& shape, Leading leading) {
-    if (dims.size() != leading.size() + shape.dims.size()) return false;
-    const auto same = [](std::ptrdiff_t given, std::size_t wanted) { return static_cast<std::size_t>(given) == wanted; };
-    return std::equal(leading.begin(), leading.end(), dims.begin(), [&](std::size_t a, std::ptrdiff_t b) { return same(b, a); }) &&
-           std::equal(shape.dims.begin(), shape.dims.end(), dims.begin() + static_cast<std::ptrdiff_t>(leading.size()),
-                      [&](std::uint32_t a, std::ptrdiff_t b) { return same(b, a); });
+    const std::size_t more = leading.size();
+    if (dims.size() != more + shape.dims.size()) return false;
+    for (std::size_t n = 0; n < more; ++n)
+        if (static_cast<std::size_t>(dims[n]) != leading[n]) return false;
+    for (std::size_t n = 0; n < shape.dims.size(); ++n)
+        if (static_cast<std::size_t>(dims[n + more]) != shape.dims[n]) return false;
+    return true;
+}
+
+// What refuses stands apart from what looks, which every call runs through.
+[[noreturn, gnu::cold, gnu::noinline]] void refuse_shape(const HostArray& array, const std::string& name, const Shape& shape,
+                                                         Leading leading, bool writable) {
+    refuse_array(name, shape, leading, writable, "format f, shape " + text(array.dims));
+}
+[[noreturn, gnu::cold, gnu::noinline]] void refuse_shared(const Port& port, const char* with) {
+    refuse_input(std::string("it shares memory with ") + with, port.name, "give an array of its own");
 }
 
 void check_array(const HostArray& array, const std::string& name, const Shape& shape, Leading leading, bool writable) {
-    if (!fits(array.dims, shape, leading)) refuse_array(name, shape, leading, writable, "format f, shape " + text(array.dims));
+    if (!fits(array.dims, shape, leading)) refuse_shape(array, name, shape, leading, writable);
 }
 
 void check_arrays(std::span<const Port> ports, Side side, Leading leading, std::span<const HostArray> arrays) {
-    check_count(ports, side, arrays.size());
+    if (arrays.size() != ports.size()) refuse_count(ports, side, arrays.size());
     for (std::size_t i = 0; i < arrays.size(); ++i)
         check_array(arrays[i], ports[i].name, ports[i].shape, leading, side == Side::outputs);
 }
@@ -43,14 +54,7 @@ std::size_t most_ports(const Program& program, std::vector<Port> Model::* side) 
 
 }  // namespace
 
-std::size_t HostArray::elements() const {
-    std::size_t n = 1;
-    for (const std::ptrdiff_t d : dims) n *= static_cast<std::size_t>(d);
-    return n;
-}
-
-void check_count(std::span<const Port> ports, Side side, std::size_t given) {
-    if (given == ports.size()) return;
+void refuse_count(std::span<const Port> ports, Side side, std::size_t given) {
     const std::string name = side == Side::inputs ? "inputs" : "outputs";
     refuse_input("the model has " + std::to_string(ports.size()) + " " + name + ", " + std::to_string(given) + " arrays given",
                  name, "give one array per port");
@@ -80,10 +84,9 @@ std::size_t CheckedVM::stream_at(std::ptrdiff_t stream) const {
     return static_cast<std::size_t>(stream);
 }
 
-CheckedVM::Lease::Lease(CheckedVM& vm) : vm_(vm), lease_(vm.vm_) {
-    if (!lease_.held())
-        throw Refusal(RefusalKind::state, "the VM is running in another thread, or below a signal's handler", "VM",
-                      "make one VM for each thread: they share the program");
+void CheckedVM::Lease::refuse_busy() {
+    throw Refusal(RefusalKind::state, "the VM is running in another thread, or below a signal's handler", "VM",
+                  "make one VM for each thread: they share the program");
 }
 
 const State& CheckedVM::Lease::state(std::ptrdiff_t model, std::ptrdiff_t index) const {
@@ -102,20 +105,21 @@ std::size_t CheckedVM::Lease::prepare(std::ptrdiff_t index, Leading leading, Arr
     check_arrays(model.outputs, Side::outputs, leading, outputs);
     for (std::size_t o = 0; o < outputs.size(); ++o) {
         for (const HostArray& input : inputs)
-            if (overlap(outputs[o], input))
-                refuse_input("it shares memory with an input", model.outputs[o].name, "give an array of its own");
+            if (overlap(outputs[o], input)) refuse_shared(model.outputs[o], "an input");
         for (std::size_t other = 0; other < o; ++other)
-            if (overlap(outputs[o], outputs[other]))
-                refuse_input("it shares memory with another output", model.outputs[o].name, "give an array of its own");
+            if (overlap(outputs[o], outputs[other])) refuse_shared(model.outputs[o], "another output");
     }
-    std::ranges::transform(inputs, vm_.in_.begin(), &HostArray::data);
-    std::ranges::transform(outputs, vm_.out_.begin(), &HostArray::data);
+    for (std::size_t i = 0; i < inputs.size(); ++i) vm_.in_[i] = inputs[i].data;
+    for (std::size_t o = 0; o < outputs.size(); ++o) vm_.out_[o] = outputs[o].data;
     return static_cast<std::size_t>(index);
 }
 
-// steps: of all streams together.
 bool CheckedVM::Lease::finished(Status status, std::size_t model, std::size_t steps) const {
-    if (status != Status::bad_elapsed_time) return status == Status::ok;
+    if (status == Status::bad_elapsed_time) refuse_elapsed_time(model, steps);
+    return status == Status::ok;
+}
+
+void CheckedVM::Lease::refuse_elapsed_time(std::size_t model, std::size_t steps) const {
     const std::size_t port = vm_.vm_.bad_elapsed_time(model, steps, vm_.in_.data());
     refuse_input("an elapsed time is NaN, infinite or negative", vm_.vm_.program().models[model].inputs[port].name,
                  "give the time since the previous step, finite and 0 or more");

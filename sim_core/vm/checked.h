@@ -19,7 +19,11 @@ struct HostArray {
     float* data;
     std::span<const std::ptrdiff_t> dims;
 
-    std::size_t elements() const;
+    std::size_t elements() const {
+        std::size_t n = 1;
+        for (const std::ptrdiff_t d : dims) n *= static_cast<std::size_t>(d);
+        return n;
+    }
 };
 
 // Lengths of the axes in front of those of a port or a state: none, {steps}, or {streams, steps}.
@@ -28,7 +32,7 @@ using Leading = std::span<const std::size_t>;
 enum class Side : bool { inputs, outputs };
 
 // Refuses a number of arrays that is not that of the ports.
-void check_count(std::span<const Port> ports, Side side, std::size_t given);
+[[noreturn]] void refuse_count(std::span<const Port> ports, Side side, std::size_t given);
 
 std::string text(std::span<const std::ptrdiff_t> dims);  // "(3, 4)": a shape as Python writes it
 
@@ -67,7 +71,9 @@ private:
 // then as after a whole number of steps. They do not allocate, but for streams or threads that are new.
 class CheckedVM::Lease {
 public:
-    explicit Lease(CheckedVM& vm);
+    explicit Lease(CheckedVM& vm) : vm_(vm), lease_(vm.vm_) {
+        if (!lease_.held()) refuse_busy();
+    }
 
     const Model& model(std::ptrdiff_t index) const { return model_at(vm_.vm_.program(), index); }
     const State& state(std::ptrdiff_t model, std::ptrdiff_t index) const;
@@ -88,9 +94,12 @@ public:
     void set_state(std::ptrdiff_t model, std::ptrdiff_t state, std::ptrdiff_t stream, HostArray in);
 
 private:
+    [[noreturn]] static void refuse_busy();
     // Puts the arrays where the VM takes them from.
     std::size_t prepare(std::ptrdiff_t model, Leading leading, Arrays inputs, Arrays outputs);
+    // steps: of all streams together.
     bool finished(Status status, std::size_t model, std::size_t steps) const;
+    [[noreturn, gnu::cold, gnu::noinline]] void refuse_elapsed_time(std::size_t model, std::size_t steps) const;
 
     CheckedVM& vm_;
     VM::Lease lease_;
