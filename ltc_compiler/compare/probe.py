@@ -15,12 +15,11 @@ import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, Type, Value, rewrite
 from ltc_compiler.ir.graph import copy_node as copy
-from ltc_compiler.ir.ops import scan_parts
+from ltc_compiler.ir.ops import LAYOUT, scan_parts
 from ltc_compiler.ir.run import apply
-from ltc_compiler.ir.verify import KEEPS_PRECISION, verify
+from ltc_compiler.ir.verify import verify
 
-MOVES = KEEPS_PRECISION | {"concat"}
-DERIVED = MOVES | {"constant"}
+DERIVED = LAYOUT | {"constant"}
 
 Probe = tuple[
     Value, Value

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.compare.measure import measure, relative
-from ltc_compiler.compare.probe import DERIVED, MOVES, Probed, evaluated
+from ltc_compiler.compare.probe import DERIVED, Probed, evaluated
 from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Source, Value
+from ltc_compiler.ir.ops import LAYOUT
 from ltc_compiler.transforms.formats import WEIGHTS
 
 Row = dict[str, Any]
@@ -94,7 +95,7 @@ def precision(node: Node) -> Precision:
 
 def can_widen(node: Node | None) -> bool:
     """Whether FP32 would change the operation."""
-    return node is not None and node.op not in MOVES | {"scan"} and precision(node) is not Precision.FP32
+    return node is not None and node.op not in LAYOUT | {"scan"} and precision(node) is not Precision.FP32
 
 
 def locally_exact(found: Iterable[Subject], machine: Mapping[Value, Array]) -> dict[Value, Array]:

@@ -22,6 +22,8 @@ from ltc_compiler.ir.graph import Graph, Source, Type, Value
 __all__ = [
     "BINARY",
     "BY_ARITY",
+    "LAYOUT",
+    "MOVES",
     "NOWHERE",
     "OPS",
     "POINTWISE",
@@ -55,6 +57,10 @@ def _joined(families: Sequence[Sequence[Op]]) -> dict[str, Op]:
 
 OPS = _joined((elements.ROWS, pointwise.ROWS, sums.ROWS, scan.ROWS))
 POINTWISE = frozenset(row.name for row in pointwise.ROWS)
+LAYOUT = frozenset(row.name for row in elements.ROWS if row.arity != 0)  # elements take another place
+MOVES = frozenset(
+    row.name for row in elements.ROWS if row.arity == 1
+)  # those of one operand, in its precision
 
 
 def check_rows(table: str, rows: Collection[str], beside: Collection[str] = ()) -> None:

@@ -26,13 +26,13 @@ import numpy as np
 
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value
-from ltc_compiler.ir.ops import check_operation, scan_parts
+from ltc_compiler.ir.ops import MOVES, check_names, check_operation, scan_parts
 
-KEEPS_PRECISION = frozenset({"reshape", "permute", "slice", "broadcast"})
 PARAMETERS = {
     "linear": ("weight", "bias"),
     "synapse": ("mu", "sigma", "w", "we", "mask"),
 }  # operands after the first
+check_names("PARAMETERS in ltc_compiler/ir/verify.py", PARAMETERS)
 
 
 def verify(graph: Graph, folded: bool = False) -> None:
@@ -146,7 +146,7 @@ def _node(node: Node, known: set[Value], folded: bool, place: str) -> None:
         _array(node.attrs["value"], node.results[0], "the constant", place)
     elif any(v.type.precision is Precision.FP8_E4M3 for v in node.results):
         raise _refuse("the result is FP8, which constants alone may be", place, "make it BF16 or FP32")
-    if node.op in KEEPS_PRECISION and node.results[0].type.precision is not node.operands[0].type.precision:
+    if node.op in MOVES and node.results[0].type.precision is not node.operands[0].type.precision:
         raise _refuse(f"{node.op} of {node.operands[0].type} gives {node.results[0].type}", place,
                       "keep the operand's precision")  # fmt: skip
     if folded and node.op in PARAMETERS:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ltc_compiler.frontend import activations
 from ltc_compiler.frontend.compose import Composer, Refused
 from ltc_compiler.ir.graph import Array, Graph, Value
 from ltc_compiler.onnx.call import Call, Results
@@ -31,11 +32,6 @@ class Activation(NamedTuple):
         return lambda c, x: self.compute(c, x, alpha, beta)
 
 
-def _hard_sigmoid(c: Composer, x: Value, alpha: float, beta: float) -> Value:
-    line = c.add("add", c.add("mul", x, alpha), beta)
-    return c.add("min", c.add("max", line, 0.0), 1.0)
-
-
 def _elu(c: Composer, x: Value, alpha: float, beta: float) -> Value:
     low = c.add("mul", c.add("sub", c.add("exp", c.add("min", x, 0.0)), 1.0), alpha)
     return c.add("select", c.add("gt", x, 0.0), x, low)
@@ -46,9 +42,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "Tanh": Activation(None, None, lambda c, x, a, b: c.add("tanh", x)),
     "Sigmoid": Activation(None, None, lambda c, x, a, b: c.add("sigmoid", x)),
     "Softplus": Activation(None, None, lambda c, x, a, b: c.add("softplus", x)),
-    "Softsign": Activation(
-        None, None, lambda c, x, a, b: c.add("div", x, c.add("add", c.add("abs", x), 1.0))
-    ),
+    "Softsign": Activation(None, None, lambda c, x, a, b: activations.softsign(c, x)),
     "Affine": Activation(math.nan, math.nan, lambda c, x, a, b: c.add("add", c.add("mul", x, a), b)),
     "LeakyRelu": Activation(
         0.01, None, lambda c, x, a, b: c.add("select", c.add("lt", x, 0.0), c.add("mul", x, a), x)
@@ -59,7 +53,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "ScaledTanh": Activation(
         math.nan, math.nan, lambda c, x, a, b: c.add("mul", c.add("tanh", c.add("mul", x, b)), a)
     ),
-    "HardSigmoid": Activation(0.2, 0.5, _hard_sigmoid),
+    "HardSigmoid": Activation(0.2, 0.5, activations.hard_sigmoid),
     "Elu": Activation(1.0, None, _elu),
 }
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from ltc_compiler.errors import GraphError
 from ltc_compiler.ir.graph import Graph, Node, Precision, Type, Value, copy_node, empty_copy
-from ltc_compiler.ir.ops import check_names
-from ltc_compiler.ir.verify import KEEPS_PRECISION, describe
+from ltc_compiler.ir.ops import MOVES, check_names
+from ltc_compiler.ir.verify import describe
 from ltc_compiler.transforms.cleanup import eliminate_dead_code
 
 BF16_UNITS = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh"})
@@ -69,7 +69,7 @@ def _stored(graph: Graph, value: Value, precision: Precision) -> Value:
 
 
 def _result(node: Node, operands: list[Value]) -> Precision:
-    if node.op in KEEPS_PRECISION:
+    if node.op in MOVES:
         return operands[0].type.precision
     if node.op == "concat":
         narrow = all(v.type.precision is Precision.BF16 for v in operands)

@@ -320,9 +320,6 @@ def _name(node: fx.Node) -> str:
     return call_name(node.target) if callable(node.target) else node.target
 
 
-_LAYOUT = frozenset(("reshape", "permute", "slice", "broadcast", "concat"))
-
-
 def _traced_back(graph: Graph, values: Sequence[Value]) -> list[Value]:
     """The graph's inputs that values come from through layout alone."""
     pending, seen = [*values], set()
@@ -330,7 +327,7 @@ def _traced_back(graph: Graph, values: Sequence[Value]) -> list[Value]:
         value = pending.pop()
         if value not in seen:
             seen.add(value)
-            if value.node is not None and value.node.op in _LAYOUT:
+            if value.node is not None and value.node.op in ops.LAYOUT:
                 pending += value.node.operands
     return [v for v in graph.inputs if v in seen]
 

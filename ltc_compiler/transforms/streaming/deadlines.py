@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ltc_compiler.ir.graph import Graph, Node, Value
-from ltc_compiler.transforms.streaming.prologue import MOVES
+from ltc_compiler.ir.ops import MOVES
 from ltc_compiler.transforms.streaming.streamer import Kind, Stream
 
 

@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.ir.graph import Array, Graph, Node, State, Value, copy_node
-from ltc_compiler.ir.ops import add_many
+from ltc_compiler.ir.ops import MOVES, add_many
 from ltc_compiler.ir.run import evaluate, initial_states
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import evaluate_node
-
-MOVES = frozenset({"reshape", "permute", "slice", "broadcast"})
 
 
 @dataclass

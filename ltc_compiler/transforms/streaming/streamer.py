@@ -20,12 +20,11 @@ import numpy as np
 
 from ltc_compiler.errors import StreamingError
 from ltc_compiler.ir.graph import Graph, Node, Value, copy_node
-from ltc_compiler.ir.ops import OPS, add_many
+from ltc_compiler.ir.ops import LAYOUT, MOVES, OPS, add_many
 from ltc_compiler.ir.verify import describe
 from ltc_compiler.transforms.fold import uniform
 from ltc_compiler.transforms.repeated import slice_along
 from ltc_compiler.transforms.streaming.delays import Memory
-from ltc_compiler.transforms.streaming.prologue import MOVES
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class Streamer:
         kind, node = self.env[value], value.node
         if isinstance(kind, Stream):
             return True
-        moves = node is not None and (node.op in MOVES or node.op == "concat")
+        moves = node is not None and node.op in LAYOUT
         return isinstance(kind, Static) or (
             moves and node is not None and all(map(self._is_cut, node.operands))
         )
