@@ -79,9 +79,12 @@ Address Executable::address(std::uint32_t core, isa::Row row) const {
     return {rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
 }
 
-// A step from row to row, in floats; 0 where it is never taken, and may be any number.
-std::ptrdiff_t Executable::floats(std::int32_t step, std::uint32_t count) const {
-    return count == 1 ? 0 : step * static_cast<std::ptrdiff_t>(B_);
+// The step from row to row of an operand along a dimension of its rows, as its format has them, in floats; 0 where it is
+// never taken, and may be any number.
+std::ptrdiff_t Executable::along(const Instruction& i, std::size_t access, std::size_t dimension) const {
+    const isa::ExtentInfo& extent = i.format().accesses[access].extents[dimension];
+    const std::int32_t step = extent.step_word < 0 ? extent.step : i.step(static_cast<std::size_t>(extent.step_word));
+    return i.operands[extent.count_word] == 1 ? 0 : step * static_cast<std::ptrdiff_t>(B_);
 }
 
 isa::Precision Executable::precision(std::uint32_t field) const {
@@ -190,13 +193,13 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         case isa::Format::Splat: step.grid = grid(i); break;
         case isa::Format::RowReduce: {
             const auto op = i.as<isa::RowReduce>();
-            step.row_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.groups),
-                               floats(op.src_step, op.groups), op.groups, op.k, lanes};
+            step.row_reduce = {address(i.core, op.dst), address(i.core, op.src), along(i, 0, 0),
+                               along(i, 1, 0), op.groups, op.k, lanes};
             break;
         }
         case isa::Format::ColumnReduce: {
             const auto op = i.as<isa::ColumnReduce>();
-            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), floats(op.k_step, op.k), op.k, op.n_inner, lanes};
+            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), along(i, 1, 0), op.k, op.n_inner, lanes};
             break;
         }
         case isa::Format::Matmul:
@@ -212,8 +215,8 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         }
         case isa::Format::Transpose: {
             const auto op = i.as<isa::Transpose>();
-            step.transpose = {address(i.core, op.dst), address(i.core, op.src), floats(op.dst_step, op.dst_rows),
-                              floats(op.src_step, op.src_rows), op.dst_rows, op.src_rows, lanes};
+            step.transpose = {address(i.core, op.dst), address(i.core, op.src), along(i, 0, 0),
+                              along(i, 1, 0), op.dst_rows, op.src_rows, lanes};
             break;
         }
         case isa::Format::Send: break;  // one step for each target: see build
@@ -251,10 +254,9 @@ GridStep Executable::grid(const Instruction& i) const {
     g.lanes = static_cast<std::uint32_t>(B_);
     bool inner_follows = true, outer_follows = true;
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
-        const isa::AccessInfo& access = format.accesses[n];
-        g.at[n] = address(i.core, i.row(access.word));
-        g.outer[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), g.n_outer);
-        g.inner[n] = floats(i.step(static_cast<std::size_t>(access.extents[1].step_word)), g.n_inner);
+        g.at[n] = address(i.core, i.row(format.accesses[n].word));
+        g.outer[n] = along(i, n, 0);
+        g.inner[n] = along(i, n, 1);
         inner_follows &= g.inner[n] == row || g.n_inner == 1;
         outer_follows &= g.outer[n] == static_cast<std::ptrdiff_t>(g.n_inner) * row || g.n_outer == 1;
     }
@@ -271,8 +273,8 @@ MatmulStep Executable::matmul(const Instruction& i) const {
     const auto op = i.as<isa::Matmul>();
     const Parameters::Weights& packed = parameters_->weights(i);
     const bool apart = std::abs(std::int64_t{op.dst_step}) >= std::int64_t{op.m_rows};
-    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), floats(op.dst_step, op.batch),
-            floats(op.x_step, op.batch), floats(op.bias_step, op.batch), floats(op.tap_step, op.taps),
+    return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), along(i, 0, 0),
+            along(i, 1, 0), along(i, 2, 0), along(i, 1, 1),
             packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_),
             op.batch, op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
 }
@@ -294,9 +296,8 @@ UpdateStep Executable::update(const Instruction& i) const {
     u.lanes = static_cast<std::uint32_t>(B_);
     bool follows = true;
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
-        const isa::AccessInfo& access = format.accesses[n];
-        u.at[n] = address(i.core, i.row(access.word));
-        u.step[n] = floats(i.step(static_cast<std::size_t>(access.extents[0].step_word)), u.n);
+        u.at[n] = address(i.core, i.row(format.accesses[n].word));
+        u.step[n] = along(i, n, 0);
         follows &= u.step[n] == row || u.n == 1;
     }
     if (follows) u.lanes *= std::exchange(u.n, 1);

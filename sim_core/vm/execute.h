@@ -58,7 +58,7 @@ private:
     PortStep port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const;
     LinkStep link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const;
     Address address(std::uint32_t core, isa::Row row) const;
-    std::ptrdiff_t floats(std::int32_t step, std::uint32_t count) const;
+    std::ptrdiff_t along(const Instruction& i, std::size_t access, std::size_t dimension) const;
     isa::Precision precision(std::uint32_t field) const;
 
     const std::shared_ptr<const Program> program_;
