@@ -63,12 +63,12 @@ private:
     std::vector<float*> out_;
 };
 
-// The calls, for one thread at a time: throws Refusal, rather than waits, if another thread has a lease on the VM, or the
-// same one further up, as a signal's handler finds it.
+// The calls, for one thread at a time. The constructor throws Refusal, rather than waits, while another lease on the VM
+// lives: of another thread, or of this one where a signal's handler calls the VM whose run it interrupts.
 //
-// Indices and numbers may be any. One array for each port: of the port's shape behind the leading axes of the call, and
-// outputs apart from each other and from the inputs. The runs return false if the host interrupted them: every stream is
-// then as after a whole number of steps. They do not allocate, but for streams or threads that are new.
+// Any index and any number may be given. Each port has one array, of the port's shape behind the leading axes of the call;
+// outputs share no memory with each other or with inputs. A run returns false if the host interrupted it: every stream is
+// then as after a whole number of steps. Runs allocate nothing but streams and threads that are new.
 class CheckedVM::Lease {
 public:
     explicit Lease(CheckedVM& vm) : vm_(vm), lease_(vm.vm_) {
