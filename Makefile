@@ -51,7 +51,7 @@ proof-walk-through: $(READY)
 proof-replay: $(READY)
 	$(BIN)/python tests/proof/replay.py
 proof-models: $(READY)
-	$(BIN)/python -m pytest -q tests/proof
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto tests/proof
 proof-fuzz: $(READY)
 	$(BIN)/python tests/proof/fuzz.py $(if $(MINUTES),--minutes $(MINUTES))
 proof-faults: $(READY)

@@ -1,6 +1,6 @@
 """Fuzzes what comes from outside: program files, texts, random graphs, random PyTorch modules, ONNX files.
 
-    python tests/proof/fuzz.py                                            an hour in all
+    python tests/proof/fuzz.py                                            an hour of CPU time in all, on every core
     python tests/proof/fuzz.py --minutes 5 programs                       one kind for five minutes
     python tests/proof/fuzz.py --core build/sanitize/_core.abi3.so texts  on another build of the core (make sanitize)
 
@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,40 +86,64 @@ def _library(name: str) -> str:
     return done.stdout.strip()
 
 
-def fuzz(
-    kind: str, seconds: float, seed: int, cases: int, core: str | None
-) -> tuple[Counter[str], list[str]]:
-    """Outcomes, and what was found, of one kind in so much time."""
-    outcomes: Counter[str] = Counter()
-    found: list[str] = []
+class Tally:
+    """Outcomes and what was found, of one kind, by several processes at once."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.found: list[str] = []
+
+    def add(self, kind: str, number: int, event: dict[str, Any]) -> None:
+        outcome = event.get("outcome", "FOUND")
+        self.outcomes[outcome] += 1
+        if outcome == "FOUND":
+            what = event.get("what") or f"the process died with {event['died']}: {event['complaint']}"
+            self.found.append(f"{kind} {number}: {what}")
+            tqdm.write(self.found[-1], file=sys.stdout)
+
+
+def fuzz(kind: str, seconds: float, seed: int, cases: int, core: str | None, tally: Tally, bar: Any) -> None:
+    """The seeds from `seed` on, for so long, one process after the other."""
     begin, number, last = time.monotonic(), seed, seed + cases
-    form = "{l_bar}{bar}| {n_fmt}/{total_fmt} s{postfix}"
-    with tqdm(total=round(seconds), desc=kind, bar_format=form, mininterval=1) as bar:
-        while number < last and time.monotonic() - begin < seconds:
-            for event in events(kind, number, last - number, core):
-                if "begin" in event:
-                    number = event["begin"] + 1
-                    bar.n = min(bar.total, round(time.monotonic() - begin))
-                    bar.set_postfix(cases=number - seed, found=len(found), refresh=False)
-                    bar.update(0)
-                    if time.monotonic() - begin >= seconds:
-                        break
-                    continue
-                outcome = event.get("outcome", "FOUND")
-                outcomes[outcome] += 1
-                if outcome == "FOUND":
-                    what = event.get("what") or f"the process died with {event['died']}: {event['complaint']}"
-                    found.append(f"{kind} {number - 1}: {what}")
-                    tqdm.write(found[-1], file=sys.stdout)
-    return outcomes, found
+    while number < last and time.monotonic() - begin < seconds:
+        for event in events(kind, number, last - number, core):
+            if "begin" not in event:
+                tally.add(kind, number - 1, event)
+                continue
+            number = event["begin"] + 1
+            if bar is not None:
+                bar.n = min(bar.total, round(time.monotonic() - begin))
+                bar.set_postfix(cases=tally.outcomes.total(), found=len(tally.found), refresh=False)
+                bar.update(0)
+            if time.monotonic() - begin >= seconds:
+                break
+
+
+def fuzz_on_every_core(kind: str, seconds: float, given: argparse.Namespace) -> Tally:
+    """One kind for so many seconds of CPU time: each core has its part of the seeds."""
+    tally, form = Tally(), "{l_bar}{bar}| {n_fmt}/{total_fmt} s{postfix}"
+    jobs = min(given.jobs, given.cases)
+    part = given.cases // jobs
+    with (
+        tqdm(total=round(seconds / jobs), desc=kind, bar_format=form, mininterval=1) as bar,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        work = [
+            pool.submit(fuzz, kind, seconds / jobs, given.seed + job * part, part, given.core, tally, shown)
+            for job, shown in enumerate([bar, *[None] * (jobs - 1)])
+        ]
+        for done in work:
+            done.result()
+    return tally
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kinds", nargs="*", default=KINDS, help=f"of {', '.join(KINDS)}; all by default")
-    parser.add_argument("--minutes", type=float, default=60.0, help="for all kinds together")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of CPU time, for all kinds together")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at once")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--cases", type=int, default=1 << 40, help="of each kind, at most")
+    parser.add_argument("--cases", type=int, default=1 << 30, help="of each kind, at most")
     parser.add_argument("--core", help="another build of the C++ core, with sanitizers")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -128,12 +153,10 @@ def main() -> None:
         return child(given.kinds[0], given.seed, given.cases)
     found: list[str] = []
     for kind in given.kinds:
-        outcomes, more = fuzz(
-            kind, 60 * given.minutes / len(given.kinds), given.seed, given.cases, given.core
-        )
-        found += more
-        listed = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.most_common())
-        print(f"{kind}: {outcomes.total()} cases: {listed}")
+        tally = fuzz_on_every_core(kind, 60 * given.minutes / len(given.kinds), given)
+        found += tally.found
+        listed = ", ".join(f"{n} {outcome}" for outcome, n in tally.outcomes.most_common())
+        print(f"{kind}: {tally.outcomes.total()} cases: {listed}")
     if found:
         sys.exit(f"{len(found)} found:\n" + "\n".join(found))
     return None

@@ -1,12 +1,13 @@
 """Plants faults in a copy of the C++ core, one at a time, and demands that a quick test file notices each.
 
-    python tests/proof/mutate_core.py                all of them: about a minute each on two cores
+    python tests/proof/mutate_core.py                all of them: about half an hour on two cores
     python tests/proof/mutate_core.py rounding bias  those whose names contain one of the words
 
-The copy is built in build/mutants with the compiler flags of a release; LTC_CORE puts it in place of the installed core
-(tests/support/chosen_core.py). The copy without a fault must pass all the files first. A test that fails, crashes or
-never ends has noticed the fault. The faults stand in core_faults.toml; tests/project/test_mutations.py plants those in
-the Python half.
+The copy is built in build/mutants with the compiler flags of a release. Each fault compiles only what it touches, since
+the sources and the build without a fault come back behind it, times included; its extension is kept under a name of its
+own, and its tests run on that (LTC_CORE, tests/support/chosen_core.py) while the next one is built. The copy without a
+fault must pass all the files first. A test that fails, crashes or never ends has noticed the fault. The faults stand in
+core_faults.toml; tests/project/test_mutations.py plants those in the Python half.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from core_faults import FAULTS, Edit, edited
+from core_faults import FAULTS, Fault, edited
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / "build" / "mutants" / "source"
 BUILD = ROOT / "build" / "mutants" / "build"
+CLEAN = ROOT / "build" / "mutants" / "clean"  # the build without a fault
 NEEDED = (
     "CMakeLists.txt",
     "sim_core",
@@ -37,10 +40,7 @@ BIN = Path(sys.executable).parent
 PATIENCE = 900  # seconds for a build or a test; the slowest take a minute
 ENVIRONMENT = os.environ | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-    "LTC_CORE": str(BUILD / "_core.abi3.so"),
-    "SKBUILD_EDITABLE_SKIP": str(
-        ROOT / "build" / "editable"
-    ),  # the working tree's own core is not needed here
+    "SKBUILD_EDITABLE_SKIP": str(ROOT / "build" / "editable"),  # the working tree's own core is not needed
 }
 
 
@@ -56,15 +56,30 @@ def copy_core() -> None:
             shutil.copy(source, target)
 
 
-def plant(edits: tuple[Edit, ...]) -> None:
-    """Write the edits into the copy."""
-    for file, text in edited(edits, COPY).items():
+def core_with(fault: Fault | None) -> Path | str:
+    """The extension with the fault, of a name of its own; the compiler's words if it does not build.
+
+    Behind it the sources and the build are as without one, with the times that they had: ninja finds nothing to do.
+    """
+    edits = {} if fault is None else edited(fault.edits, COPY)
+    clean = {COPY / file: (COPY / file).stat() for file in edits}
+    texts = {path: path.read_bytes() for path in clean}
+    for file, text in edits.items():
         (COPY / file).write_text(text, encoding="utf-8")
-
-
-def restore(edits: tuple[Edit, ...]) -> None:
-    for file, _, _ in edits:
-        shutil.copy(ROOT / file, COPY / file)  # not copy2: the time must be new, or nothing is built
+    complaint = build()
+    kept = BUILD.parent / f"core_{'clean' if fault is None else FAULTS.index(fault)}.abi3.so"
+    if not complaint:
+        shutil.copy(BUILD / "_core.abi3.so", kept)
+    if fault is None:
+        shutil.rmtree(CLEAN, ignore_errors=True)
+        shutil.copytree(BUILD, CLEAN, symlinks=True)
+    else:
+        for path, status in clean.items():
+            path.write_bytes(texts[path])
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        shutil.rmtree(BUILD)
+        shutil.copytree(CLEAN, BUILD, symlinks=True)
+    return complaint or kept
 
 
 def build() -> str:
@@ -72,27 +87,42 @@ def build() -> str:
     nanobind = run([sys.executable, "-m", "nanobind", "--cmake_dir"]).stdout.strip()
     configure = ["cmake", "-S", str(COPY), "-B", str(BUILD), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
                  f"-DPython_EXECUTABLE={sys.executable}", f"-Dnanobind_DIR={nanobind}"]  # fmt: skip
-    for command in (configure, ["cmake", "--build", str(BUILD), "--target", "_core"]):
+    configured = (BUILD / "build.ninja").exists()
+    for command in (() if configured else (configure,)) + (
+        ["cmake", "--build", str(BUILD), "--target", "_core"],
+    ):
         done = run(command)
         if done.returncode:
             return f"{' '.join(command)} failed:\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
     return ""
 
 
-def test(arguments: tuple[str, ...]) -> tuple[int, str]:
-    """pytest's exit status on the copy, below 0 if it crashed or did not end, and its last line."""
+def test(core: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
+    """pytest's exit status on an extension, below 0 if it crashed or did not end, and its last line."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
     try:
-        done = run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments])
+        done = run(command, {"LTC_CORE": str(core)})
     except subprocess.TimeoutExpired:
         return -1, f"no end after {PATIENCE} s"
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
     return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", lines[-1])
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], more: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = ENVIRONMENT | (more or {})
     return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=PATIENCE
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
+
+
+def judge(fault: Fault, core: Path) -> str:
+    """Whether the tests of a fault notice it, in words."""
+    begin = time.monotonic()
+    status, summary = test(core, fault.tests)
+    core.unlink()
+    seen = status == 1 or status < 0  # 1: tests ran, and some failed; 2 and more: pytest did not run them
+    took = f"{time.monotonic() - begin:.0f} s"
+    return f"{'noticed' if seen else 'UNNOTICED'} by {' '.join(fault.tests)} ({took}): {summary}"
 
 
 def main() -> None:
@@ -101,32 +131,31 @@ def main() -> None:
     parser.add_argument("words", nargs="*", help="plant only the faults whose names contain one of these")
     words = parser.parse_args().words
     faults = [f for f in FAULTS if not words or any(word in f.name for word in words)]
-    copy_core()
     for fault in faults:  # all of them before the first minute is spent
         edited(fault.edits, ROOT)
-
-    if complaint := build():
-        sys.exit(complaint)
-    for tests in tqdm(list(dict.fromkeys(f.tests for f in faults)), desc="without a fault", unit="test"):
-        status, summary = test(tests)
-        if status:
-            sys.exit(f"without a fault, {' '.join(tests)}: {summary}")
-    missed = []
-    for fault in tqdm(faults, desc="with one", unit="fault"):
-        begin = time.monotonic()
-        plant(fault.edits)
-        if complaint := build():
-            found = f"DOES NOT BUILD\n{complaint}"
-        else:
-            status, summary = test(fault.tests)
-            seen = (
-                status == 1 or status < 0
-            )  # 1: tests ran, and some failed; 2 and more: pytest did not run them
-            found = f"{'noticed' if seen else 'UNNOTICED'} by {' '.join(fault.tests)}: {summary}"
-        restore(fault.edits)
-        tqdm.write(f"{fault.name} ({time.monotonic() - begin:.0f} s): {found}", file=sys.stdout)
-        if not found.startswith("noticed"):
-            missed.append(fault.name)
+    copy_core()
+    shutil.rmtree(BUILD, ignore_errors=True)
+    clean = core_with(None)
+    if isinstance(clean, str):
+        sys.exit(clean)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        files = list(dict.fromkeys(f.tests for f in faults))
+        results = zip(files, pool.map(lambda tests: test(clean, tests), files), strict=True)
+        for tests, (status, summary) in tqdm(results, total=len(files), desc="without a fault", unit="test"):
+            if status:
+                pool.shutdown(cancel_futures=True)
+                sys.exit(f"without a fault, {' '.join(tests)}: {summary}")
+        judged: dict[str, Future[str]] = {}
+        for fault in tqdm(faults, desc="building with one", unit="fault"):
+            core = core_with(fault)
+            if isinstance(core, str):
+                judged[fault.name] = pool.submit(lambda words: f"DOES NOT BUILD\n{words}", core)
+            else:
+                judged[fault.name] = pool.submit(judge, fault, core)
+            judged[fault.name].add_done_callback(
+                lambda done, name=fault.name: tqdm.write(f"{name}: {done.result()}", file=sys.stdout)
+            )
+    missed = [name for name, result in judged.items() if not result.result().startswith("noticed")]
     if missed:
         sys.exit(
             f"{len(missed)} of {len(faults)} faults went unnoticed or did not build: {'; '.join(missed)}"
