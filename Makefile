@@ -20,7 +20,7 @@ SANITIZE_TESTS ?= tests/core
 help:
 	@echo "make demo      train, compile and run both examples"
 	@echo "make test      the test suite"
-	@echo "make proof     the long checks: three hours of two cores"
+	@echo "make proof     the long checks: an hour and a half on two cores"
 	@echo "make lint      ruff, mypy and the direction of imports"
 	@echo "make sanitize  the tests of the C++ core under ASan and UBSan"
 	@echo "make stubs     refresh the golden typed stub of the C++ core"

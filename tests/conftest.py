@@ -3,7 +3,9 @@ every time, so that a change is to blame for a failure; `pytest --hypothesis-pro
 """
 
 import chosen_core  # noqa: F401
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("same", derandomize=True)
+# For who asks only whether a test fails (tests/proof/mutate_core.py): no search for a smaller example.
+settings.register_profile("whether", derandomize=True, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("same")

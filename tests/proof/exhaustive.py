@@ -1,6 +1,6 @@
 """Every input of the functions of the numeric contract, against references that share nothing with it.
 
-    python tests/proof/exhaustive.py                 all checks: about 40 minutes on two cores
+    python tests/proof/exhaustive.py                 all checks: about a quarter of an hour on two cores
     python tests/proof/exhaustive.py gelu div        some of them
     python tests/proof/exhaustive.py --list          their names
 

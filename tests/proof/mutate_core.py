@@ -99,7 +99,8 @@ def build() -> str:
 
 def test(core: Path, arguments: tuple[str, ...]) -> tuple[int, str]:
     """pytest's exit status on an extension, below 0 if it crashed or did not end, and its last line."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *arguments]
+    options = ["-q", "-x", "-p", "no:cacheprovider", "--hypothesis-profile", "whether"]
+    command = [sys.executable, "-m", "pytest", *options, *arguments]
     try:
         done = run(command, {"LTC_CORE": str(core)})
     except subprocess.TimeoutExpired:
