@@ -1,8 +1,8 @@
 """The streaming transform: a graph over a whole sequence becomes a graph of one step, with states.
 
-Each op follows the rule that its row of the op table names (rules.py, scan_rule.py). Operands that are
-there earlier than others get a delay line. A constant prefix makes a stream's offset negative: the first -off indices,
-its history, are known before the first step and become the initial contents of delay lines.
+Each op follows the rule that its row of the op table names (rules.py, scan_rule.py). Operands that are there earlier
+than others get a delay line. Constants before a stream make its offset negative: its first -off elements, the history,
+are known before the first step and become the initial contents of delay lines.
 """
 
 from __future__ import annotations

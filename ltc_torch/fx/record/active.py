@@ -1,4 +1,4 @@
-"""Which recorder is at work in this thread. It has a file of its own because what a recorder uses asks for it, too."""
+"""Which recorder is at work in this thread: a file of its own, as what the recorder uses must know it too."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def open_up(recorder: Recorder, func: Callable[..., Any], args: Any, kwargs: Any
         overloads = func.overloads()  # type: ignore[no-untyped-call]
         if len(overloads) != 1:
             reason = "a custom operator with several overloads is called by their common name"
-            raise refuse(name, module, reason, f"torch.ops.{name}.{overloads[0]}, say")
+            raise refuse(name, module, reason, f"one overload, such as torch.ops.{name}.{overloads[0]}")
         overload = getattr(func, overloads[0])
     assert isinstance(overload, OpOverload)
     before = len(recorder.graph.nodes)

@@ -28,7 +28,7 @@ _ALONG = range(1, 9)  # calls after which a counter is looked at, beside the num
 _NAMED = 40  # of them
 _TRIED = 16  # calls that look for more of them
 _NO_TENSOR = "is changed by a call, is no tensor, and the result depends on it"
-_AS_TENSOR = "keep it in a tensor (a buffer, say) and compute with it by torch operations"
+_AS_TENSOR = "keep it in a tensor, such as a buffer, and compute with it by torch operations"
 _STATE = "a program carries tensors of fixed shapes from call to call"
 
 
