@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -211,6 +212,53 @@ def test_the_schema_refuses_what_config_refuses(bad: dict[str, Any]) -> None:
     lines += [f"[{key}]\n{name} = {n}" for key, inner in tables.items() for name, n in inner.items()]
     with pytest.raises(ValueError, match=r"missing|unknown|is"):
         Config.from_bytes("\n".join(lines).encode())
+
+
+USE_THE_PARAMETER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ltc_compiler.config import Config
+from ltc_compiler.isa.machine import COUNTS
+quad = Config.preset("quad")
+assert (quad.cores, quad.write_ports, Config.tiny_c1b8().write_ports) == (4, 3, 2)
+assert "rows that a unit writes at most" in quad.describe()
+assert COUNTS[-1].name == "write_ports"
+try:
+    quad.replace(name="bad", write_ports=17)
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_parameter_is_one_row_and_a_machine_a_short_file(tmp_path: Path) -> None:
+    """In a copy of what Config stands on, without the core."""
+    package = tmp_path / "ltc_compiler"
+    shutil.copytree(ROOT / "ltc_compiler" / "isa", package / "isa")
+    shutil.copytree(ROOT / "configs", package / "configs")
+    for name in ("config.py", "config_file.py", "errors.py", "files.py"):
+        shutil.copy(ROOT / "ltc_compiler" / name, package)
+    (package / "__init__.py").touch()
+    place = len(machine.COUNTS)
+    row = f'    write_ports: int = _row(1, 16, "rows", "rows that a unit writes at most", default=2, mach={place})\n'
+    rows = (package / "isa" / "machine.py").read_text(encoding="utf-8")
+    assert rows.count("    fp32_matmul: bool") == 1
+    rows = rows.replace("    fp32_matmul: bool", f"{row}    fp32_matmul: bool")
+    (package / "isa" / "machine.py").write_text(rows, encoding="utf-8")
+    (package / "configs" / "quad.toml").write_text(
+        'name = "quad"\nbase = "v80_c6b32"\ncores = 4\nwrite_ports = 3\n'
+    )
+    forms = {
+        "machine-header": '{"write_ports", &Machine::write_ports, 1, 16, false}',
+        "configuration": "| `write_ports` | integer | 1 to 16 | rows | 2 | rows that a unit writes at most |",
+        "schema": '"write_ports": {',
+    }
+    for form, expected in forms.items():
+        command = [sys.executable, "-I", "-S", str(package / "isa"), f"--{form}", form]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        assert expected in (tmp_path / form).read_text(encoding="utf-8")
+    command = [sys.executable, "-I", "-S", "-c", USE_THE_PARAMETER, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("write_ports is 17, not an integer from 1 to 16\n")
 
 
 def test_every_parameter_is_a_row_of_each_form() -> None:
