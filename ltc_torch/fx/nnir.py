@@ -160,7 +160,7 @@ class _Converter:
     def _value(self, node: fx.Node) -> Any:
         emitter = self.emitter
         emitter.source = node.meta.get("source", Source())
-        emitter.precision, emitter.weights, emitter.cores = node.meta.get("wishes", (None, None, ()))
+        emitter.precision, emitter.weights, emitter.cores = node.meta.get("requests", (None, None, ()))
         emitter.regions = node.meta.get("regions", ())
         if node.op == "get_attr":
             if "body" in node.meta:

@@ -29,7 +29,7 @@ from ltc_torch.fx.record.unwrap import check_made, unwrapped
 from ltc_torch.fx.record.watch import Watch
 from ltc_torch.fx.reduced import kind_of, widened, without_autocast
 from ltc_torch.fx.reroll.repeats import may_have_loops
-from ltc_torch.fx.reroll.reroll import Names, rolled
+from ltc_torch.fx.reroll.reroll import NodeNames, rolled
 from ltc_torch.fx.reroll.unlike import unlike
 from ltc_torch.fx.rewrites import libraries, scan_operator, solvers  # noqa: F401 - they catch functions
 from ltc_torch.fx.state.carried import NO_STATES, States, idle, module_states
@@ -252,7 +252,7 @@ def _rolled(
         made = graph_module
     else:
         made.meta["regions"] = again.meta["regions"]
-    made.meta["written_out"] = unlike(again.graph, Names(again))
+    made.meta["written_out"] = unlike(again.graph, NodeNames(again))
     return made
 
 

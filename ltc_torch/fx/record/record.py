@@ -244,9 +244,9 @@ class Recorder(TorchFunctionMode):
         return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
     def annotate(self, node: fx.Node, result: Any) -> None:
-        """Give a node its shape, dtype, source and the user's wishes."""
+        """Give a node its shape, dtype, source and the user's requests."""
         node.meta["source"] = user_source(self.session.module)
-        node.meta["wishes"] = (precision.activations(), precision.weights(), precision.cores())
+        node.meta["requests"] = (precision.activations(), precision.weights(), precision.cores())
         node.meta["regions"] = precision.regions()
         tensors = [result] if isinstance(result, Tensor) else pytree.tree_leaves(result)
         shapes = [tuple(t.shape) for t in tensors if isinstance(t, Tensor)]

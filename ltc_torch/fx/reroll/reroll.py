@@ -41,7 +41,7 @@ def rolled(module: fx.GraphModule, examples: Sequence[Sequence[Tensor]]) -> fx.G
 
 
 def _candidates(module: fx.GraphModule) -> Iterator[fx.GraphModule]:
-    for loop in find(module.graph, Names(module)):
+    for loop in find(module.graph, NodeNames(module)):
         yield as_scan(module, loop)
 
 
@@ -61,7 +61,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-class Names:
+class NodeNames:
     """Names nodes by what they hold: constants of equal elements, and equal bodies, are the same in all iterations."""
 
     def __init__(self, module: fx.GraphModule) -> None:
@@ -85,7 +85,7 @@ class Names:
 
 def _printed(body: fx.GraphModule) -> Any:
     """A body's operations, its constants by their elements."""
-    names, number = Names(body), {n: i for i, n in enumerate(body.graph.nodes) if n.op != "get_attr"}
+    names, number = NodeNames(body), {n: i for i, n in enumerate(body.graph.nodes) if n.op != "get_attr"}
     constants = [n for n in body.graph.nodes if n.op == "get_attr"]
     known = {n: names(n) for n in constants}
 
