@@ -289,6 +289,6 @@ FORMATS = (
         ),
         (Access("src", False, (("rows", "1"),)),),
     ),
-    Format("Loop", "loop", (Field("count", "u32", "number of turns, at least 1"),), ()),
+    Format("Loop", "loop", (Field("count", "u32", "number of iterations, at least 1"),), ()),
     Format("End", "end", (), ()),
 )
