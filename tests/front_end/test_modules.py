@@ -245,7 +245,7 @@ def test_a_failure_of_the_recorder_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     def broken(self: Any, *_: Any) -> None:
         raise IndexError("a list of ours")
 
-    monkeypatch.setattr("ltc_torch.fx.record.record.inplace.Writes.call", broken)
+    monkeypatch.setattr("ltc_torch.fx.record.inplace.Writes.call", broken)
     with pytest.raises(FaultError, match="recording fails with IndexError: a list of ours") as caught:
         prepare_shape(Apply(lambda x: (x * 1).add_(1)).eval(), X)
     assert "test_modules.py" in caught.value.where

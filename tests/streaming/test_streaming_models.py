@@ -308,7 +308,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str, str]] = {
     "merged axis": (lambda x: x.flatten(1), "merges or splits", "dimension of its own"),
     "stride": (lambda x: F.conv1d(x.mT, torch.ones(2, D, 3), stride=2), "changes the rate", "stride of 1"),
     "pooling with a stride": (lambda x: F.max_pool1d(x.mT, 2), "changes the rate", "stride of 1"),
-    "every other step": (lambda x: x[:, ::2], "changes the rate", "every element"),
+    "every other step": (lambda x: x[:, ::2], "changes the rate", "stride of 1"),
     "one step": (lambda x: x[:, 2], "selects the fixed step 2 of 7", "-1"),
     "bidirectional": (nn.GRU(D, 3, batch_first=True, bidirectional=True), "fixed step", "bidirectional"),
     "flip": (lambda x: x.flip(1), "fixed step", "backwards"),
@@ -317,7 +317,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any] | nn.Module, str, str]] = {
     "maximum over time": (lambda x: x.amax(1), "reduces over all 7", "causal form"),
     "softmax over time": (lambda x: F.softmax(x, 1), "reduces over all 7", "causal form"),
     "norm over time": (nn.LayerNorm((T, D)), "reduces over all 7", "causal form"),
-    "end to end": (lambda x: torch.cat([x, x], 1), "end to end", "no end"),
+    "end to end": (lambda x: torch.cat([x, x], 1), "end to end", "constants alone"),
     "reflection": (lambda x: F.pad(x.mT, (2, 0), mode="reflect"), "fixed step", "-1"),
     "attention with a bias by position": (
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.log(BAND) + torch.arange(T)[:, None]),
