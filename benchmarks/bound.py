@@ -5,7 +5,7 @@ The bound of a model is the greater of two figures, both taken from its graph:
 - work: the weight blocks of its products divided by the cores and 5% more, and behind it one pipeline depth: the least
   latency from a product's last block to an output;
 - path: the longest way through the graph, where a product takes its blocks divided by the cores and `latency.link`, or
-  all its blocks where that is less, and never less than the row blocks that hide the latency of an accumulator;
+  all its blocks where that is less, and never less than the row tiles that hide the latency of an accumulator;
   everything else takes its latency and one cycle for each further row.
 
 Spaced, neither counts products that depend on state alone. A bound is no proof that a schedule exists: a ratio above 1
@@ -30,7 +30,7 @@ import _common
 _common.require("numpy", "torch", "torchdiffeq", "ncps")
 
 from ltc_compiler import AllocationError, Config, isa
-from ltc_compiler.bytecode.cost import row_blocks_in_flight
+from ltc_compiler.bytecode.cost import row_tiles_in_flight
 from ltc_compiler.ir.graph import Graph, Node, Precision, Value
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.transforms.pipeline import run_pipeline
@@ -103,7 +103,7 @@ class Bounds:
             beats, latency, cores = self._beats(node), self.config.latency, self.config.cores
             rows = self.config.block_rows(node.results[0].shape[-1])
             spread = (
-                beats / rows * max(rows / cores, min(rows, row_blocks_in_flight(self.config)))
+                beats / rows * max(rows / cores, min(rows, row_tiles_in_flight(self.config)))
             )  # no dot product is split
             return latency.matrix + min(beats, spread + latency.link)
         if node.op in ("sum", "amax"):

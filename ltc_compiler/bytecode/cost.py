@@ -74,8 +74,8 @@ def _beats(instr: Instr, config: Config, slots: int | None) -> list[int]:
     return pattern.beats(value)
 
 
-def row_blocks_in_flight(config: Config) -> int:
-    """Row blocks of a product that must be at work at once so that no beat waits for an accumulator."""
+def row_tiles_in_flight(config: Config) -> int:
+    """Row tiles of a product that must be at work at once so that no beat waits for an accumulator."""
     period = max(1, 128 // config.block_size)  # input rows after which the same accumulators are used again
     return -(-2 * config.latency.accumulate // period)
 

@@ -15,7 +15,7 @@ from ltc_compiler.compare.measure import measure, relative
 from ltc_compiler.compare.probe import DERIVED, Probed, evaluated
 from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Source, Value
 from ltc_compiler.ir.ops import LAYOUT
-from ltc_compiler.transforms.formats import WEIGHTS
+from ltc_compiler.transforms.precisions import WEIGHTS
 
 Row = dict[str, Any]
 

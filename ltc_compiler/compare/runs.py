@@ -19,7 +19,7 @@ from ltc_compiler.ir.run import Change, evaluate, initial_states
 from ltc_compiler.program import Program
 from ltc_compiler.schedule.search import Job, best_schedule
 from ltc_compiler.settle import settled
-from ltc_compiler.transforms.formats import assign_precision
+from ltc_compiler.transforms.precisions import assign_precision
 
 LARGEST = 65536
 

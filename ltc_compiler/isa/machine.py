@@ -179,8 +179,8 @@ class Machine:
     accumulators: int = _row(
         1,
         64,
-        "row blocks",
-        "row blocks of a product that the matrix unit has in flight at most",
+        "row tiles",
+        "row tiles of a product that the matrix unit has in flight at most",
         default=8,
         mach=4,
     )

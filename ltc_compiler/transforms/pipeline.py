@@ -10,10 +10,10 @@ from ltc_compiler.ir.verify import verify
 from ltc_compiler.transforms.addends import join_addends
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
-from ltc_compiler.transforms.formats import assign_precision
 from ltc_compiler.transforms.fuse import fuse_synapses, merge_linears
 from ltc_compiler.transforms.hoist import hoist
 from ltc_compiler.transforms.pieces import split_pieces
+from ltc_compiler.transforms.precisions import assign_precision
 from ltc_compiler.transforms.sink import sink_transpositions
 from ltc_compiler.transforms.taps import pad_windows
 from ltc_compiler.transforms.updates import fuse_updates

@@ -75,7 +75,7 @@ private:
         if (watch_.poll()) throw Interrupted();
     }
 
-    // Row-block contexts of the matrix unit times the input rows after which an accumulator is used again.
+    // Row-tile contexts of the matrix unit times the input rows after which an accumulator is used again.
     std::size_t accumulator_slots() const { return std::size_t{machine_.accumulators} * period(); }
     std::uint32_t period() const { return std::max(1u, 128 / machine_.block_size); }
 
@@ -244,7 +244,7 @@ private:
             for (std::uint32_t first = 0; first < op.m_rows; first += machine_.accumulators) {
                 poll();
                 const std::uint32_t group = std::min(machine_.accumulators, op.m_rows - first);
-                // accumulator_[p * group + o]: from when on row block `o` may use its accumulators of phase p again.
+                // accumulator_[p * group + o]: from when on row tile `o` may use its accumulators of phase p again.
                 std::fill_n(accumulator_.begin(), std::size_t{group} * period(), 0);
                 std::size_t at = 0;
                 for (std::uint64_t i = 0; i <= last; ++i) {

@@ -256,8 +256,8 @@ def test_matmul_waits_for_its_accumulators() -> None:
     assert total(op("matmul", dst=100, x=0, bias=10, k=17 * 8), config=slow) == 18 + 28
 
 
-def test_matmul_interleaves_groups_of_row_blocks() -> None:
-    # row blocks 0 and 1: (0, 1), (2, 3), (8, 9), (10, 11); then block 2 alone: 12, 13, 20, 21
+def test_matmul_interleaves_groups_of_row_tiles() -> None:
+    # row tiles 0 and 1: (0, 1), (2, 3), (8, 9), (10, 11); then block 2 alone: 12, 13, 20, 21
     code = op("matmul", dst=100, x=0, bias=10, k=4 * 64, m_rows=3)
     assert out(code, row=100, config=B64) == 10 + 28 + 10
     assert out(code, row=101, config=B64) == 11 + 28 + 10
@@ -270,7 +270,7 @@ def test_matmul_batch() -> None:
     code = op("matmul", dst=100, dst_step=2, x=0, x_step=4, bias=10, k=2 * 64, m_rows=2, batch=3)
     report = both(image(B64, [code]))
     assert (report.total, unit_busy(report, "matrix")) == (11 + 28, 12)
-    assert out(code, row=102, config=B64) == 6 + 28 + 10  # vector 1: beats 4 to 7, row block 0 ends at 6
+    assert out(code, row=102, config=B64) == 6 + 28 + 10  # vector 1: beats 4 to 7, row tile 0 ends at 6
 
 
 def test_matmul_reads_its_bias_with_the_last_input_row() -> None:
@@ -280,7 +280,7 @@ def test_matmul_reads_its_bias_with_the_last_input_row() -> None:
     assert (
         total(late, code, op("matmul", dst=101, x=1, bias=11)) == 21 + 28
     )  # the first beats did not wait: 1, 2, 20
-    # each row block has a bias row of its own: block 0 at 1, block 1 at 20
+    # each row tile has a bias row of its own: block 0 at 1, block 1 at 20
     assert out(op("div", dst=11, a=0, b=0), op("matmul", dst=100, x=1, bias=10, m_rows=2), row=100) == 29 + 10
     assert total(op("div", dst=11, a=0, b=0), op("matmul", dst=100, x=1, bias=10, m_rows=2)) == 20 + 28
     # an x that is late delays from its row on

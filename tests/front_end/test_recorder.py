@@ -17,7 +17,7 @@ from torch.nn import functional as F
 import ltc_torch
 from ltc_compiler import InputError, UnsupportedError
 from ltc_compiler.ir.graph import Precision
-from ltc_compiler.transforms.formats import assign_precision
+from ltc_compiler.transforms.precisions import assign_precision
 from ltc_torch.fx import leaf, prepare_shape, rewrite
 from ltc_torch.fx.nnir import to_nnir
 from ltc_torch.nn import Scan

@@ -12,7 +12,7 @@ from generators import random_graph, random_inputs
 from programs_for_timing import simulated
 
 from ltc_compiler import AllocationError, Config
-from ltc_compiler.bytecode.cost import row_blocks_in_flight
+from ltc_compiler.bytecode.cost import row_tiles_in_flight
 from ltc_compiler.ir.graph import Graph, Type, Value
 from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
@@ -122,7 +122,7 @@ def test_lent_products_level_the_cores() -> None:
     load[0] += fixed
     assert sum(load.values()) == total
     assert load[0] == fixed  # which is more than its share already
-    assert abs(load[1] - load[2]) <= row_blocks_in_flight(THREE) * width
+    assert abs(load[1] - load[2]) <= row_tiles_in_flight(THREE) * width
     alone, lent = (program(cells(2, 256), Spread(1, 0, lending)) for lending in (False, True))
     assert lent.cycle_count_per_inference(spaced=True) <= alone.cycle_count_per_inference(spaced=True)
     saved = alone.cycle_count_per_inference(spaced=False) - lent.cycle_count_per_inference(spaced=False)

@@ -23,10 +23,10 @@ from ltc_compiler.program import Program
 from ltc_compiler.schedule.search import Job, best_schedule
 from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold
-from ltc_compiler.transforms.formats import assign_precision
 from ltc_compiler.transforms.fuse import fuse_synapses, merge_linears
 from ltc_compiler.transforms.hoist import hoist
 from ltc_compiler.transforms.pipeline import PASSES, Pass, run_pipeline
+from ltc_compiler.transforms.precisions import assign_precision
 
 
 @pytest.mark.parametrize("step", {p.run: p for p in PASSES}.values(), ids=lambda p: p.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ltc_compiler.bytecode import Instr, Row
-from ltc_compiler.bytecode.cost import busy, latency, row_blocks_in_flight
+from ltc_compiler.bytecode.cost import busy, latency, row_tiles_in_flight
 from ltc_compiler.config import Config
 from ltc_compiler.schedule.rows.virtual import Op, Ref
 
@@ -42,14 +42,14 @@ def task_of(op: Op, index: int, config: Config) -> Task:
     operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
     instr = Instr(op.name, op.core, operands)
     held = cycles = busy(instr, config, op.slots)
-    if op.row_of_table.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_blocks(op):
-        # few row blocks wait for their accumulators
+    if op.row_of_table.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_tiles(op):
+        # few row tiles wait for their accumulators
         rows = min(config.accumulators, number(op, "m_rows"))
-        held = cycles * max(rows, row_blocks_in_flight(config)) // rows
+        held = cycles * max(rows, row_tiles_in_flight(config)) // rows
     return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row_of_table.unit), _fifos(op))
 
 
-def _row_blocks(op: Op) -> int:
+def _row_tiles(op: Op) -> int:
     return number(op, "m_rows") * number(op, "batch")
 
 

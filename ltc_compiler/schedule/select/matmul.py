@@ -20,7 +20,7 @@ from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.select.move import broadcast
 from ltc_compiler.schedule.select.windows import TapRows, read_window
 from ltc_compiler.schedule.spread.partition import Band, Chunk, padded_rows, spread_rows
-from ltc_compiler.schedule.spread.share import RowBlock
+from ltc_compiler.schedule.spread.share import RowTile
 
 Constants = NDArray[np.float64]
 
@@ -90,9 +90,9 @@ def lent_product(
     xs: dict[int, TapRows],
     weight: Constants,
     bands: Sequence[Band],
-    producers: dict[int, list[RowBlock]],
+    producers: dict[int, list[RowTile]],
 ) -> None:
-    """A product with a constant bias whose row blocks are lent: each core computes its row blocks in one instruction,
+    """A product with a constant bias whose row tiles are lent: each core computes its row tiles in one instruction,
     and sends them to the cores that add them."""
     result = node.results[0]
     index = {
@@ -105,7 +105,7 @@ def lent_product(
     for producer, made in producers.items():
         rows = np.concatenate([index[m.band, m.owner].reshape(-1, low.build.block)[m.number] for m in made])
         whole = low.products.get((result, made[0].band, producer))
-        if whole is not None and made == [RowBlock(made[0].band, producer, i) for i in range(whole.rows)]:
+        if whole is not None and made == [RowTile(made[0].band, producer, i) for i in range(whole.rows)]:
             matmul(low, node, xs[producer], weight, constant_bias(low, node, rows, producer), rows, whole)
             continue
         view = matmul(low, node, xs[producer], weight, constant_bias(low, node, rows, producer), rows)

@@ -21,7 +21,7 @@ Taps = tuple[Value, ...]  # of a window: values of one width that a product read
 
 class Plan:
     """What is decided, by the result of the product: cuts, the pieces that its rows are cut into; relus, the result of
-    the relu that it applies itself; producers, which core computes which row blocks, where these are lent; rotations,
+    the relu that it applies itself; producers, which core computes which row tiles, where these are lent; rotations,
     the offset of the core that its rows begin on. windows: by the result of a concatenation, its taps."""
 
     def __init__(self, config: Config, spread: Spread, helpers: Sequence[int]) -> None:

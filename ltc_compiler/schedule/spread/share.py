@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-from ltc_compiler.bytecode.cost import row_blocks_in_flight
+from ltc_compiler.bytecode.cost import row_tiles_in_flight
 from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph, Node, Value
 from ltc_compiler.schedule.rows.layout import row_count
 from ltc_compiler.schedule.spread.partition import Cut, ends_in, spread_rows
 
 
-class RowBlock(NamedTuple):
-    """A row block of a product: number `number` of those that core `owner` adds to its rows in a band."""
+class RowTile(NamedTuple):
+    """A row tile of a product: number `number` of those that core `owner` adds to its rows in a band."""
 
     band: int
     owner: int
     number: int
 
 
-Producers = dict[Value, dict[int, list[RowBlock]]]  # by product and core: what that core computes, in order
+Producers = dict[Value, dict[int, list[RowTile]]]  # by product and core: what that core computes, in order
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Division:
 
 
 def shared_products(graph: Graph, config: Config, division: Division) -> Producers:
-    """Where the row blocks of state-only products are computed: by their owner while it has no more than its share of
+    """Where the row tiles of state-only products are computed: by their owner while it has no more than its share of
     all beats, else by the core with the fewest. As many go together as the matrix unit needs to hide its adders."""
     early = {s.value for s in graph.states}
     uses = graph.uses()
@@ -60,11 +60,11 @@ def shared_products(graph: Graph, config: Config, division: Division) -> Produce
         if node.results[0] in early and _can_be_lent(node, uses):
             lent.append(node)
         else:
-            for row_block in _row_blocks(node, config, division):
-                load[row_block.owner] += beats[node]
-    wanted = {node: list(_row_blocks(node, config, division)) for node in lent}
+            for row_tile in _row_tiles(node, config, division):
+                load[row_tile.owner] += beats[node]
+    wanted = {node: list(_row_tiles(node, config, division)) for node in lent}
     share = -(-(sum(load.values()) + sum(beats[n] * len(wanted[n]) for n in lent)) // len(load))
-    together = min(config.accumulators, row_blocks_in_flight(config))
+    together = min(config.accumulators, row_tiles_in_flight(config))
     producers: Producers = {}
     for node in lent:
         found = producers[node.results[0]] = {}
@@ -80,12 +80,12 @@ def shared_products(graph: Graph, config: Config, division: Division) -> Produce
     return producers
 
 
-def _row_blocks(node: Node, config: Config, division: Division) -> list[RowBlock]:
+def _row_tiles(node: Node, config: Config, division: Division) -> list[RowTile]:
     whole = ((0, node.results[0].shape[-1]),)
     cuts = division.cuts.get(node.results[0], whole)
     bands = spread_rows(cuts, config.block_size, node.cores or division.cores, division.grain)
     return [
-        RowBlock(number, owner, i)
+        RowTile(number, owner, i)
         for number, band in enumerate(bands)
         for owner, own in band.items()
         for i in range(sum(stop - start for _, start, stop in own))

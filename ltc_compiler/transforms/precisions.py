@@ -18,7 +18,7 @@ from ltc_compiler.transforms.cleanup import eliminate_dead_code
 
 BF16_UNITS = frozenset({"sigmoid", "tanh", "silu", "gelu", "gelu_tanh"})
 WEIGHTS = {"linear": (1,), "synapse": (1, 2, 3, 4, 5)}  # operands that follow the precision of the op
-check_names("BF16_UNITS and WEIGHTS in ltc_compiler/transforms/formats.py", {*BF16_UNITS, *WEIGHTS})
+check_names("BF16_UNITS and WEIGHTS in ltc_compiler/transforms/precisions.py", {*BF16_UNITS, *WEIGHTS})
 
 
 def assign_precision(graph: Graph) -> Graph:
