@@ -14,8 +14,8 @@ from ltc_compiler.config import Config
 
 def occupancy(instr: Instr, config: Config) -> int:
     """Cycles that a computing beat of `instr` holds its unit: more than 1 where fp32 operands take several."""
-    wide = instr.name == "matmul_fp32" or (instr.name == "synapse" and not _is_bf16(instr))
-    return config.fp32_beats if wide or _latency_class(instr) == "activation_fp32" else 1
+    passes = instr.row_of_table.passes
+    return config.fp32_beats * passes if passes and _is_fp32(instr) else 1
 
 
 def latency(instr: Instr, config: Config) -> int:
@@ -94,9 +94,10 @@ def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
 
 
 def _latency_class(instr: Instr) -> str:
-    row = instr.row_of_table
-    return row.latency_fp32 if row.unit == "activation" and not _is_bf16(instr) else row.latency
+    return instr.row_of_table.latency_fp32 if _is_fp32(instr) else instr.row_of_table.latency
 
 
-def _is_bf16(instr: Instr) -> bool:
-    return isa.PRECISIONS[instr.number("precision")] == "bf16"
+def _is_fp32(instr: Instr) -> bool:
+    """Whether the operands are fp32. The precision of other units is that of the result alone."""
+    chooses = instr.row_of_table.unit in ("activation", "synapse")
+    return not chooses or isa.PRECISIONS[instr.number("precision")] == "fp32"

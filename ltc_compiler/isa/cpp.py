@@ -118,7 +118,8 @@ struct InstructionInfo {
     Format format;
     Unit unit;
     Latency latency;
-    Latency latency_fp32;  // of results in fp32: another one in the activation unit
+    Latency latency_fp32;  // where the precision is fp32
+    std::uint32_t passes;  // of fp32_beats cycles that a beat of fp32 operands holds the unit; 0: one cycle
 };
 """
 
@@ -142,6 +143,7 @@ def header() -> str:
         f"inline constexpr unsigned n_units = {len(table.UNITS)};",
         f"inline constexpr unsigned n_latencies = {len(machine.LATENCIES)};",
         f"inline constexpr unsigned n_formats = {len(formats.FORMATS)};",
+        f"inline constexpr unsigned max_passes = {max(i.passes for i in table.INSTRUCTIONS)};  // of InstructionInfo",
         f"inline constexpr unsigned max_opcode = {max(table.BY_OPCODE)};",
         f"inline constexpr std::uint8_t hash[32] = {{{digest}}};",
         "",
@@ -183,6 +185,6 @@ def header() -> str:
 
 def _cpp_instruction_row(i: table.Instruction | None) -> str:
     if i is None:
-        return "    {nullptr, Format{}, Unit{}, Latency{}, Latency{}},"
-    classes = f"Latency::{i.latency}, Latency::{i.latency_fp32}"
+        return "    {nullptr, Format{}, Unit{}, Latency{}, Latency{}, 0},"
+    classes = f"Latency::{i.latency}, Latency::{i.latency_fp32}, {i.passes}"
     return f'    {{"{i.name}", Format::{i.format.name}, Unit::{i.unit}, {classes}}},'

@@ -29,8 +29,9 @@ UNITS = (
 class Instruction:
     """One row of the table.
 
-    latency, latency_fp32: the classes that the configuration gives in cycles; the second one is for results in fp32,
-    and is another one in the activation unit alone. entries: of the store of its pattern that a beat reads.
+    latency, latency_fp32: the classes that the configuration gives in cycles; the second one is for instructions whose
+    precision is fp32. entries: of the store of its pattern that a beat reads. passes: how often `fp32_beats` cycles a
+    beat of fp32 operands holds its unit; 0: one cycle, as with bf16.
     """
 
     opcode: int
@@ -41,6 +42,7 @@ class Instruction:
     meaning: str
     latency_fp32: str
     entries: int = 1
+    passes: int = 0
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -79,6 +81,10 @@ _ENTRIES = {"matmul_fp32": 2}  # the block of the high halves, and that of the l
 
 # The latency class of an fp32 activation that is no sequence of many operations.
 _SHORT_FP32 = {"reciprocal": "div", "rsqrt": "rsqrt"}
+
+# Passes over the operators of a lane, where one is not enough for the operations of a sequence (docs/machine.md).
+_LONG = {"gelu": 2, "erf": 2, "sin": 2, "cos": 2, "gelu_tanh": 3}
+_HELD = {"matmul_fp32": 1, "synapse": 1, "fmod": 1}
 
 
 def _table() -> tuple[Instruction, ...]:
@@ -198,13 +204,22 @@ def _table() -> tuple[Instruction, ...]:
             meaning,
             _latency_fp32(name, unit, latency),
             _ENTRIES.get(name, 1),
+            _passes(name, unit),
         )
         for i, (name, fmt, unit, latency, meaning) in enumerate(rows)
     )
 
 
 def _latency_fp32(name: str, unit: str, latency: str) -> str:
+    if unit == "synapse":
+        return "synapse_fp32"
     return _SHORT_FP32.get(name, "activation_fp32") if unit == "activation" else latency
+
+
+def _passes(name: str, unit: str) -> int:
+    if unit == "activation":
+        return 0 if name in _SHORT_FP32 else _LONG.get(name, 1)
+    return _HELD.get(name, 0)
 
 
 INSTRUCTIONS: tuple[Instruction, ...] = _table()

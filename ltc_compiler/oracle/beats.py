@@ -18,10 +18,10 @@ from ltc_compiler.config import Config
 
 
 class Beat(NamedTuple):
-    """The rows that a beat reads and writes, the cycle that it must wait for, the cycles that it takes."""
+    """What a beat reads and writes, a row for each field; the cycle that it must wait for; the cycles that it takes."""
 
-    reads: tuple[int, ...] = ()
-    writes: tuple[int, ...] = ()
+    reads: dict[str, int] = {}  # noqa: RUF012 - nothing changes it
+    writes: dict[str, int] = {}  # noqa: RUF012
     after: int = 0
     hold: int = 1
 
@@ -70,12 +70,13 @@ class Context(NamedTuple):
 
 def _elementwise(c: Context) -> Beats:
     hold = occupancy(c.instr, c.config)
-    names = [a.field for a in c.instr.row_of_table.format.accesses]  # dst first
-    grids = [(c.row(f), c.n(f"{f}_outer"), c.n(f"{f}_inner")) for f in names]
+    names = [a.field for a in c.instr.row_of_table.format.accesses]
+    grids = {f: (c.row(f), c.n(f"{f}_outer"), c.n(f"{f}_inner")) for f in names}
     for o in range(c.n("n_outer")):
         for i in range(c.n("n_inner")):
-            dst, *sources = (base + o * outer + i * inner for base, outer, inner in grids)
-            yield Beat(tuple(sources), (dst,), hold=hold)
+            rows = {f: base + o * outer + i * inner for f, (base, outer, inner) in grids.items()}
+            dst = {"dst": rows.pop("dst")}
+            yield Beat(rows, dst, hold=hold)
 
 
 def _row_reduce(c: Context) -> Beats:
@@ -87,7 +88,7 @@ def _row_reduce(c: Context) -> Beats:
         started: list[int] = []
         for j in range(rows):
             after = started[j - period] + spacing if j >= period else 0
-            started.append((yield Beat((src + j,), (dst,) if j == rows - 1 else (), after)))
+            started.append((yield Beat({"src": src + j}, {"dst": dst} if j == rows - 1 else {}, after)))
 
 
 def _column_reduce(c: Context) -> Beats:
@@ -98,7 +99,8 @@ def _column_reduce(c: Context) -> Beats:
             before = kk - (1 if kk % 2 else 127)  # the element that was added to the same accumulator last
             after = started[before] + spacing if before >= 0 else 0
             row = c.row("src") + kk * c.n("k_step") + i
-            started.append((yield Beat((row,), (c.row("dst") + i,) if kk == c.n("k") - 1 else (), after)))
+            writes = {"dst": c.row("dst") + i} if kk == c.n("k") - 1 else {}
+            started.append((yield Beat({"src": row}, writes, after)))
 
 
 def _matrix(c: Context) -> Beats:
@@ -117,44 +119,44 @@ def _matrix(c: Context) -> Beats:
                 for o in group:
                     after = started[o, i - period] + spacing if i >= period else 0
                     if i < rows - 1:
-                        started[o, i] = yield Beat((read,), (), after, hold)
+                        started[o, i] = yield Beat({"x": read}, {}, after, hold)
                     else:
-                        yield Beat((read, bias + o), (dst + o,), after, hold)
+                        yield Beat({"x": read, "bias": bias + o}, {"dst": dst + o}, after, hold)
 
 
 def _synapse(c: Context) -> Beats:
     hold = occupancy(c.instr, c.config)
     for j in range(c.n("v_rows")):
-        yield Beat((c.row("v") + j,))
+        yield Beat({"v": c.row("v") + j})
     core = c.outside.image.cores[c.instr.core]
     for t, slots in enumerate(slots_walked(core, c.n("slots"), c.n("targets"))):
         for _ in range(slots - 1):
             yield Beat(hold=hold)
-        yield Beat((), (c.row("num") + t, c.row("den") + t), hold=hold)
+        yield Beat({}, {"num": c.row("num") + t, "den": c.row("den") + t}, hold=hold)
 
 
 def _update(c: Context) -> Beats:
     for i in range(c.n("n")):
 
-        def row(name: str, i: int = i) -> int:
-            return c.row(name) + i * c.n(f"{name}_step")
+        def rows(*names: str, i: int = i) -> dict[str, int]:
+            return {name: c.row(name) + i * c.n(f"{name}_step") for name in names}
 
-        yield Beat((row("v"), row("cm"), row("h")))
-        yield Beat((row("leak"), row("conductance")))
-        yield Beat((row("num"), row("den")), (row("dst"),))
+        yield Beat(rows("v", "cm", "h"))
+        yield Beat(rows("leak", "conductance"))
+        yield Beat(rows("num", "den"), rows("dst"))
 
 
 def _gather(c: Context) -> Beats:
     entries = c.outside.image.cores[c.instr.core].entries
     for e in range(c.n("entries"), c.n("entries") + c.n("count")):
-        yield Beat((c.row("src") + int(entries.src[e]),), (c.row("dst") + int(entries.dst[e]),))
+        yield Beat({"src": c.row("src") + int(entries.src[e])}, {"dst": c.row("dst") + int(entries.dst[e])})
 
 
 def _transpose(c: Context) -> Beats:
     for i in range(c.n("src_rows")):
-        yield Beat((c.row("src") + i * c.n("src_step"),))
+        yield Beat({"src": c.row("src") + i * c.n("src_step")})
     for j in range(c.n("dst_rows")):
-        yield Beat((), (c.row("dst") + j * c.n("dst_step"),))
+        yield Beat({}, {"dst": c.row("dst") + j * c.n("dst_step")})
 
 
 def _send(c: Context) -> Beats:
@@ -165,7 +167,7 @@ def _send(c: Context) -> Beats:
             freed_by = len(link.arrivals) - c.config.link_fifo_rows  # the row whose place this one takes
             if freed_by >= 0:
                 after = max(after, link.pops[freed_by] + 1)
-        start = yield Beat((c.row("src") + j,), after=after)
+        start = yield Beat({"src": c.row("src") + j}, after=after)
         for link in links:
             link.arrivals.append(start + latency(c.instr, c.config))
 
@@ -173,20 +175,20 @@ def _send(c: Context) -> Beats:
 def _receive(c: Context) -> Beats:
     link = c.outside.links[c.n("source"), c.instr.core]
     for j in range(c.n("rows")):
-        start = yield Beat((), (c.row("dst") + j,), link.arrivals[len(link.pops)])
+        start = yield Beat({}, {"dst": c.row("dst") + j}, link.arrivals[len(link.pops)])
         link.pops.append(start)
 
 
 def _input(c: Context) -> Beats:
     offered = c.outside.offered[c.n("port")] + c.n("first")
     for j in range(c.n("rows")):
-        start = yield Beat((), (c.row("dst") + j,), offered + j)
+        start = yield Beat({}, {"dst": c.row("dst") + j}, offered + j)
         c.outside.last_in = max(c.outside.last_in, start)
 
 
 def _output(c: Context) -> Beats:
     for j in range(c.n("rows")):
-        start = yield Beat((c.row("src") + j,))
+        start = yield Beat({"src": c.row("src") + j})
         c.outside.last_out = max(c.outside.last_out + 1, start + latency(c.instr, c.config))
 
 

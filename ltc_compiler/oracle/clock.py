@@ -1,8 +1,8 @@
 """The reference clock: the cycles that a program takes, counted in Python for the tests alone.
 
-A core issues in order, and an instruction is a sequence of beats on one unit (beats.py). One rule of rows (read
-when ready, overwrite after the last read and after the last write) and one of units (a beat at a time) give every
-cycle. The simulator's count, sim_core/clock/timing.cpp, is written apart from this one and must equal it.
+A core issues in order, and an instruction is a sequence of beats on one unit (beats.py). One rule of rows (read when
+ready, touch nothing that an older instruction may still touch) and one of units (a beat at a time) give every cycle.
+The simulator's count, sim_core/clock/timing.cpp, is written apart from this one and must equal it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
@@ -115,6 +118,36 @@ def _check_work(image: Image, code: list[Instr], inferences: int) -> int:
     return instructions
 
 
+class _Touched:
+    """The rows that one instruction touches by its beats, field by field, and when."""
+
+    def __init__(self) -> None:
+        self._fields: defaultdict[tuple[bool, str], list[tuple[int, int]]] = defaultdict(list)
+
+    def add(self, beat: Beat, start: int) -> None:
+        for is_written, rows in ((False, beat.reads), (True, beat.writes)):
+            for field, row in rows.items():
+                self._fields[is_written, field].append((row, start))
+
+    def intervals(self, written: bool | None) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+        """For each field, its rows and, for each, the start of the last beat that finds it among those to be touched.
+
+        Those are all between the lowest and the highest row of a beat and the ones behind it. Both only close in, so
+        the last beat for a row is the last whose lowest is not above it and whose highest is not below.
+        """
+        for (is_written, _), touches in self._fields.items():
+            if written is not None and written is not is_written:
+                continue
+            rows, starts = np.array(touches).T
+            lowest = np.minimum.accumulate(rows[::-1])[::-1]
+            highest = np.maximum.accumulate(rows[::-1])[::-1]
+            every = np.arange(lowest[0], highest[0] + 1)
+            not_above = np.searchsorted(lowest, every, side="right")
+            not_below = np.searchsorted(-highest, -every, side="right")
+            last = np.minimum(not_above, not_below) - 1
+            yield slice(int(lowest[0]), int(highest[0]) + 1), starts[last]
+
+
 class _Walk:
     """The state of the machine's clock while a model is walked."""
 
@@ -129,7 +162,10 @@ class _Walk:
         self._left = [{unit: deque([0] * depth, depth) for unit in isa.UNITS} for _ in range(cores)]
         self._busy = [dict.fromkeys(isa.UNITS, 0) for _ in range(cores)]
         self._ready: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
-        self._last_read: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
+        # the last cycle in which a row stood among those that an older instruction had still to write, or to touch
+        rows = max((c.tensor_rows for c in image.cores), default=0)
+        self._to_be_written = np.full((cores, rows), -1)
+        self._to_be_touched = np.full((cores, rows), -1)
         # by cycle: rows that each core reads, and the results that land from each unit
         self._reads: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
         self._landings: list[dict[str, set[int]]] = [{u: set() for u in isa.UNITS} for _ in range(cores)]
@@ -146,23 +182,31 @@ class _Walk:
         earliest = max(issue, left[-1])
         until_written = latency(instr, self._config)
         sequence = PATTERNS[row.format.pattern](Context(self._outside, instr, counters))
+        touched = _Touched()
         try:
             beat = next(sequence)
             while True:
                 start = self._start((instr.core, row.unit), beat, earliest, until_written)
+                touched.add(beat, start)
                 self._busy[instr.core][row.unit] += beat.hold
                 earliest = start + beat.hold
                 beat = sequence.send(start)
         except StopIteration:
             left.append(earliest)
+        for rows, last in touched.intervals(written=True):
+            self._to_be_written[instr.core, rows] = np.maximum(self._to_be_written[instr.core, rows], last)
+        for rows, last in touched.intervals(written=None):
+            self._to_be_touched[instr.core, rows] = np.maximum(self._to_be_touched[instr.core, rows], last)
 
     def _start(self, place: tuple[int, str], beat: Beat, earliest: int, until_written: int) -> int:
         """The cycle at which `beat` starts on a core and unit, and what it does to its rows and ports."""
         core, unit = place
-        ready, last_read = self._ready[core], self._last_read[core]
-        start = max([earliest, beat.after, *(ready[r] for r in beat.reads)])
-        for r in beat.writes:  # strictly after the last read began, and after the last write landed
-            start = max(start, max(last_read[r], ready[r]) + 1 - until_written)
+        ready = self._ready[core]
+        start = max(earliest, beat.after)
+        for r in beat.reads.values():
+            start = max(start, ready[r], int(self._to_be_written[core, r]) + 1)
+        for r in beat.writes.values():  # it lands after what was written there before
+            start = max(start, ready[r] + 1 - until_written, int(self._to_be_touched[core, r]) + 1)
         # The ports that instructions before this one in the program left: the oldest goes first.
         reads, landings = self._reads[core], self._landings[core][unit]
         while reads[start] + len(beat.reads) > self._config.read_ports or (
@@ -172,9 +216,7 @@ class _Walk:
         reads[start] += len(beat.reads)
         if beat.writes:
             landings.add(start + until_written)
-        for r in beat.reads:
-            last_read[r] = max(last_read[r], start)
-        for r in beat.writes:
+        for r in beat.writes.values():
             ready[r] = start + until_written
             self._last_ready = max(self._last_ready, ready[r])
         return start

@@ -3,6 +3,10 @@
 Constants and states live for ever. A temporary lives from its first touch to its last; one that a loop carries from
 iteration to iteration (it was touched before the loop, or is held for it) lives to the loop's end. Buffers whose lives
 overlap never share a row. First fit in order of first touch.
+
+A beat may not write a row before older instructions have begun to read it, so a row that is used again at once makes
+its new owner wait. Rows therefore rest for a number of instructions before they are used again: as many as the store
+has room for, from a few rests that are tried in turn.
 """
 
 from __future__ import annotations
@@ -14,6 +18,18 @@ from dataclasses import dataclass
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError
 from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Op, Ref, Schedule
+
+RESTS = (
+    1024,
+    256,
+    64,
+    32,
+    16,
+    8,
+    4,
+    2,
+    0,
+)  # instructions that a row rests before it is used again, the longest first
 
 
 @dataclass
@@ -71,7 +87,7 @@ def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
                 buffer.row = top
                 top += buffer.rows
         temporary = ([life for life in model if life.buffer.kind is Kind.TEMPORARY] for model in own)
-        used.append(max((_place(model, top) for model in temporary), default=top))
+        used.append(max((_place(model, top, config.tensor_rows) for model in temporary), default=top))
         if used[core] > config.tensor_rows:
             raise AllocationError(
                 f"tensor rows of core {core}",
@@ -83,12 +99,21 @@ def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
     return used
 
 
-def _place(lives: list[Life], base: int) -> int:
-    """First fit above `base`; returns the first row that is never used."""
+def _place(lives: list[Life], base: int, room: int) -> int:
+    """Give rows above `base` with the longest rest that fits `room`; returns the first row that is never used."""
+    for rest in RESTS:
+        top = _first_fit(lives, base, rest)
+        if top <= room:
+            break
+    return top
+
+
+def _first_fit(lives: list[Life], base: int, rest: int) -> int:
+    """First fit above `base`, rows resting in between; returns the first row that is never used."""
     active: list[tuple[int, int, int]] = []  # (row, end row, last position), by row
     top = base
     for life in lives:
-        active = [a for a in active if a[2] >= life.first]
+        active = [a for a in active if a[2] + rest >= life.first]
         row = base
         for start, end, _ in active:
             if row + life.buffer.rows <= start:

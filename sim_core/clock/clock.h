@@ -1,6 +1,7 @@
 // The scoreboard of timing.cpp: when rows, units, ports and places of the link FIFOs are free, and the one rule by which
-// a beat starts: after the beat before it, after what it waits for, after its sources are written, late enough that
-// what it writes lands after every read and write of that row before it, and when there are ports for both.
+// a beat starts: after the beat before it, after what it waits for, after older instructions are done with its rows
+// (pending.h), after its sources are written, late enough that what it writes lands after what was written there
+// before, and when there are ports for both.
 #pragma once
 
 #include <algorithm>
@@ -10,14 +11,10 @@
 #include <iterator>
 #include <vector>
 
+#include "clock/pending.h"
 #include "clock/timing.h"
 
 namespace ltc {
-
-struct RowClock {
-    std::uint64_t ready = 0;      // the first cycle at which what was written last can be read
-    std::uint64_t last_read = 0;  // start of the last beat that read it
-};
 
 // The read ports of a core's tensor store: how many of them the instructions so far, in program order, use in which
 // cycle. That the oldest instruction goes first lets the walk take one after the other. Cycles may lie far apart, so
@@ -110,9 +107,9 @@ template <bool traced>
 class Beats {
 public:
     // begin: the first beat starts no sooner. delay, hold: of every beat, unless it says otherwise.
-    Beats(CoreClock& core, UnitClock& unit, std::uint64_t read_ports, std::uint64_t begin, std::uint64_t delay,
-          std::uint64_t hold)
-        : next_(begin), delay_(delay), hold_(hold), read_ports_(read_ports), core_(core), unit_(unit) {}
+    Beats(CoreClock& core, UnitClock& unit, Pending& pending, std::uint64_t read_ports, std::uint64_t begin,
+          std::uint64_t delay, std::uint64_t hold)
+        : next_(begin), delay_(delay), hold_(hold), read_ports_(read_ports), core_(core), unit_(unit), pending_(pending) {}
 
     void await(std::uint64_t cycle, Stall why) {
         if (cycle <= at_) return;
@@ -121,27 +118,32 @@ public:
     }
 
     // A whole beat: reads and writes some rows, and holds the unit for a number of cycles. What it writes can be read
-    // `delay` cycles after its last cycle began.
+    // `delay` cycles after its last cycle began. field: which field of the instruction the first row that it reads
+    // belongs to; the others belong to those behind it.
     template <std::size_t R, std::size_t W>
-    std::uint64_t beat(const std::array<std::uint64_t, R>& reads, const std::array<std::uint64_t, W>& writes) {
-        return beat(reads, writes, hold_);
+    std::uint64_t beat(const std::array<std::uint64_t, R>& reads, const std::array<std::uint64_t, W>& writes,
+                       std::size_t field = 0) {
+        return beat(reads, writes, field, hold_);
     }
 
     template <std::size_t R, std::size_t W>
     std::uint64_t beat(const std::array<std::uint64_t, R>& reads, const std::array<std::uint64_t, W>& writes,
-                       std::uint64_t hold) {
+                       std::size_t field, std::uint64_t hold) {
         const std::uint64_t landing = delay_ + hold - 1;
         std::vector<RowClock>& rows = core_.rows;
-        for (std::uint64_t row : reads) await(rows[row].ready, Stall::operand);
+        for (std::uint64_t row : reads) await(std::max(rows[row].ready, rows[row].readable), Stall::operand);
         for (std::uint64_t row : writes) {
-            const std::uint64_t used = std::max(rows[row].ready, rows[row].last_read);
-            if (used >= landing) await(used - landing + 1, Stall::overwrite);
+            await(rows[row].writable, Stall::overwrite);
+            if (rows[row].ready >= landing) await(rows[row].ready - landing + 1, Stall::overwrite);
         }
         const std::uint64_t wanted = std::max(at_, next_);
         const std::uint64_t start = take_ports<R, W>(wanted, landing);
         if constexpr (traced) note(wanted, start);
-        for (std::uint64_t row : reads) rows[row].last_read = std::max(rows[row].last_read, start);
-        for (std::uint64_t row : writes) rows[row].ready = start + landing;
+        for (std::size_t r = 0; r < R; ++r) pending_.read(field + r, reads[r], start);
+        for (std::size_t w = 0; w < W; ++w) {
+            pending_.write(w, writes[w], start);
+            rows[writes[w]].ready = start + landing;
+        }
         if constexpr (W > 0) last_ready = std::max(last_ready, start + landing);
         next_ = start + hold;
         busy += hold;
@@ -183,6 +185,7 @@ private:
     std::uint64_t read_ports_;
     CoreClock& core_;
     UnitClock& unit_;
+    Pending& pending_;
     std::uint64_t at_ = 0;
     Stall why_ = Stall::none;
 };

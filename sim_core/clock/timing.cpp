@@ -1,6 +1,6 @@
 // The walk behind timing.h. A core is in order: an instruction issues when the one before it has issued and the queue
 // of its unit has a place. Its beats follow those before it on its unit, a cycle apart or later, each as soon as its
-// rows and ports allow: a row is read once it is written, and overwritten after it was read and written before.
+// rows and ports allow. Nothing looks ahead: that a beat may start is known from what had begun the cycle before.
 #include "clock/timing.h"
 
 #include <algorithm>
@@ -81,7 +81,8 @@ private:
 
     // Cycles from the start of a beat to the landing of its result, and one more.
     std::size_t longest_way() const {
-        return *std::max_element(machine_.latencies.begin(), machine_.latencies.end()) + machine_.fp32_beats;
+        return *std::max_element(machine_.latencies.begin(), machine_.latencies.end()) +
+               std::size_t{isa::max_passes} * machine_.fp32_beats;
     }
 
     // Executes a loop or an end on every core; returns the index of the next instruction.
@@ -112,7 +113,7 @@ private:
         const std::uint64_t issue = std::max(core_->next_issue, queue.freed[queue.oldest]);
         const std::uint64_t begin = std::max(issue, queue.free);
         const std::uint64_t wanted = core_->next_issue;
-        Beats<traced> beats(*core_, queue, machine_.read_ports, begin, delay(in), hold(in));
+        Beats<traced> beats(*core_, queue, pending_, machine_.read_ports, begin, delay(in), hold(in));
         finish_ = 0;
         switch (in.info().format) {
 #define LTC_CASE(name) \
@@ -120,6 +121,7 @@ private:
             LTC_FORMATS(LTC_CASE)
 #undef LTC_CASE
         }
+        pending_.settle(core_->rows);
         core_->next_issue = issue + machine_.latency(isa::Latency::issue);
         queue.leave(beats.next());
         report_.busy[in.core * isa::n_units + unit] += beats.busy;
@@ -152,19 +154,24 @@ private:
 
     // The class of the cycles from a beat's last cycle to its row being readable.
     static isa::Latency latency(const Instruction& in) {
-        const isa::InstructionInfo& info = in.info();
-        const bool wide = info.unit == isa::Unit::activation && fp32(in.as<isa::Unary>().precision);
-        return wide ? info.latency_fp32 : info.latency;
+        return is_fp32(in) ? in.info().latency_fp32 : in.info().latency;
     }
 
     // Cycles that a beat of fp32 operands holds the units that take it in several steps; 1 for every other.
     std::uint64_t hold(const Instruction& in) const {
-        const bool wide = in.opcode == isa::Opcode::matmul_fp32 || latency(in) == isa::Latency::activation_fp32 ||
-                          (in.opcode == isa::Opcode::synapse && fp32(in.as<isa::Synapse>().precision));
-        return wide ? machine_.fp32_beats : 1;
+        const std::uint32_t passes = in.info().passes;
+        return passes > 0 && is_fp32(in) ? std::uint64_t{machine_.fp32_beats} * passes : 1;
     }
 
-    static bool fp32(std::uint32_t precision) { return precision == static_cast<std::uint32_t>(isa::Precision::fp32); }
+    // Whether its operands are fp32. The precision of other units is that of the result alone.
+    static bool is_fp32(const Instruction& in) {
+        constexpr auto wide = static_cast<std::uint32_t>(isa::Precision::fp32);
+        switch (in.info().unit) {
+            case isa::Unit::activation: return in.as<isa::Unary>().precision == wide;
+            case isa::Unit::synapse: return in.as<isa::Synapse>().precision == wide;
+            default: return true;
+        }
+    }
 
     std::int64_t address(const isa::Row& row) const {
         return std::int64_t{row.base} + static_cast<std::int64_t>(counters_[row.level]) * row.stride;
@@ -266,7 +273,7 @@ private:
     void walk(const Instruction& in, const isa::Synapse& op, Beats<traced>& beats) {
         const std::uint64_t v = first_row(op.v), num = first_row(op.num), den = first_row(op.den);
         const std::vector<std::uint32_t>& run = program_.cores[in.core].slots.run;
-        for (std::uint32_t j = 0; j < op.v_rows; ++j) beats.beat(Rows{v + j}, no_rows, 1);
+        for (std::uint32_t j = 0; j < op.v_rows; ++j) beats.beat(Rows{v + j}, no_rows, 0, 1);
         std::size_t slot = op.slots;
         for (std::uint32_t t = 0; t < op.targets; ++t) {
             for (std::uint32_t j = 1; j < run[slot]; ++j) beats.beat(no_rows, no_rows);
@@ -281,8 +288,8 @@ private:
         };
         for (std::uint32_t i = 0; i < op.n; ++i) {
             beats.beat(std::array{row(op.v, op.v_step, i), row(op.cm, op.cm_step, i), row(op.h, op.h_step, i)}, no_rows);
-            beats.beat(std::array{row(op.leak, op.leak_step, i), row(op.conductance, op.conductance_step, i)}, no_rows);
-            beats.beat(std::array{row(op.num, op.num_step, i), row(op.den, op.den_step, i)}, Rows{row(op.dst, op.dst_step, i)});
+            beats.beat(std::array{row(op.leak, op.leak_step, i), row(op.conductance, op.conductance_step, i)}, no_rows, 3);
+            beats.beat(std::array{row(op.num, op.num_step, i), row(op.den, op.den_step, i)}, Rows{row(op.dst, op.dst_step, i)}, 5);
         }
     }
 
@@ -357,6 +364,7 @@ private:
     std::array<std::uint64_t, isa::max_loop_depth + 1> counters_{};  // by level; level 0 stays 0
     std::vector<CoreClock> cores_;
     std::vector<LinkClock> links_;  // [source][target]
+    Pending pending_;
     std::vector<std::uint64_t> accumulator_;
     std::vector<std::uint64_t> input_rows_;  // by port: rows that the host offers before its own
     CycleReport report_{};

@@ -1,8 +1,8 @@
 """The rules of the clock, each on a tiny program with its arithmetic beside it.
 
 Every count is that of the simulator and of the compiler's estimate. Latencies: add 6, mul 5, div 20, sqrt 19,
-compare 3, move 4, gather 9, activation 7 (fp32: 45, rsqrt 35), accumulate 4, matrix 28, reduce 30, synapse 31,
-link 12, io_in 8, io_out 10, issue 1; a beat of fp32 operands takes 9 cycles; there are 6 read ports.
+compare 3, move 4, gather 9, activation 7 (fp32: 45, rsqrt 35), accumulate 4, matrix 28, reduce 30, synapse 31 (fp32:
+61), link 12, io_in 8, io_out 10, issue 1; a beat of fp32 operands takes 9 cycles; there are 6 read ports.
 """
 
 from __future__ import annotations
@@ -71,16 +71,35 @@ def test_issue_takes_its_cycles() -> None:
 
 
 def test_a_row_is_overwritten_after_its_last_read() -> None:
-    # add at 0; mul reads rows 100 and 1 at 6; the move issues at 2, and lands strictly after 6: start 3, ready at 7
+    # add at 0; mul reads rows 100 and 1 at 6; the move issues at 2, but starts behind that, at 7: ready at 11
     code = [op("add", dst=100, a=0, b=2), op("mul", dst=101, a=100, b=1), op("move", dst=1, a=3)]
-    assert out(*code, row=1) == 7 + 10
+    assert out(*code, row=1) == 11 + 10
 
 
 def test_the_last_read_is_the_latest_not_the_most_recent() -> None:
-    # the mul reads row 1 at 20, then the tanh reads it at 2: the move starts at 17 to land at 21
+    # the mul reads row 1 at 20, then the tanh reads it at 2: the move starts at 21, and its row is ready at 25
     code = [op("div", dst=100, a=0, b=2), op("mul", dst=101, a=100, b=1)]
     code += [op("tanh", dst=102, a=1, precision="bf16"), op("move", dst=1, a=3)]
-    assert out(*code, row=1) == 21 + 10
+    assert out(*code, row=1) == 25 + 10
+
+
+def test_rows_between_those_that_are_still_to_be_touched_wait_too() -> None:
+    # the add's beats start at 0, 1, 2: rows 110 to 120 are still to be written until 1, row 120 alone until 2
+    add = op("add", dst=100, dst_inner=10, a=0, a_inner=20, b=0, b_inner=0, n_inner=3)
+    assert total(add, op("move", dst=125, a=200)) == max(2 + 6, 1 + 4)  # issued at 1: nothing to wait for
+    for apart, start in ((105, 1), (115, 2), (119, 2)):
+        assert total(add, op("move", dst=apart, a=200), op("sigmoid", dst=300, a=apart)) == start + 4 + 45 + 8
+        assert total(add, op("move", dst=250, a=apart), op("sigmoid", dst=300, a=250)) == start + 4 + 45 + 8
+    # its operand rows are 0, 20 and 40: a write between them waits as well, a read of them does not
+    assert total(add, op("move", dst=30, a=200), op("sigmoid", dst=300, a=30)) == 2 + 4 + 45 + 8
+    assert total(add, op("move", dst=250, a=30), op("sigmoid", dst=300, a=250)) == 1 + 4 + 45 + 8
+
+
+def test_a_row_that_comes_again_is_still_to_be_touched() -> None:
+    # rows 3, 2, 1 are read at 0, 1, 2, then 3, 2, 1 again at 3, 4, 5: row 3 is written from 4 on, row 2 from 5 on
+    add = op("add", dst=100, dst_outer=3, a=3, a_inner=-1, b=50, b_inner=0, n_outer=2, n_inner=3)
+    for row, start in ((3, 4), (2, 5), (1, 6)):
+        assert total(add, op("move", dst=row, a=200), op("sigmoid", dst=300, a=row)) == start + 4 + 45 + 8
 
 
 def test_a_row_is_overwritten_after_its_last_write() -> None:
@@ -332,8 +351,8 @@ def test_synapse_fp32() -> None:
     # v at 0, 1; slots at 2, 11, 20, each for 9 cycles
     code = op("synapse", num=100, den=110, v=0, v_rows=2, targets=2, precision="fp32")
     report = both(image(ONE, [code], last=[0, 1, 1]))
-    assert (report.total, unit_busy(report, "synapse")) == (20 + 8 + 31, 2 + 27)
-    assert total(code, code, last=[0, 1, 1]) == 29 + 20 + 8 + 31
+    assert (report.total, unit_busy(report, "synapse")) == (20 + 8 + 61, 2 + 27)
+    assert total(code, code, last=[0, 1, 1]) == 29 + 20 + 8 + 61
 
 
 def test_gather() -> None:

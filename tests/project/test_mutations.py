@@ -234,14 +234,39 @@ Place = tuple[int, str]
 
 def rows_forget_reads(walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int) -> int:
     """Rows are overwritten while they are still to be read."""
-    walk._last_read[place[0]].clear()
+    walk._to_be_touched[place[0]] = walk._to_be_written[place[0]]
     return START(walk, place, beat, earliest, until_written)
 
 
 def rows_are_always_ready(
     walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int
 ) -> int:
-    return START(walk, place, beat._replace(reads=()), earliest, until_written)
+    return START(walk, place, beat._replace(reads={}), earliest, until_written)
+
+
+def reads_pass_writes(walk: Any, place: Place, beat: beats.Beat, earliest: int, until_written: int) -> int:
+    """A row is read although it stands among those that an older instruction has still to write."""
+    walk._to_be_written[place[0]] = -1
+    return START(walk, place, beat, earliest, until_written)
+
+
+INTERVALS = clock._Touched.intervals
+
+
+def rows_between_go_ahead(touched: Any, written: bool | None) -> Any:
+    """Only the rows themselves wait, not those between them."""
+    for rows, last in INTERVALS(touched, written):
+        own = {row for touches in touched._fields.values() for row, _ in touches}
+        yield (
+            rows,
+            [at if row in own else -1 for row, at in zip(range(rows.start, rows.stop), last, strict=True)],
+        )
+
+
+def intervals_stay(touched: Any, written: bool | None) -> Any:
+    """The rows of an instruction wait until its last beat."""
+    for rows, last in INTERVALS(touched, written):
+        yield rows, last.max()
 
 
 def results_land_together(
@@ -259,6 +284,9 @@ def beats_do_not_wait(walk: Any, place: Place, beat: beats.Beat, earliest: int, 
 
 CLOCK: dict[str, Plant] = {
     "rows forget who reads them": attribute(clock._Walk, "_start", rows_forget_reads),
+    "reads pass writes": attribute(clock._Walk, "_start", reads_pass_writes),
+    "rows between go ahead": attribute(clock._Touched, "intervals", rows_between_go_ahead),
+    "intervals stay": attribute(clock._Touched, "intervals", intervals_stay),
     "rows are always ready": attribute(clock._Walk, "_start", rows_are_always_ready),
     "results land together": attribute(clock._Walk, "_start", results_land_together),
     "beats do not wait": attribute(clock._Walk, "_start", beats_do_not_wait),

@@ -31,7 +31,7 @@ from ltc_compiler.oracle.clock import CycleReport, estimate
 _BY_HAND = {
     "issue": 1, "add": 6, "mul": 5, "div": 20, "sqrt": 19, "compare": 3, "move": 4, "gather": 9, "activation": 7,
     "activation_fp32": 45, "rsqrt": 35, "accumulate": 4, "accumulate_reduce": 1, "matrix": 28, "reduce": 30,
-    "synapse": 31, "update": 37, "link": 12, "io_in": 8, "io_out": 10, "crossing": 3,
+    "synapse": 31, "synapse_fp32": 61, "update": 37, "link": 12, "io_in": 8, "io_out": 10, "crossing": 3,
 }  # fmt: skip
 LATENCY = Latencies(**({name: 100 + n for n, name in enumerate(isa.LATENCIES)} | _BY_HAND))
 ROWS = 512  # of a test core's tensor store
