@@ -184,7 +184,8 @@ class Program(ProgramTime):
 
         Returns:
             "cores": for each core and store, how much is "used" of which "depth", in rows, blocks, slots, entries or
-            instructions. "models": for each model its "name", its number of "instructions", the "input_bytes" and
+            instructions; of "tensor_rows" also how many are "live" at once (rows rest before they are used again).
+            "models": for each model its "name", its number of "instructions", the "input_bytes" and
             "output_bytes" that pass between host and accelerator (2 per value where the port is bf16, else 4), the
             "state_bytes" as float32, "states" (the kind of each), "output_latencies" and "output_tails" in steps (see
             output_latency and output_tail), and "utilisation": for each core and unit the share of a contiguous
@@ -195,9 +196,9 @@ class Program(ProgramTime):
             ProgramError: an inference is too long to be walked.
         """
         image = self._image
-        uses = [store_use(image, core) for core in range(image.config.cores)]
+        cores = [_store_metrics(image, core) for core in range(image.config.cores)]
         return {
-            "cores": [{name: {"used": u, "depth": d} for name, (u, d) in use.items()} for use in uses],
+            "cores": cores,
             "models": [
                 _model_metrics(model, stream)
                 | {"states": self.state_kinds(index), "utilisation": self._utilisation(index)}
@@ -235,6 +236,14 @@ def _checked_work(max_work: object) -> int:
         raise InputError(f"max_work is {shown(max_work)}", where="max_work",
                          remedy=f"give a number of beats from 1 on; {MAX_WORK} is the default")  # fmt: skip
     return max_work
+
+
+def _store_metrics(image: Image, core: int) -> dict[str, dict[str, int]]:
+    stores = {name: {"used": used, "depth": depth} for name, (used, depth) in store_use(image, core).items()}
+    live = image.meta.get("live_rows")
+    if isinstance(live, list) and len(live) == len(image.cores) and isinstance(live[core], int):
+        stores["tensor_rows"]["live"] = live[core]
+    return stores
 
 
 def _model_metrics(model: Model, stream: Streaming) -> dict[str, Any]:

@@ -19,7 +19,20 @@ from ltc_compiler.schedule.compile import compile_graphs, schedule_graphs
 from ltc_compiler.schedule.listing import listing
 from ltc_compiler.schedule.search import Job
 
-LARGEST = 65536  # rows, blocks, slots, entries and instructions: bits do not depend on how much there is
+LARGEST = 65536  # rows, blocks, slots, entries and instructions
+
+
+def roomy(config: Config) -> Config:
+    """One core of a machine with as much of everything as can be: bits do not depend on how much there is."""
+    stores = (
+        "weight_blocks",
+        "tensor_rows",
+        "synapse_slots",
+        "gather_entries",
+        "instruction_slots",
+        "input_rows",
+    )
+    return replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
 
 
 def settled(graph: Graph, config: Config) -> Graph:
@@ -29,12 +42,10 @@ def settled(graph: Graph, config: Config) -> Graph:
     """
     if graph.prologue is None:
         return graph
-    stores = ("weight_blocks", "tensor_rows", "synapse_slots", "gather_entries", "instruction_slots")
-    roomy = replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
     placed = rewrite(graph.prologue, lambda *_: None)
     for node in placed.walk():
         node.cores = ()  # of the user's machine, which this is not
-    prologue = Program(compile_graphs([Job("prologue", placed, (0,))], roomy, optimize=False))
+    prologue = Program(compile_graphs([Job("prologue", placed, (0,))], roomy(config), optimize=False))
     exact, plain = (_run(prologue, bit_accurate) for bit_accurate in (True, False))
     new = rewrite(graph, lambda *_: None)
     new.prologue = None

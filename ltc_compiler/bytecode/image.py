@@ -30,7 +30,7 @@ class Image:
     {"inputs": [axis or null ...], "outputs": [...], "latencies": [steps ...], "tails": [...], "counter": state,
     "limit": steps, "marker": state}, as alignment.Streaming says; absent where there is nothing to say), "states" (per
     model: the kind of every state, as the graph names it: "stream", "module", "tied"),
-    "state_reset" (false: `reset` is refused).
+    "state_reset" (false: `reset` is refused), "live_rows" (per core: rows that hold something at once, at most).
     """
 
     config: Config

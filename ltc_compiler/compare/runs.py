@@ -7,7 +7,6 @@ with the probes is made for a machine with one core and the largest stores, of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -18,10 +17,8 @@ from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_nod
 from ltc_compiler.ir.run import Change, evaluate, initial_states
 from ltc_compiler.program import Program
 from ltc_compiler.schedule.search import Job, best_schedule
-from ltc_compiler.settle import settled
+from ltc_compiler.settle import roomy, settled
 from ltc_compiler.transforms.precisions import assign_precision
-
-LARGEST = 65536
 
 
 def schedule(graph: Graph, config: Config, optimize: bool) -> Program:
@@ -32,10 +29,8 @@ def schedule(graph: Graph, config: Config, optimize: bool) -> Program:
 
 def schedule_probes(graph: Graph, config: Config) -> Program:
     """The program of a graph with probes. Raises AllocationError where there are too many values."""
-    stores = ("weight_blocks", "tensor_rows", "synapse_slots", "gather_entries", "instruction_slots")
-    roomy = replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
     try:
-        return schedule(graph, roomy, optimize=False)
+        return schedule(graph, roomy(config), optimize=False)
     except AllocationError as error:
         remedy = "give fewer `iterations`, so that long scans are taken as a whole"
         where = "the program with every value as an output"

@@ -202,6 +202,14 @@ class Machine:
     instruction_slots: int = _row(
         16, STORE, "instructions per core", "size of the instruction store", default=8192, mach=7
     )
+    input_rows: int = _row(
+        1,
+        STORE,
+        "rows per core",
+        "rows of one inference's inputs that wait beside a core; there are two such stores per core",
+        default=8192,
+        mach=12,
+    )
     link_fifo_rows: int = _row(
         1, 4096, "rows per link", "rows that can wait at the end of a link", default=64, mach=8
     )

@@ -12,16 +12,17 @@ from ltc_compiler.errors import AllocationError
 from ltc_compiler.schedule.rows.contents import Contents
 from ltc_compiler.schedule.rows.model import LoweredModel, StateRows
 from ltc_compiler.schedule.rows.resident import Resident
-from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref
+from ltc_compiler.schedule.rows.virtual import Buffer, Op, Ref, RowUse
 
 
 def encode(
-    models: Sequence[LoweredModel], contents: Contents, used: list[int], weights: bool = True
+    models: Sequence[LoweredModel], contents: Contents, uses: list[RowUse], weights: bool = True
 ) -> Image:
     """The image of scheduled models whose buffers have rows. weights=False: with zeros for weights, for the clock."""
     config = contents.config
     ops = [op for m in models for op in m.schedule.ops]
     _check_instruction_slots(ops, config)
+    _check_input_rows(models, config)
     placed: list[Model] = []
     begin = 0
     for m in models:
@@ -30,7 +31,9 @@ def encode(
         placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
         begin = end
     persistent = _persistent(contents, [b for m in models for b in _state_buffers(m)])
-    cores = [_core_image(contents, core, used[core], persistent, weights) for core in range(config.cores)]
+    cores = [
+        _core_image(contents, core, uses[core].used, persistent, weights) for core in range(config.cores)
+    ]
     places = {str(i): op.source for i, op in enumerate(ops) if op.source}
     operations = {str(i): op.operation for i, op in enumerate(ops) if op.operation}
     meta = {
@@ -38,6 +41,7 @@ def encode(
         "operations": operations,
         "streaming": [m.streaming for m in models],
         "states": [[s.kind for s in m.states] for m in models],
+        "live_rows": [use.live for use in uses],
     }
     return Image(config, [_instr(op, weights) for op in ops], cores, placed, meta)
 
@@ -129,3 +133,17 @@ def _check_instruction_slots(ops: list[Op], config: Config) -> None:
     for core in range(config.cores):
         needed = common + sum(op.core == core for op in ops)
         _check_depth("instruction slots", core, needed, config.instruction_slots, config)
+
+
+def _check_input_rows(models: Sequence[LoweredModel], config: Config) -> None:
+    """All inputs of an inference wait beside every core, from where it takes those that it needs."""
+    for model in models:
+        needed = sum(port.rows(config.block_size) for port in model.inputs)
+        if needed > config.input_rows:
+            raise AllocationError(
+                f"input rows for the inputs of {model.name}",
+                needed=needed,
+                available=config.input_rows,
+                where=f"configuration {config.name}",
+                remedy="use a configuration with more input_rows, or stream the model, which takes a step at a time",
+            )

@@ -14,10 +14,11 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError
-from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Op, Ref, Schedule
+from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Op, Ref, RowUse, Schedule
 
 RESTS = (
     1024,
@@ -71,14 +72,14 @@ def _loops(ops: list[Op]) -> list[tuple[int, int]]:
     return spans
 
 
-def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
-    """Set `row` of every buffer; returns the rows used on each core.
+def allocate(schedules: Sequence[Schedule], config: Config) -> list[RowUse]:
+    """Set `row` of every buffer; returns the use of each core's rows.
 
     Constants and states of all models come first; the models never run at once, so their temporaries share the rest.
     Raises AllocationError where the tensor store is too small.
     """
     lives = [live_ranges(schedule) for schedule in schedules]
-    used = []
+    uses = []
     for core in range(config.cores):
         own = [[life for life in model if life.buffer.core == core] for model in lives]
         top = 0
@@ -86,17 +87,18 @@ def allocate(schedules: Sequence[Schedule], config: Config) -> list[int]:
             if buffer.kind is not Kind.TEMPORARY:
                 buffer.row = top
                 top += buffer.rows
-        temporary = ([life for life in model if life.buffer.kind is Kind.TEMPORARY] for model in own)
-        used.append(max((_place(model, top, config.tensor_rows) for model in temporary), default=top))
-        if used[core] > config.tensor_rows:
+        temporary = [[life for life in model if life.buffer.kind is Kind.TEMPORARY] for model in own]
+        rows = max((_place(model, top, config.tensor_rows) for model in temporary), default=top)
+        uses.append(RowUse(rows, top + max(map(_live_at_once, temporary), default=0)))
+        if rows > config.tensor_rows:
             raise AllocationError(
                 f"tensor rows of core {core}",
-                needed=used[core],
+                needed=rows,
                 available=config.tensor_rows,
                 where=f"configuration {config.name}",
                 remedy="use a configuration with more tensor_rows, or make the model or its sequence smaller",
             )
-    return used
+    return uses
 
 
 def _place(lives: list[Life], base: int, room: int) -> int:
@@ -106,6 +108,13 @@ def _place(lives: list[Life], base: int, room: int) -> int:
         if top <= room:
             break
     return top
+
+
+def _live_at_once(lives: list[Life]) -> int:
+    """The rows of the lives that overlap, where these are the most."""
+    changes = [(life.first, life.buffer.rows) for life in lives]
+    changes += [(life.last + 1, -life.buffer.rows) for life in lives]
+    return max(accumulate(rows for _, rows in sorted(changes)), default=0)
 
 
 def _first_fit(lives: list[Life], base: int, rest: int) -> int:

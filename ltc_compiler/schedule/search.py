@@ -64,8 +64,8 @@ class Draft:
         return Clock.of(self._encoded(weights=False)).mean_latency()
 
     def _encoded(self, weights: bool) -> Image:
-        used = allocate([m.schedule for m in self.models], self.contents.config)
-        return encode(self.models, self.contents, used, weights)
+        uses = allocate([m.schedule for m in self.models], self.contents.config)
+        return encode(self.models, self.contents, uses, weights)
 
 
 def best_schedule(jobs: list[Job], config: Config, *, optimize: bool = True, quick: bool = False) -> Draft:

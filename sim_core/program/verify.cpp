@@ -37,6 +37,7 @@ public:
                 refuse_program("model " + model.name + ": instructions " + std::to_string(model.code_begin) + " to " +
                                    std::to_string(model.code_end) + " are out of order or do not exist", "section MODL");
             end = model.code_end;
+            check_inputs(model);
             walk(model);
         }
         count_instructions();
@@ -331,6 +332,14 @@ private:
         const std::uint64_t across = m_.rows(shape.width());
         const bool vectors = first % across == 0 && rows % across == 0, inside = first % across + rows <= across;
         require(vectors || inside, "its rows are neither whole vectors nor rows of one vector");
+    }
+
+    void check_inputs(const Model& model) const {
+        std::uint64_t rows = 0;
+        for (const Port& port : model.inputs) rows += p_.rows_of(port.shape);
+        if (rows > m_.input_rows)
+            refuse_program("the inputs of model " + model.name + " fill " + std::to_string(rows) +
+                               " rows, input_rows is " + std::to_string(m_.input_rows), "section MODL");
     }
 
     void count_instructions() const {

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,13 @@ class Buffer:
     data: NDArray[np.float32] | None = None
     row: int = -1  # set by memory.py
     original: NDArray[np.float32] | None = None
+
+
+class RowUse(NamedTuple):
+    """Rows of a core. used: they have an owner at some time, rows at rest included; live: the most at once."""
+
+    used: int
+    live: int
 
 
 @dataclass(frozen=True)
