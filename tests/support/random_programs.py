@@ -59,7 +59,7 @@ def values(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
     strange = np.where(
         rng.random(shape) < 0.3, np.where(rng.random(shape) < 0.5, special, arbitrary), moderate
     )
-    kind = rng.choice(4, (*shape[:-1], 1), p=(0.5, 0.15, 0.15, 0.2))
+    kind = rng.choice(4, (*shape[:-1], 1) if shape else (), p=(0.5, 0.15, 0.15, 0.2))
     kind = np.broadcast_to(kind, shape)
     return np.choose(kind, [moderate, numerics.to_bf16(moderate), tied, strange]).astype(np.float32)
 
