@@ -1,4 +1,4 @@
-"""The reference machine: executes a program's Image with numerics.py alone, one instruction after the other.
+"""The reference machine: executes a program's Image with numerics/ alone, one instruction after the other.
 
 It is slow and plain on purpose: what an instruction means can be read in semantics.py. It shares no code and
 no table of semantics with the C++ simulator, and the two must agree bit for bit on every program and input.

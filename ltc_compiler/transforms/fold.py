@@ -2,7 +2,7 @@
 
 Constants that a scan captures move into its body, where folding goes on; a scanned constant that is the same in every
 step does so too. A scan of one step is its body. A pointwise operand that repeats along an axis is stored once.
-Layout operations that do nothing go (layout.py).
+Layout operations that do nothing go (simplify.py).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 While a model is recorded, `odeint` and `odeint_adjoint` are caught (catch.py). The solve is then written in torch
 operations, which the recorder sees: the ODE function is recorded once, whatever the number of steps. Here stand the
-call and its options, the grid of steps and the states at the times asked for; the steps themselves are in steps.py and
-adams.py.
+call and its options, the grid of steps and the states at the times asked for; the steps themselves are in
+solver_scan.py and adams.py.
 """
 
 from __future__ import annotations
