@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from random_programs import op
 
 from ltc_compiler import isa
@@ -84,14 +85,20 @@ def test_a_state_starts_where_its_constants_stand() -> None:
     constants = [(8, rng.random((2, B), np.float32)), (11, rng.random((3, B), np.float32)),
                  (20, rng.random((6, B), np.float32))]  # fmt: skip
     states = (State("s", (4, B), 0, 9, ((0, 20),)),)
-    code = [op("add", dst=Row(0), a=Row(r), b=Row(20 + r - 9)) for r in range(9, 13)]
-    made = program(code, replace(core(), constants=constants), states)
     expected = np.zeros((4, B), np.float32)
     expected[0], expected[2:] = constants[0][1][1], constants[1][1][:2]
+    for row in range(4):
+        made = program([op("add", dst=Row(0), a=Row(9 + row), b=Row(20 + row))],
+                       replace(core(), constants=constants), states)  # fmt: skip
+        check_restarts(made, expected, 2 * expected[row])
+
+
+def check_restarts(made: Program, state: NDArray[np.float32], output: NDArray[np.float32]) -> None:
+    """A program that adds a row of its state to that of the copy, from the first run on and after a reset."""
     for machine in (made.to_vm(), made.to_oracle()):
         for _ in range(2):
-            assert machine.state["s"].tobytes() == expected.tobytes()
-            assert (machine.run(np.ones(B, np.float32)) == 2 * expected[3]).all()
+            assert machine.state["s"].tobytes() == state.tobytes()
+            assert (machine.run(np.ones(B, np.float32)) == output).all()
             machine.set_state({"s": np.ones((4, B), np.float32)})
             assert (machine.run(np.ones(B, np.float32)) == 2).all()
             machine.reset()
