@@ -79,7 +79,8 @@ def nested(*body: Instr, depth: int = 4, count: int = 256) -> list[Instr]:
 
 
 # The state is written halfway through the loops, so that a run that is cut short would show.
-HOURS = nested(op("add", dst=Row(2), a=Row(1), b=Row(0)), op("state_write", dst=Row(1), a=Row(2)))
+COUNT_UP = (op("add", dst=Row(2), a=Row(1), b=Row(0)), op("state_write", dst=Row(1), a=Row(2)))
+HOURS = nested(*COUNT_UP)
 ONES = np.ones(1, np.float32)
 
 
@@ -118,6 +119,14 @@ def test_a_step_of_hours_ends_where_it_began() -> None:
     assert (vm.state["s"] == 7).all()
     ends_soon(lambda: vm.run_batch(np.ones((3, 1), np.float32), threads=2))
     assert all((vm.get_state(stream=n)["s"] == (7 if n == 0 else 0)).all() for n in range(3))
+
+
+def test_a_single_loop_of_short_iterations_ends_where_it_began() -> None:
+    """No body around it takes long enough to be polled in its stead."""
+    vm = counter(*nested(*COUNT_UP, depth=1, count=1 << 29)).to_vm()
+    vm.set_state({"s": 7 * ONES})
+    ends_soon(lambda: vm.run(ONES))
+    assert (vm.state["s"] == 7).all()
 
 
 LONG_STEPS: dict[str, Instr] = {
@@ -188,8 +197,7 @@ def test_pieces_of_a_product_compute_what_the_whole_does() -> None:
 
 
 def test_cycles_and_reports_end_soon() -> None:
-    body = [op("add", dst=Row(2), a=Row(1), b=Row(0)), op("state_write", dst=Row(1), a=Row(2))]
-    program = counter(*nested(*body, depth=4, count=200))
+    program = counter(*nested(*COUNT_UP, depth=4, count=200))
     ends_soon(lambda: program.cycle_count_per_inference())
     ends_soon(lambda: program.report())
 
