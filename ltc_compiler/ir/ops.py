@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 NOWHERE = Source()
+LARGEST = 2**63 - 1  # of the whole numbers in attributes and texts
 
 
 def _joined(families: Sequence[Sequence[Op]]) -> dict[str, Op]:
@@ -94,6 +95,9 @@ def check_operation(name: str, types: Sequence[Type], attrs: Attrs) -> tuple[Typ
             raise ShapeError(f"attribute {key} of {name} is {attrs[key]!r}, expected a {kind.__name__}")
         if kind is tuple and not all(type(item) is int for item in attrs[key]):
             raise ShapeError(f"attribute {key} of {name} is {attrs[key]!r}, expected whole numbers")
+        numbers = attrs[key] if kind is tuple else (attrs[key],) if kind is int else ()
+        if any(abs(item) > LARGEST for item in numbers):
+            raise ShapeError(f"attribute {key} of {name} is {attrs[key]!r}, expected at most 2^63 - 1")
     return op.infer(types, attrs)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ltc_compiler.errors import GraphError, shown
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, State, StateKind, Type, Value
-from ltc_compiler.ir.ops import OPS
+from ltc_compiler.ir.ops import LARGEST, OPS
 from ltc_compiler.ir.text import NAME
 from ltc_compiler.ir.verify import verify
 
@@ -25,7 +25,7 @@ _Member = TypeVar("_Member", bound=Enum)
 STRING = r'"(?:[^"\\\n]|\\.)*"'
 MAX_DEPTH = 32  # of bodies in bodies; a machine has loops of isa.MAX_LOOP_DEPTH
 SMALL = 1 << 16  # elements
-_INTEGER = re.compile(r"[-+]?\d{1,18}")
+_INTEGER = re.compile(r"[-+]?\d{1,19}")  # no more digits are converted than a whole number can have
 
 
 def parse_graph(text: str, check: bool = True) -> Graph:
@@ -117,9 +117,9 @@ class _Parser:
 
     def integer(self) -> int:
         token = self.take("number")
-        if not _INTEGER.fullmatch(token):
+        if not _INTEGER.fullmatch(token) or abs(int(token)) > LARGEST:
             self.at -= 1
-            raise self.error(f"expected a whole number below 10^18 and found {shown(token)}")
+            raise self.error(f"expected a whole number of at most 2^63 - 1 and found {shown(token)}")
         return int(token)
 
     def integers(self) -> tuple[int, ...]:

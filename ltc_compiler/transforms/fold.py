@@ -1,7 +1,8 @@
 """Constant folding: what depends on constants alone is computed once, here, in fp64, and rounded once, when stored.
 
 Constants that a scan captures move into its body, where folding goes on; a scanned constant that is the same in every
-step does so too. A scan of one step is its body. A pointwise operand that repeats along an axis is stored once.
+step does so too, and what a scan of one step over constants begins with. A scan of one step is its body. A pointwise
+operand that repeats along an axis is stored once.
 Layout operations that do nothing go (simplify.py).
 """
 
@@ -117,6 +118,10 @@ def _scan(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
     if scan.trip_count == 1 and layout:
         return _single_step(layout, graph, scan)
     constants = {c.input: c.operand for c in scan.captured if c.operand.constant() is not None}
+    if scan.trip_count == 1 and all(
+        s.operand.constant() is not None for s in scan.scanned
+    ):  # no stream runs along it
+        constants.update((c.input, c.initial) for c in scan.carries if c.initial.constant() is not None)
     scan.captured = [c for c in scan.captured if c.input not in constants]
     for scanned in list(scan.scanned):
         array = scanned.operand.constant()

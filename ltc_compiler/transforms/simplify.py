@@ -65,7 +65,8 @@ def _slice(graph: Graph, node: Node, operands: tuple[Value, ...]) -> Value | Non
         outer_step = inner.attrs["step"]
         first = inner.attrs["start"] + start * outer_step
         last = first + (node.results[0].shape[axis] - 1) * step * outer_step
-        attrs = {"axis": axis, "start": first, "stop": last + 1, "step": step * outer_step}
+        step = step * outer_step if first < last else 1
+        attrs = {"axis": axis, "start": first, "stop": last + 1, "step": step}
         return add(graph, "slice", inner.operands[0], source=node.source, **attrs)
     joined = producer(x, "concat")
     if joined is not None and joined.attrs["axis"] == axis:

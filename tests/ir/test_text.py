@@ -18,6 +18,7 @@ from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.run import evaluate
 from ltc_compiler.ir.text import print_graph
 from ltc_compiler.ir.verify import verify
+from ltc_compiler.transforms.fold import fold
 
 
 def signature(g: Graph) -> list[object]:
@@ -164,6 +165,31 @@ def test_bad_text_is_refused_at_its_line(text: str, line: str, what: str) -> Non
         parse_graph(text)
     assert line in error.value.where
     assert error.value.remedy
+
+
+FAR = """graph "g" (%x: f32[8]) {
+  %y = slice(%x) {axis=0, start=3, stop=7, step=9223372036854775807} : f32[1]
+  return %y
+}
+"""
+
+
+def test_whole_numbers_are_those_of_64_bits() -> None:
+    assert print_graph(parse_graph(FAR)) == FAR
+    with pytest.raises(GraphError, match=r"at most 2\^63 - 1 and found '9223372036854775808'"):
+        parse_graph(FAR.replace("807}", "808}"))
+    g = Graph("g")
+    with pytest.raises(GraphError, match="attribute step of slice is 9223372036854775808, expected at most"):
+        add(g, "slice", g.add_input(Type((8,)), "x"), axis=0, start=3, stop=7, step=2**63)
+
+
+def test_steps_of_slices_of_slices_stay_in_64_bits() -> None:
+    again = FAR.replace(
+        "  return", "  %z = slice(%y) {axis=0, start=0, stop=1, step=4} : f32[1]\n  return"
+    ).replace("return %y", "return %z")
+    simplified = fold(parse_graph(again))
+    assert print_graph(parse_graph(print_graph(simplified))) == print_graph(simplified)
+    assert evaluate(simplified, [np.arange(8.0)])[0].tolist() == [3.0]
 
 
 def test_parsed_graphs_are_verified_unless_asked_not_to() -> None:

@@ -55,3 +55,35 @@ def check_output(whole: Any, steps: list[Any], axis: int | None, late: int) -> N
     for t in range(whole.shape[axis]):
         if 0 <= t + late < len(steps):
             assert steps[t + late].tobytes() == np.take(whole, t, axis).tobytes(), f"step {t}"
+
+
+ONE_STEP = """graph "net" (%x: f32[8,2]) {
+  %start = constant() {value=splat(0.3)} : f32[8,2]
+  %times = constant() {value=dense(0.25)} : f32[1]
+  %last, %seen = scan(%start, %times, %x) {carries=1, scanned=1, trip_count=1, in_axes=(0), out_axes=(1)} : f32[8,2], f32[8,1,2] body "once" (%h: f32[8,2], %t: f32[], %x: f32[8,2]) {
+    %s = sin(%t) : f32[]
+    %m = mul(%h, %s) : f32[8,2]
+    %n = add(%h, %x) : f32[8,2]
+    return %n, %m
+  }
+  %zero = constant() {value=splat(0.01)} : f32[1,2]
+  %h = scan(%zero, %seen) {carries=1, scanned=1, trip_count=8, in_axes=(0), out_axes=()} : f32[1,2] body "cell" (%h: f32[1,2], %y: f32[1,2]) {
+    %a = add(%h, %y) : f32[1,2]
+    %c = constant() {value=dense(1.1)} : f32[]
+    %b = mul(%a, %c) : f32[1,2]
+    return %b
+  }
+  return %h, %last
+}
+"""  # noqa: E501
+
+
+def test_what_a_loop_of_one_step_makes_of_constants_is_a_constant_of_the_stream_too() -> None:
+    whole = NNIR.parse(ONE_STEP)
+    x = np.random.default_rng(3).normal(size=(8, 2)).astype(np.float32)
+    step, _ = whole.streaming_transform(0)
+    for bit_accurate in (True, False):
+        last, sums = whole.to_program(WHOLE).to_vm(bit_accurate).run(x)
+        found, found_sums = step.to_program(STEP).to_vm(bit_accurate).run_timesteps(x, end=True)
+        assert found[-1].tobytes() == last.tobytes()
+        assert found_sums.tobytes() == sums.tobytes()
