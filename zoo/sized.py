@@ -24,6 +24,7 @@ from torchdiffeq import odeint
 
 from ltc_torch import Fp8Weights, Fp32Activations
 from ltc_torch.nn import PaddedConv1d, RMSNorm
+from zoo.audio import AmplifierWaveNet
 from zoo.row import ZooModel, by_name
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -271,6 +272,7 @@ def _sized() -> Iterator[ZooModel]:
     yield row("mlp 256-384-384-128, linear end", lambda: dense(256, 384, 384, 128)[:-1], (1, 256))
     layers = lambda: repeated(3, lambda _: [CausalLayer(128, 8)])  # noqa: E731
     yield row("cnn 3x128 k8, added to its input", layers, (1, 128, 10), 2)
+    yield row("wavenet, amplifier", AmplifierWaveNet, (1, 1, 8), 2)
     yield from _growing()
 
 
