@@ -8,6 +8,7 @@ from ltc_compiler.bytecode.assembly import assemble, disassemble, instr_text
 from ltc_compiler.bytecode.image import Image, store_use
 from ltc_compiler.bytecode.instr import Instr, Row
 from ltc_compiler.bytecode.ports import Model, Port, State, shape_rows
+from ltc_compiler.bytecode.rings import Ring
 from ltc_compiler.bytecode.stores import CoreImage, EntryArrays, SlotArrays
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Instr",
     "Model",
     "Port",
+    "Ring",
     "Row",
     "SlotArrays",
     "State",

@@ -8,7 +8,7 @@ allocated for them. sections.py has writer and reader of each binary section sid
     CONF     configuration, JSON             MACH  the same machine as the simulator reads it, binary
     CODE     instructions                    CORE  sizes of every core's stores, and its constant rows
     WGHT     weight blocks, core by core     SYNP  synapse slots             GATH  gather entries
-    MODL     models: names, ports, states    SHAD  fp32 originals (optional) META  for people, JSON
+    MODL     models: ports, states, rings    SHAD  fp32 originals (optional) META  for people, JSON
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ltc_compiler.config import Config
 from ltc_compiler.errors import ConfigError, IsaMismatchError, ProgramError
 
 MAGIC = b"LTCP"
-VERSION = 2
+VERSION = 3
 ALIGNMENT = 64
 
 _HEADER = struct.Struct("<4sI32sQII")

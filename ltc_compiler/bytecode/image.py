@@ -15,6 +15,7 @@ from ltc_compiler.bytecode import container
 from ltc_compiler.bytecode.instr import Instr
 from ltc_compiler.bytecode.ports import Model
 from ltc_compiler.bytecode.reader import RECOMPILE
+from ltc_compiler.bytecode.rings import check_rings
 from ltc_compiler.bytecode.stores import CoreImage
 from ltc_compiler.config import Config
 from ltc_compiler.errors import ProgramError
@@ -55,6 +56,7 @@ class Image:
                 raise ProgramError(f"instruction {number} is for core {instr.core} of {self.config.cores}")
         for model in self.models:
             self._check_model(model)
+        self._check_rings()
 
     def _check_model(self, model: Model) -> None:
         if model.end > len(self.code):
@@ -66,6 +68,25 @@ class Image:
                     raise ProgramError(
                         f"state {state.name!r} of model {model.name!r} is at row {row} of core"
                         f" {core}, which has {rows} rows"
+                    )
+
+    def _check_rings(self) -> None:
+        rings = [ring for model in self.models for ring in model.rings]
+        for index, core in enumerate(self.cores):
+            check_rings(rings, core.tensor_rows, self.config.rings, index)
+        for model in self.models:
+            places = [
+                (c, row, row + state.rows(self.config.block_size))
+                for state in model.states
+                for c, row in state.places
+            ]
+            for ring in model.rings:
+                held = [row for c, low, end in places if c == ring.core and ring.holds(low, end - 1)
+                        for row in range(low, end)]  # fmt: skip
+                if len(set(held)) < ring.places * ring.rows:
+                    raise ProgramError(
+                        f"a ring of model {model.name!r} at row {ring.row} of core {ring.core} has rows of no state"
+                        " of the model"
                     )
 
     def state_kinds(self, model_index: int) -> dict[str, str]:

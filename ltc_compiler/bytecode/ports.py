@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import isa
+from ltc_compiler.bytecode.rings import Ring
 from ltc_compiler.errors import InputError, ProgramError, StateError
 
 F32 = NDArray[np.float32]
@@ -98,7 +99,8 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One model of a program: the instructions [begin, end) and what they exchange with the host."""
+    """One model of a program: the instructions [begin, end) and what they exchange with the host. rings: rows of its
+    states that turn with every inference."""
 
     name: str
     begin: int
@@ -106,9 +108,10 @@ class Model:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     states: tuple[State, ...] = ()
+    rings: tuple[Ring, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("inputs", "outputs", "states"):
+        for field in ("inputs", "outputs", "states", "rings"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if not 0 <= self.begin <= self.end:
             raise ProgramError(f"model {self.name!r} has instructions {self.begin} to {self.end}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ltc_compiler import isa
 from ltc_compiler.bytecode.ports import ROLES, Model, Port, State
 from ltc_compiler.bytecode.reader import Reader
+from ltc_compiler.bytecode.rings import Ring
 from ltc_compiler.bytecode.stores import CoreImage, EntryArrays, SlotArrays
 from ltc_compiler.config import Config
 from ltc_compiler.errors import ProgramError, shown
@@ -19,7 +20,8 @@ from ltc_compiler.isa.machine import COUNTS, FEATURES
 
 _CORE = "<5I"
 _RANGE = "<2I"
-_MODEL = "<5I"
+_MODEL = "<6I"
+_RING = "<5I"
 
 
 def machine(config: Config) -> bytes:
@@ -125,10 +127,10 @@ def _read_shadow(
 
 
 def write_models(models: Sequence[Model]) -> bytes:
-    """MODL: for each model its name, code range, ports and states."""
+    """MODL: for each model its name, code range, ports, states and rings."""
     out = [struct.pack("<I", len(models))]
     for model in models:
-        counts = (len(model.inputs), len(model.outputs), len(model.states))
+        counts = (len(model.inputs), len(model.outputs), len(model.states), len(model.rings))
         out += [_text(model.name), struct.pack(_MODEL, model.begin, model.end, *counts)]
         for port in (*model.inputs, *model.outputs):
             kinds = ROLES.index(port.role), isa.PRECISIONS.index(port.precision)
@@ -140,6 +142,7 @@ def write_models(models: Sequence[Model]) -> bytes:
                 struct.pack("<III", *state.places[0], len(state.copies)),
             ]
             out += [struct.pack("<II", *place) for place in state.copies]
+        out += [struct.pack(_RING, r.core, r.row, r.places, r.rows, r.advance) for r in model.rings]
     return b"".join(out)
 
 
@@ -149,11 +152,12 @@ def read_models(reader: Reader) -> list[Model]:
     models = []
     for _ in range(count):
         name = reader.text()
-        begin, end, n_inputs, n_outputs, n_states = reader.take(_MODEL)
+        begin, end, n_inputs, n_outputs, n_states, n_rings = reader.take(_MODEL)
         inputs = [_read_port(reader) for _ in range(n_inputs)]
         outputs = [_read_port(reader) for _ in range(n_outputs)]
         states = [_read_state(reader) for _ in range(n_states)]
-        models.append(_checked(reader, Model, name, begin, end, inputs, outputs, states))
+        rings = [_checked(reader, Ring, *reader.take(_RING)) for _ in range(n_rings)]
+        models.append(_checked(reader, Model, name, begin, end, inputs, outputs, states, rings))
     return models
 
 

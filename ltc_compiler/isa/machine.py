@@ -210,6 +210,14 @@ class Machine:
         default=8192,
         mach=12,
     )
+    rings: int = _row(
+        0,
+        STORE,
+        "rings per core",
+        "delay lines whose row addresses turn with every inference; with 0, inferences move their rows",
+        default=1024,
+        mach=13,
+    )
     link_fifo_rows: int = _row(
         1, 4096, "rows per link", "rows that can wait at the end of a link", default=64, mach=8
     )

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
 from ltc_compiler.bytecode.cost import beats, latency, slots_walked
-from ltc_compiler.bytecode.ports import model_at
+from ltc_compiler.bytecode.ports import Model, model_at
+from ltc_compiler.bytecode.rings import turn
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.oracle.beats import PATTERNS, Beat, Context, Outside
 
@@ -72,6 +73,7 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: i
     for _ in range(inferences):
         for instr, counters in _executed(code):
             walk.execute(instr, counters)
+        walk.turn(model)
     return walk.report(instructions, arrival + rows - 1 if rows else 0)
 
 
@@ -161,6 +163,8 @@ class _Walk:
         depth = image.config.issue_queue
         self._left = [{unit: deque([0] * depth, depth) for unit in isa.UNITS} for _ in range(cores)]
         self._busy = [dict.fromkeys(isa.UNITS, 0) for _ in range(cores)]
+        # where the row of an address stands: what is kept of a row below is kept of that one
+        self._stands = [np.arange(core.tensor_rows) for core in image.cores]
         self._ready: list[defaultdict[int, int]] = [defaultdict(int) for _ in range(cores)]
         # the last cycle in which a row stood among those that an older instruction had still to write, or to touch
         rows = max((c.tensor_rows for c in image.cores), default=0)
@@ -193,19 +197,28 @@ class _Walk:
                 beat = sequence.send(start)
         except StopIteration:
             left.append(earliest)
+        stands = self._stands[instr.core]
         for rows, last in touched.intervals(written=True):
-            self._to_be_written[instr.core, rows] = np.maximum(self._to_be_written[instr.core, rows], last)
+            until = self._to_be_written[instr.core]
+            until[stands[rows]] = np.maximum(until[stands[rows]], last)
         for rows, last in touched.intervals(written=None):
-            self._to_be_touched[instr.core, rows] = np.maximum(self._to_be_touched[instr.core, rows], last)
+            until = self._to_be_touched[instr.core]
+            until[stands[rows]] = np.maximum(until[stands[rows]], last)
+
+    def turn(self, model: Model) -> None:
+        """An inference has issued: the addresses of its rings turn. What is in a queue keeps the rows that it has."""
+        turn(self._stands, model.rings)
 
     def _start(self, place: tuple[int, str], beat: Beat, earliest: int, until_written: int) -> int:
         """The cycle at which `beat` starts on a core and unit, and what it does to its rows and ports."""
         core, unit = place
-        ready = self._ready[core]
+        ready, stands = self._ready[core], self._stands[core]
+        read = [int(stands[r]) for r in beat.reads.values()]
+        written = [int(stands[r]) for r in beat.writes.values()]
         start = max(earliest, beat.after)
-        for r in beat.reads.values():
+        for r in read:
             start = max(start, ready[r], int(self._to_be_written[core, r]) + 1)
-        for r in beat.writes.values():  # it lands after what was written there before
+        for r in written:  # it lands after what was written there before
             start = max(start, ready[r] + 1 - until_written, int(self._to_be_touched[core, r]) + 1)
         # The ports that instructions before this one in the program left: the oldest goes first.
         reads, landings = self._reads[core], self._landings[core][unit]
@@ -216,7 +229,7 @@ class _Walk:
         reads[start] += len(beat.reads)
         if beat.writes:
             landings.add(start + until_written)
-        for r in beat.writes.values():
+        for r in written:
             ready[r] = start + until_written
             self._last_ready = max(self._last_ready, ready[r])
         return start

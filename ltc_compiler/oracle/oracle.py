@@ -20,6 +20,7 @@ from ltc_compiler.bytecode.ports import (
     model_at,
     to_rows,
 )
+from ltc_compiler.bytecode.rings import turn
 from ltc_compiler.bytecode.sequence import (
     AxisArgument,
     check_output_axes,
@@ -57,7 +58,8 @@ class Oracle:
         for core, store in zip(image.cores, tensor, strict=True):
             for row, rows in core.initial_rows(bit_accurate):
                 store[row : row + len(rows)] = rows
-        self._machine = MachineState(image, bit_accurate, tensor)
+        stands = [np.arange(core.tensor_rows) for core in image.cores]
+        self._machine = MachineState(image, bit_accurate, tensor, stands)
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
         for state in (state for model in image.models for state in model.states):
             if state.copies:
@@ -202,21 +204,25 @@ class Oracle:
             rows[at : at + len(part)] = part
         self._write_state(state, rows)
 
-    def _rows(self, state: State) -> slice:
-        return slice(state.row, state.row + state.rows(self._machine.width))
+    def _rows(self, state: State) -> F32:
+        """The rows of a state, those of a ring from the oldest place on."""
+        stands = self._machine.stands[state.core][state.row : state.row + state.rows(self._machine.width)]
+        return self._machine.tensor[state.core][stands]
 
     def _write_state(self, state: State, rows: F32) -> None:
         for core, row in state.places:
-            self._machine.tensor[core][row : row + len(rows)] = rows
+            self._machine.tensor[core][self._machine.stands[core][row : row + len(rows)]] = rows
 
     def _read_state(self, state: State) -> F32:
-        return from_rows(self._machine.tensor[state.core][self._rows(state)], state.shape)
+        return from_rows(self._rows(state), state.shape)
 
     def __copy__(self) -> Oracle:
         """Another machine of the program, with the states as they are here."""
         other = Oracle(self.image, self._machine.bit_accurate)
         for mine, store in zip(other._machine.tensor, self._machine.tensor, strict=True):
             mine[:] = store
+        for at, stands in zip(other._machine.stands, self._machine.stands, strict=True):
+            at[:] = stands
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Oracle:
@@ -224,13 +230,15 @@ class Oracle:
 
     def _execute(self, model: Model, inputs: Sequence[F32]) -> list[F32]:
         """One inference. Whatever ends it early, Ctrl-C among it, leaves the state as before."""
-        before = [self._machine.tensor[s.core][self._rows(s)].copy() for s in model.states]
+        before = [self._rows(state) for state in model.states]
         try:
-            return self._outputs(model, inputs)
+            outputs = self._outputs(model, inputs)
         except BaseException:
             for state, rows in zip(model.states, before, strict=True):
                 self._write_state(state, rows)
             raise
+        turn(self._machine.stands, model.rings)
+        return outputs
 
     def _outputs(self, model: Model, inputs: Sequence[F32]) -> list[F32]:
         numerics.require_ieee()

@@ -98,8 +98,14 @@ struct UnitClock {
 struct CoreClock {
     std::uint64_t next_issue = 0;
     std::array<UnitClock, isa::n_units> units;
-    std::vector<RowClock> rows;
+    std::vector<RowClock> rows;  // by row address
     ReadPorts reads;
+
+    // An inference is over: what is known of a row of the ring belongs to the address `advance` places below.
+    void turn(const Ring& ring) {
+        const auto first = rows.begin() + ring.row;
+        std::rotate(first, first + std::int64_t{ring.advance} * ring.rows, rows.begin() + static_cast<std::int64_t>(ring.end()));
+    }
 };
 
 // The beats of one instruction on its unit: for each, await() what it waits for apart from its rows, then beat().

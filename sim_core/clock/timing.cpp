@@ -58,6 +58,7 @@ public:
             }
             if (traced && trace.size() >= limit_) return;
         }
+        for (const Ring& ring : model.rings) cores_[ring.core].turn(ring);
     }
 
     CycleReport report(std::uint64_t instructions) const {

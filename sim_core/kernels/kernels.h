@@ -140,6 +140,15 @@ struct PortStep {
     std::size_t first;  // element of the host's array
 };
 
+struct RingRows;
+
+// `floats` floats that were written to a ring from `at` on, which its other copy shall hold too.
+struct MirrorStep {
+    Address at;
+    const RingRows* ring;
+    std::size_t floats;
+};
+
 struct LoopStep {
     std::uint32_t level, count;
     const Step* body;  // of an end: where the next iteration begins
@@ -158,6 +167,7 @@ struct Step {
         TransposeStep transpose;
         LinkStep link;
         PortStep port;
+        MirrorStep mirror;
         LoopStep loop;
     };
 };

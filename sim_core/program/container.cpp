@@ -12,7 +12,7 @@
 namespace ltc {
 namespace {
 
-constexpr std::uint32_t version = 2;
+constexpr std::uint32_t version = 3;
 constexpr std::size_t header_bytes = 56;
 constexpr std::size_t table_entry_bytes = 20;
 

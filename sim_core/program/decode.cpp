@@ -220,6 +220,7 @@ void read_models(Reader in, Program& p) {
         const auto inputs = in.get<std::uint32_t>("n_inputs");
         const auto outputs = in.get<std::uint32_t>("n_outputs");
         const auto states = in.get<std::uint32_t>("n_states");
+        const auto rings = in.get<std::uint32_t>("n_rings");
         for (std::uint32_t k = 0; k < inputs; ++k) model.inputs.push_back(read_port(in));
         for (std::uint32_t k = 0; k < outputs; ++k) model.outputs.push_back(read_port(in));
         for (std::uint32_t k = 0; k < states; ++k) {
@@ -234,6 +235,12 @@ void read_models(Reader in, Program& p) {
                 state.copies.push_back({core, in.get<std::uint32_t>("the row of a copy")});
             }
             model.states.push_back(std::move(state));
+        }
+        for (std::uint32_t k = 0; k < rings; ++k) {
+            Ring ring{};
+            for (std::uint32_t* word : {&ring.core, &ring.row, &ring.places, &ring.rows, &ring.advance})
+                *word = in.get<std::uint32_t>("a ring");
+            model.rings.push_back(ring);
         }
         p.models.push_back(std::move(model));
     }

@@ -120,11 +120,23 @@ struct State {
     std::vector<Copy> copies;  // the same rows on other cores
 };
 
+// Rows of a core whose addresses are logical: place 0 is the oldest. After n inferences of its model, logical place p stands
+// at place (p + n * advance) mod places.
+struct Ring {
+    std::uint32_t core, row;
+    std::uint32_t places, rows;  // rows of a place
+    std::uint32_t advance;       // places
+
+    std::uint64_t end() const { return row + std::uint64_t{places} * rows; }
+    bool holds(std::uint64_t r) const { return r >= row && r < end(); }
+};
+
 struct Model {
     std::string name;
     std::uint32_t code_begin, code_end;
     std::vector<Port> inputs, outputs;
     std::vector<State> states;
+    std::vector<Ring> rings;
 };
 
 struct Program {

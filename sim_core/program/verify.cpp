@@ -6,10 +6,13 @@
 //  - state rows are written by state_write alone, constant rows by nothing; rows that one instruction both reads and
 //    writes in an order that a machine may choose (matmul, gather, transpose) do not overlap;
 //  - a link FIFO never runs over or empty: a loop body leaves every FIFO as it found it, so one walk proves all iterations;
+//  - no access passes an end of a ring (rings.h);
 //  - the features that an instruction needs are there, every output is written, and the code fits its store.
 #include <algorithm>
+#include <optional>
 
 #include "program/program.h"
+#include "program/rings.h"
 
 namespace ltc {
 namespace {
@@ -31,6 +34,7 @@ public:
         if (p_.models.empty()) refuse_program("the program has no model", "section MODL");
         p_.fifo_rows.assign(std::size_t{m_.cores} * m_.cores, 0);
         map_rows();
+        rings_.emplace(p_);
         std::uint32_t end = 0;
         for (const Model& model : p_.models) {
             if (model.code_begin < end || model.code_end < model.code_begin || model.code_end > p_.code.size())
@@ -205,16 +209,18 @@ private:
                 require(count <= limits::iterations / work, "it touches more than 2^40 rows");
                 work *= count;
             }
-        for (std::size_t n = 0; n < format.n_accesses; ++n) check_access(i, format.accesses[n]);
+        for (std::size_t n = 0; n < format.n_accesses; ++n) check_access(i, format.accesses[n], model);
         check_operands(i, model);
     }
 
-    void check_access(const Instruction& i, const isa::AccessInfo& access) const {
+    void check_access(const Instruction& i, const isa::AccessInfo& access, const Model& model) const {
         const Core& core = p_.cores[i.core];
         const Span span = all_iterations(span_of(i, access));
         if (span.high >= core.tensor_rows)
             refuse(std::string(access.field) + " reaches row " + std::to_string(span.high) + ", core " +
                    std::to_string(i.core) + " uses " + std::to_string(core.tensor_rows));
+        const char* fault = rings_->fault(model, i.core, static_cast<std::uint64_t>(span.low), static_cast<std::uint64_t>(span.high));
+        if (fault != nullptr) refuse(fault);
         if (!access.write) return;
         const auto low = static_cast<std::size_t>(span.low), end = static_cast<std::size_t>(span.high) + 1;
         const Counts& before = before_[i.core];
@@ -361,6 +367,7 @@ private:
     std::uint32_t index_ = 0;
     std::uint64_t checks_ = 0;
     std::vector<Counts> before_;
+    std::optional<RingMap> rings_;
     std::vector<std::int64_t> fifo_;            // rows in each FIFO where the walk stands
     std::vector<std::vector<std::pair<std::uint64_t, std::uint64_t>>> written_;  // runs of rows of every output
     std::vector<std::uint64_t> iterations_;          // by level; level 0 is no loop and counts 1

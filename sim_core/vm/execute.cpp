@@ -21,7 +21,7 @@ using isa::Opcode;
 Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
                        const Kernels& kernels)
     : program_(std::move(program)), parameters_(std::move(parameters)), kernels_(kernels), bit_accurate_(bit_accurate),
-      B_(program_->machine.block_size) {
+      B_(program_->machine.block_size), rings_(*program_) {
     std::size_t scratch = 1;
     for (const Model& model : program_->models)
         for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
@@ -39,21 +39,26 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
     for (std::size_t core = 0; core < program_->cores.size(); ++core)
         for (const ConstantRange& range : program_->cores[core].constants)
             std::copy(range.data.begin(), range.data.end(), rows_[core] + range.row * B_);
+    rings_.fill(rows_);
     for (const Model& model : program_->models) {
         const Work work = work_of(*program_, model);
         takes_long_.push_back(std::max(work.beats, work.instructions) > short_beats);
         build(model, takes_long_.back());
     }
     for (const auto& [end, body] : std::exchange(bodies_, {})) steps_[end].loop.body = &steps_[body];
+    rings_.bind(steps_);
 }
 
 bool Executable::run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept {
     Frame frame{{}, inputs, outputs, watch, false};
     for (const Step* step = &steps_[entry_[model]]; step != nullptr;) step = step->run(frame, step);
-    if (frame.stopped)
-        for (Fifo* fifo : fifos_)
-            if (fifo != nullptr) fifo->count = 0;
-    return !frame.stopped;
+    if (!frame.stopped) {
+        rings_.turn(model);
+        return true;
+    }
+    for (Fifo* fifo : fifos_)
+        if (fifo != nullptr) fifo->count = 0;
+    return false;
 }
 
 // ---- memory ----------------------------------------------------------------------------------------------------------
@@ -62,6 +67,7 @@ void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
     rows_.clear(), fifos_.clear();
     scratch_ = pieces.take<std::uint32_t>(scratch);
     for (const Core& core : program_->cores) rows_.push_back(pieces.take<float>(core.tensor_rows * B_));
+    rings_.lay_out(pieces);
     for (const std::uint32_t rows : program_->fifo_rows) {
         if (rows == 0) {
             fifos_.push_back(nullptr);
@@ -76,7 +82,8 @@ void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
 // ---- steps -----------------------------------------------------------------------------------------------------------
 
 Address Executable::address(std::uint32_t core, isa::Row row) const {
-    return {rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
+    float* ring = rings_.row(core, row.base);
+    return {ring != nullptr ? ring : rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
 }
 
 // The step from row to row of an operand along a dimension of its rows, as its format has them, in floats; 0 where it is
@@ -105,14 +112,14 @@ void Executable::build(const Model& model, bool takes_long) {
                 if ((links.targets[n - model.code_begin] >> target & 1) == 0) continue;
                 Step step = step_of(i, model);
                 step.link = link(op.src, i.core, op.rows, i.core, target);
-                append(step, op.rows, polls);
+                append(step, isa::Format::Send, op.rows, polls);
             }
             continue;
         }
         const std::uint32_t sender = links.sender[n - model.code_begin];
         if (sender != DirectLinks::none) {
             copies.push_back({steps_.size(), program_->code[sender].core, i.core});
-            append(copy(program_->code[sender], i), i.as<isa::Receive>().rows, polls);
+            append(copy(program_->code[sender], i), isa::Format::Unary, i.as<isa::Receive>().rows, polls);
             continue;
         }
         if (i.opcode == Opcode::loop) {
@@ -133,7 +140,8 @@ void Executable::build(const Model& model, bool takes_long) {
         } else {
             const std::uint64_t beats = beats_of(*program_, i);
             for (const Step& piece : takes_long ? pieces_of(step_of(i, model), i, beats) : std::vector{step_of(i, model)})
-                append(piece, std::min(beats, beats_at_once), polls);
+                append(piece, i.info().format, std::min(beats, beats_at_once), polls);
+            if (i.opcode == Opcode::state_write) rings_.append_mirror(steps_, i.as<isa::Unary>(), address(i.core, i.as<isa::Unary>().dst));
         }
     }
     Step stop{};
@@ -141,8 +149,9 @@ void Executable::build(const Model& model, bool takes_long) {
     steps_.push_back(stop);
 }
 
-void Executable::append(const Step& step, std::uint64_t beats, PollPoints& polls) {
+void Executable::append(const Step& step, isa::Format format, std::uint64_t beats, PollPoints& polls) {
     steps_.push_back(step);
+    rings_.follow(steps_.size() - 1, steps_.back(), format);
     if (polls.after(beats)) steps_.push_back(poll_step());
 }
 
@@ -169,6 +178,7 @@ bool Executable::unroll_copies(std::size_t body, std::uint32_t level, std::uint3
             if (copies[a].target == copies[b].target) return false;
     }
     steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(body) - 1);
+    rings_.erased(body - 1);
     for (std::size_t a = copies.size() - n; a < copies.size(); ++a) {
         GridStep& grid = steps_[--copies[a].step].grid;
         grid.n_outer = count;

@@ -13,6 +13,7 @@
 #include "program/program.h"
 #include "vm/packing.h"
 #include "vm/poll_points.h"
+#include "vm/rings.h"
 
 namespace ltc {
 
@@ -33,14 +34,17 @@ public:
     // Whether the model may take longer than a host waits for an answer: it then polls its watch now and then.
     bool takes_long(std::size_t model) const { return takes_long_[model]; }
 
-    float* row(std::uint32_t core, std::uint32_t row) { return rows_[core] + std::size_t{row} * B_; }
+    StatePlace state(std::uint32_t core, std::uint32_t row) {
+        float* at = address(core, {row, 0, 0}).base;
+        return {at, rings_.of(at)};
+    }
     std::size_t arena_bytes() const { return arena_->bytes(); }
     std::size_t steps() const { return steps_.size(); }
 
 private:
     void lay_out(Pieces& pieces, std::size_t scratch_words);
     void build(const Model& model, bool takes_long);
-    void append(const Step& step, std::uint64_t beats, PollPoints& polls);
+    void append(const Step& step, isa::Format format, std::uint64_t beats, PollPoints& polls);
     Step step_of(const Instruction& i, const Model& model);
     struct Copy {  // a step that copies rows of a core to another
         std::size_t step;
@@ -67,6 +71,7 @@ private:
     const bool bit_accurate_;
     const std::size_t B_;
 
+    Rings rings_;
     std::unique_ptr<Block> arena_;
     std::vector<float*> rows_;   // by core
     std::vector<Fifo*> fifos_;   // [source * cores + target]

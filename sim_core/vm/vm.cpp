@@ -49,8 +49,8 @@ VM::VM(const VM& other)
         for (std::size_t model = 0; model < mine.regions.size(); ++model)
             for (std::size_t state = 0; state < mine.regions[model].size(); ++state) {
                 const Region& region = mine.regions[model][state];
-                std::copy_n(theirs->regions[model][state].rows, region.floats(), region.rows);
-                copy(region);
+                std::copy_n(theirs->regions[model][state].home.now(), region.floats(), region.home.now());
+                written(region);
             }
     }
 }
@@ -66,8 +66,9 @@ VM::Stream::Stream(const VM& vm)
             if (executable.takes_long(regions.size() - 1)) region.kept.resize(region.floats());
             for (std::size_t c = 0; c < region.copies.size(); ++c) {
                 for (const Region::Initial& part : constants_at(program, state.copies[c], region.floats()))
-                    std::fill_n(region.copies[c] + part.at, part.values.size(), 0.0f);
-                region.initialise(region.copies[c]);
+                    std::fill_n(region.copies[c].rows + part.at, part.values.size(), 0.0f);
+                region.initialise(region.copies[c].rows);
+                region.copies[c].written(region.floats());
             }
         }
     }
@@ -75,9 +76,9 @@ VM::Stream::Stream(const VM& vm)
 
 VM::Region VM::region_of(const Program& program, const State& state, Executable& executable) {
     const std::size_t width = state.shape.width(), row_lanes = program.machine.rows(width) * program.machine.block_size;
-    Region region{executable.row(state.core, state.row), state.shape.vectors(), width, row_lanes, {}, {}, {}};
+    Region region{executable.state(state.core, state.row), state.shape.vectors(), width, row_lanes, {}, {}, {}};
     region.initial = constants_at(program, {state.core, state.row}, region.floats());
-    for (const State::Copy& c : state.copies) region.copies.push_back(executable.row(c.core, c.row));
+    for (const State::Copy& c : state.copies) region.copies.push_back(executable.state(c.core, c.row));
     return region;
 }
 
@@ -110,10 +111,10 @@ bool VM::Stream::step(std::size_t model, const float* const* from, float* const*
 void VM::Stream::keep(std::size_t model, bool restore) noexcept {
     for (Region& region : regions[model])
         if (restore) {
-            std::copy_n(region.kept.data(), region.floats(), region.rows);
-            copy(region);
+            std::copy_n(region.kept.data(), region.floats(), region.home.now());
+            written(region);
         } else {
-            std::copy_n(region.rows, region.floats(), region.kept.data());
+            std::copy_n(region.home.now(), region.floats(), region.kept.data());
         }
 }
 
@@ -202,28 +203,32 @@ std::size_t VM::bad_elapsed_time(std::size_t model, std::size_t steps, const flo
 void VM::reset(std::size_t model) noexcept {
     for (const auto& stream : streams_)
         for (Region& region : stream->regions[model]) {
-            std::fill_n(region.rows, region.floats(), 0.0f);
-            region.initialise(region.rows);
-            copy(region);
+            std::fill_n(region.home.now(), region.floats(), 0.0f);
+            region.initialise(region.home.now());
+            written(region);
         }
 }
 
-void VM::copy(const Region& region) noexcept {
-    for (float* rows : region.copies) std::copy_n(region.rows, region.floats(), rows);
+void VM::written(const Region& region) noexcept {
+    region.home.written(region.floats());
+    for (const StatePlace& place : region.copies) {
+        std::copy_n(region.home.now(), region.floats(), place.now());
+        place.written(region.floats());
+    }
 }
 
 void VM::get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept {
     const Region& region = streams_[stream]->regions[model][state];
     for (std::size_t v = 0; v < region.vectors; ++v)
-        std::copy_n(region.rows + v * region.row_lanes, region.width, out + v * region.width);
+        std::copy_n(region.home.now() + v * region.row_lanes, region.width, out + v * region.width);
 }
 
 void VM::set_state(std::size_t model, std::size_t state, std::size_t stream, const float* in) noexcept {
     const Region& region = streams_[stream]->regions[model][state];
     for (std::size_t v = 0; v < region.vectors; ++v)
         for (std::size_t l = 0; l < region.row_lanes; ++l)
-            region.rows[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;
-    copy(region);
+            region.home.now()[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;
+    written(region);
 }
 
 }  // namespace ltc

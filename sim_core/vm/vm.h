@@ -91,10 +91,10 @@ private:
             std::size_t at;  // of the region's floats
             std::span<const float> values;
         };
-        float* rows;
+        StatePlace home;
         std::size_t vectors, width, row_lanes;
         std::vector<Initial> initial;
-        std::vector<float*> copies;  // the same rows on other cores
+        std::vector<StatePlace> copies;  // the same rows on other cores
         std::vector<float> kept;     // of a model that takes long: the rows before the inference that is under way
 
         std::size_t floats() const { return vectors * row_lanes; }
@@ -119,7 +119,7 @@ private:
     std::shared_ptr<const Program> program_;  // without the stores that parameters_ holds packed
     bool bit_accurate_;
     const Kernels& kernels_;
-    static void copy(const Region& region) noexcept;  // to the other cores
+    static void written(const Region& region) noexcept;  // at home: to the other cores too
     static std::vector<Region::Initial> constants_at(const Program& program, State::Copy place, std::size_t floats);
     static Region region_of(const Program& program, const State& state, Executable& executable);
 

@@ -67,21 +67,21 @@ def test_originals_may_be_left_out() -> None:
 def test_layout_of_the_file() -> None:
     data = image().to_bytes()
     magic, version, isa_hash, size, sections, checksum = struct.unpack_from("<4sI32sQII", data)
-    assert (magic, version, isa_hash, size, sections) == (b"LTCP", 2, isa.isa_hash(), len(data), 10)
+    assert (magic, version, isa_hash, size, sections) == (b"LTCP", 3, isa.isa_hash(), len(data), 10)
     assert checksum == zlib.crc32(data[56:])
     found = {tag: data[offset : offset + n] for tag, offset, n in section_table(data)}
     assert all(offset % 64 == 0 for _, offset, _ in section_table(data))
     assert json.loads(found["CONF"]) == Config.tiny_c1b8().to_dict()
     config = Config.tiny_c1b8()
-    assert struct.unpack_from("<13I", found["MACH"]) == (
+    assert struct.unpack_from("<14I", found["MACH"]) == (
         1, 8, config.weight_blocks, config.tensor_rows, config.accumulators, config.synapse_slots,
         config.gather_entries, config.instruction_slots, config.link_fifo_rows, config.fp32_beats,
-        config.issue_queue, config.read_ports, config.input_rows,
+        config.issue_queue, config.read_ports, config.input_rows, config.rings,
     )  # fmt: skip
     assert len(found["MACH"]) == 4 * len(COUNTS) + 4 + 4 * len(isa.LATENCIES)
     assert found["CODE"] == struct.pack("<I", 2) + encode(image().code)
     assert found["CORE"] == struct.pack("<I5I", 1, 4, 0, 0, 0, 0)
-    assert found["MODL"] == struct.pack("<IH1s5I", 1, 1, b"m", 0, 2, 0, 0, 0)
+    assert found["MODL"] == struct.pack("<IH1s6I", 1, 1, b"m", 0, 2, 0, 0, 0, 0)
 
 
 # --- refused files ------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_forged_bytes_are_refused_or_read_never_worse() -> None:
     ("at", "new", "fault", "where"),
     [
         (0, b"\x7fELF", "not a program", "header, byte 0"),
-        (4, b"\1", "version 1, this build reads version 2", "header, byte 4"),
+        (4, b"\1", "version 1, this build reads version 3", "header, byte 4"),
         (40, b"\1", "its header says", "header, byte 40"),
         (48, b"\xff\xff", "65535 sections do not fit", "header, byte 48"),
         (56, b"XXXX", "section 'XXXX' is unknown", "section table"),

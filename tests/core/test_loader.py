@@ -287,7 +287,7 @@ def test_a_foreign_file_is_refused() -> None:
 
 
 def test_another_version_is_refused() -> None:
-    with pytest.raises(ProgramError, match="program format 1, this build reads format 2"):
+    with pytest.raises(ProgramError, match="program format 1, this build reads format 3"):
         _core.Program.parse(patched(GOOD, 4, struct.pack("<I", 1)))
 
 

@@ -19,10 +19,15 @@ import numpy as np
 import pytest
 from both_machines import compare
 from folders import ROOT
+from programs_for_timing import image as timed_image
+from programs_for_timing import machine
+from programs_for_timing import op as timed_op
+from programs_for_timing import simulated as simulator_count
 from random_programs import DRAWN, draw
 
 from ltc_compiler import Config, LtcError, _core, isa, numerics
-from ltc_compiler.bytecode import Image
+from ltc_compiler.bytecode import Image, Ring
+from ltc_compiler.bytecode.rings import turn
 from ltc_compiler.ir.graph import Graph, Node, Type
 from ltc_compiler.ir.ops import add
 from ltc_compiler.nnir import NNIR
@@ -299,6 +304,36 @@ CLOCK: dict[str, Plant] = {
 def test_a_fault_in_the_clock_is_noticed(name: str, monkeypatch: Patch) -> None:
     CLOCK[name](monkeypatch)
     assert noticed(clocks_agree)
+
+
+def rings_agree() -> None:
+    """Two inferences, in both walks, of which the second reads each place of a ring."""
+    for read in range(100, 104):
+        code = [
+            timed_op("relu", dst=60, a=read),
+            timed_op("div", dst=50, a=0, b=0),
+            timed_op("state_write", dst=100, a=50),
+        ]
+        image = timed_image(machine(), code, states=range(100, 104), rings=[Ring(0, 100, 4)])
+        assert estimate(image, inferences=2) == simulator_count(image, inferences=2)
+
+
+def turn_back(stands: Sequence[Any], rings: Sequence[Ring]) -> None:
+    """The newest places come first."""
+    turn(stands, [replace(ring, advance=ring.places - ring.advance) for ring in rings])
+
+
+RINGS: dict[str, Plant] = {
+    "rings stand still": attribute(clock, "turn", lambda stands, rings: None),
+    "rings turn back": attribute(clock, "turn", turn_back),
+}
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_a_fault_in_the_clock_of_rings_is_noticed(name: str, monkeypatch: Patch) -> None:
+    rings_agree()
+    RINGS[name](monkeypatch)
+    assert noticed(rings_agree)
 
 
 # --- the compiler: the program against the graph ---------------------------------------------------------------

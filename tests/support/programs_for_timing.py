@@ -20,8 +20,10 @@ from ltc_compiler.bytecode import (
     Instr,
     Model,
     Port,
+    Ring,
     Row,
     SlotArrays,
+    State,
     disassemble,
 )
 from ltc_compiler.config import Config, Latencies
@@ -69,10 +71,13 @@ def image(
     entries: Sequence[tuple[int, int]] = (),
     inputs: Sequence[int] = (),
     outputs: Sequence[int] = (),
+    states: range = range(0),
+    rings: Sequence[Ring] = (),
 ) -> Image:
     """A program of one model.
 
-    last: the marks of the synapse store; entries: (src, dst) of the gather store; inputs, outputs: rows of ports.
+    last: the marks of the synapse store; entries: (src, dst) of the gather store; inputs, outputs: rows of ports;
+    states: rows of states on every core, of which some may be rings.
     """
     B = config.block_size
     zero = np.zeros((len(last), B), np.float32)
@@ -84,7 +89,9 @@ def image(
     core = CoreImage(ROWS, [], np.zeros((128, B, B), np.uint16), slots, gather)
     xs = tuple(Port(f"x{i}", (rows, B)) for i, rows in enumerate(inputs))
     ys = tuple(Port(f"y{i}", (rows, B)) for i, rows in enumerate(outputs))
-    return Image(config, list(code), [core] * config.cores, [Model("m", 0, len(code), xs, ys)])
+    kept = [State(f"s{c}_{row}", (B,), c, row) for c in range(config.cores) for row in states]
+    model = Model("m", 0, len(code), xs, ys, tuple(kept), tuple(rings))
+    return Image(config, list(code), [core] * config.cores, [model])
 
 
 def simulated(program: Image, arrival: int = 0, model_index: int = 0, inferences: int = 1) -> CycleReport:
@@ -113,7 +120,10 @@ def both(program: Image, arrival: int = 0) -> CycleReport:
 
 # Few rows, so that instructions meet on them: two regions, since what a matmul or gather writes must not overlap
 # what it reads. From its base an operand reaches 15 rows or less to either side, and 9 more by a stride.
+# A third holds states, which may turn as rings: they are read by all, and written by state_write.
 _REGIONS = (32, 96)  # bases are drawn from the 16 rows from here on
+_STATES = range(160, 224)
+_READ = (*_REGIONS, _STATES.start + 24)
 _PLAIN = [
     i.name
     for i in isa.INSTRUCTIONS
@@ -133,8 +143,8 @@ class _Draw:
     def number(self, low: int, high: int) -> int:
         return self.draw(st.integers(low, high))
 
-    def row(self, depth: int, region: int | None = None) -> Row:
-        low = self.draw(st.sampled_from(_REGIONS)) if region is None else _REGIONS[region]
+    def row(self, depth: int, regions: Sequence[int] = _REGIONS) -> Row:
+        low = self.draw(st.sampled_from(regions))
         level = self.number(0, depth)
         return Row(self.number(low, low + 15), self.number(-3, 3) if level else 0, level)
 
@@ -147,6 +157,8 @@ class _Draw:
                 code += [op("loop", count=self.number(1, 4)), *self.block(depth + 1, budget // 2), op("end")]
             elif kind in (1, 2) and self.config.cores > 1:
                 code += self.transfer(depth, budget)
+            elif kind == 3:
+                code.append(self.plain(depth, "state_write"))
             else:
                 code.append(self.plain(depth))
         return code
@@ -159,10 +171,10 @@ class _Draw:
         mask = sum(1 << t for t in targets)
         between = [self.plain(depth) for _ in range(self.number(0, budget // 2))]
         receives = [op("receive", t, dst=self.row(depth), rows=rows, source=sender) for t in targets]
-        return [op("send", sender, src=self.row(depth), rows=rows, targets=mask), *between, *receives]
+        return [op("send", sender, src=self.row(depth, _READ), rows=rows, targets=mask), *between, *receives]
 
-    def plain(self, depth: int) -> Instr:
-        name = self.draw(st.sampled_from(_PLAIN))
+    def plain(self, depth: int, name: str = "") -> Instr:
+        name = name or self.draw(st.sampled_from(_PLAIN))
         row = isa.BY_NAME[name]
         region = (
             self.number(0, 1) if row.format.pattern in ("matrix", "synapse", "gather", "transpose") else None
@@ -172,7 +184,15 @@ class _Draw:
 
     def operand(self, name: str, f: isa.Field, depth: int, region: int | None) -> Any:
         if f.kind == "row":
-            return self.row(depth, region if region is None or f.name in ("dst", "num") else 1 - region)
+            if name == "state_write" and f.name == "dst":
+                return self.row(depth, _READ[-1:])
+            if region is None:
+                return self.row(depth, _REGIONS if f.name == "dst" else _READ)
+            writes = f.name in ("dst", "num")
+            return self.row(
+                depth,
+                (_REGIONS[region],) if writes else (_REGIONS[1 - region], *_READ[2 + (f.name == "den") :]),
+            )
         match f.name:
             case "k" if not name.startswith("column"):
                 return self.number(1, 5 * self.config.block_size)
@@ -197,13 +217,14 @@ class Drawn:
 
     config: Config
     code: list[Instr]
+    rings: list[Ring]
 
     def image(self) -> Image:
-        stores: Any = {"last": _STORE_LAST, "entries": _STORE_ENTRIES}
+        stores: Any = {"last": _STORE_LAST, "entries": _STORE_ENTRIES, "states": _STATES, "rings": self.rings}
         return image(self.config, self.code, inputs=[IN], outputs=[OUT], **stores)
 
     def __repr__(self) -> str:
-        return f"\n{self.config}\n{disassemble(self.code)}"
+        return f"\n{self.config}\n{self.rings}\n{disassemble(self.code)}"
 
 
 @st.composite
@@ -226,7 +247,13 @@ def programs(draw: st.DrawFn) -> Drawn:
         *d.block(0, 2),
         op("input", core, dst=d.row(0), rows=IN),
         *d.block(0, 8),
-        op("output", d.number(0, config.cores - 1), src=d.row(0), rows=OUT),
+        op("output", d.number(0, config.cores - 1), src=d.row(0, _READ), rows=OUT),
         *d.block(0, 2),
     ]
-    return Drawn(config, code)
+    rings = []
+    for turning in range(config.cores):
+        rows = draw(st.sampled_from((0, 1, 2, 4, 8, 16)))
+        if rows:
+            places = len(_STATES) // rows
+            rings.append(Ring(turning, _STATES.start, places, rows, d.number(1, min(3, places - 1))))
+    return Drawn(config, code, rings)

@@ -4,7 +4,8 @@ Every instruction is drawn by a walk over its row of the table, so a new row is 
 cut into regions: instructions write to LOW and HIGH, state_write to STATE and, where the state of another core has a
 copy there, to COPY, nothing to CONSTANT; those that may not read what they write (matmul, gather, the two sums of a
 synapse) write to LOW alone and read elsewhere. Beside the ports of whole rows there are one of vectors of any width,
-read and written whole, a vector or some rows at a time, and perhaps an elapsed time. At the end every row of every core
+read and written whole, a vector or some rows at a time, and perhaps an elapsed time. A state, or its copy, may be a
+ring. At the end every row of every core
 goes to an output, so that a comparison of outputs compares everything that was written.
 """
 
@@ -12,12 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import isa, numerics
-from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Port, Row, SlotArrays, State
+from ltc_compiler.bytecode import (
+    CoreImage,
+    EntryArrays,
+    Image,
+    Instr,
+    Model,
+    Port,
+    Ring,
+    Row,
+    SlotArrays,
+    State,
+)
 from ltc_compiler.config import Config
 
 LOW, HIGH, CONSTANT, STATE, COPY = range(12), range(12, 24), range(24, 32), range(32, 40), range(40, 48)
@@ -97,20 +110,42 @@ def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
     outputs.append(Port("narrow", _narrow(rng, width)))
     places = [int(c) for c in rng.permutation(cores)]  # of the copy of each core's state
     copied = rng.random(cores) < 0.6
-    writer = _Writer(rng, config, names, inputs, outputs, {places[c] for c in range(cores) if copied[c]})
+    copies = {places[c] for c in range(cores) if copied[c]}
+    rings = _rings(np.random.default_rng([seed, 1]), cores, copies)
+    writer = _Writer(rng, config, names, inputs, outputs, copies, rings)
     for core in range(cores):
         writer.emit("input", core, dst=Row(0), rows=len(LOW) + len(HIGH), port=core, first=0)
     while len(writer.code) < size or writer.counts:
         writer.next_instruction(closing=len(writer.code) >= size)
     for core in range(cores):
-        writer.emit("output", core, src=Row(0), rows=ROWS, port=core, first=0)
+        for rows in segments(rings, core):
+            writer.emit("output", core, src=Row(rows.start), rows=len(rows), port=core, first=rows.start)
     writer.emit("output", 0, src=Row(0), rows=outputs[cores].rows(width), port=cores, first=0)
     states = [
         State(f"s{c}", (2, 2, 2 * width - 1), c, STATE.start, ((places[c], COPY.start),) if copied[c] else ())
         for c in range(cores)
     ]
-    model = Model("random", 0, len(writer.code), tuple(inputs), tuple(outputs), tuple(states))
+    model = Model("random", 0, len(writer.code), tuple(inputs), tuple(outputs), tuple(states), tuple(rings))
     return Image(config, writer.code, stores, [model])
+
+
+def _rings(rng: np.random.Generator, cores: int, copies: set[int]) -> list[Ring]:
+    """Some of the states and their copies, as rings of any shape. They are drawn apart from all else."""
+    found = []
+    for core in range(cores):
+        for region in (STATE, COPY) if core in copies else (STATE,):
+            if rng.random() < 0.4:
+                rows = int(rng.choice((1, 2, 4)))
+                places = len(region) // rows
+                found.append(Ring(core, region.start, places, rows, int(rng.integers(1, places))))
+    return found
+
+
+def segments(rings: Sequence[Ring], core: int) -> list[range]:
+    """The rows of a core, cut at the ends of its rings: what an instruction reaches lies in one of them."""
+    ends = {row for ring in rings if ring.core == core for row in (ring.row, ring.end)}
+    cuts = sorted({0, *ends, ROWS})
+    return [range(a, b) for a, b in pairwise(cuts)]
 
 
 def _narrow(rng: np.random.Generator, width: int) -> tuple[int, int]:
@@ -140,7 +175,8 @@ def _core(rng: np.random.Generator, width: int) -> CoreImage:
 
 
 class _Writer:
-    """Emits instructions. counts: those of the loops that are open. copies: the cores with a state in COPY."""
+    """Emits instructions. counts: those of the loops that are open. copies: the cores with a state in COPY. rings: of
+    all cores."""
 
     def __init__(
         self,
@@ -150,9 +186,10 @@ class _Writer:
         inputs: Sequence[Port],
         outputs: Sequence[Port],
         copies: set[int],
+        rings: Sequence[Ring],
     ) -> None:
         self.rng, self.config, self.names = rng, config, names
-        self.inputs, self.outputs, self.copies = inputs, outputs, copies
+        self.inputs, self.outputs, self.copies, self.rings = inputs, outputs, copies, rings
         self.code: list[Instr] = []
         self.counts: list[int] = []
 
@@ -183,7 +220,7 @@ class _Writer:
         others = [c for c in range(self.config.cores) if c != sender]
         targets = [c for c in others if self.rng.random() < 0.7] or others[:1]
         rows = int(self.rng.integers(1, FIFO + 1))
-        source = self.row(range(ROWS), 0, rows - 1)
+        source = self.row(self.readable(sender, 0, rows), 0, rows - 1)
         self.emit("send", sender, src=source, rows=rows, targets=sum(1 << c for c in targets))
         for core in targets:
             self.emit("receive", core, dst=self.row([*LOW, *HIGH], 0, rows - 1), rows=rows, source=sender)
@@ -202,7 +239,7 @@ class _Writer:
         if kind > 1:
             skipped = int(rng.integers(across))
             first, rows = first + skipped, int(rng.integers(1, across - skipped + 1))
-        at = self.row([*LOW, *HIGH] if reads else range(ROWS), 0, rows - 1)
+        at = self.row([*LOW, *HIGH] if reads else self.readable(core, 0, rows), 0, rows - 1)
         self.emit(
             "input" if reads else "output",
             core,
@@ -269,8 +306,16 @@ class _Writer:
         if format_name in APART:
             if access.field == "num":
                 return LOW[:6]
-            return (LOW[6:] if access.field == "den" else LOW) if access.write else range(HIGH.start, ROWS)
-        return range(ROWS) if not access.write else [*LOW, *HIGH]
+            written = LOW[6:] if access.field == "den" else LOW
+            return written if access.write else self.readable(core, HIGH.start)
+        return self.readable(core) if not access.write else [*LOW, *HIGH]
+
+    def readable(self, core: int, first: int = 0, rows: int = 1) -> range:
+        """Rows to read from, `first` and behind, as many as asked for: all that there are, or those between two ends
+        of rings."""
+        pieces = [range(max(first, s.start), s.stop) for s in segments(self.rings, core)]
+        fitting = [piece for piece in pieces if len(piece) >= rows]
+        return fitting[int(self.rng.integers(len(fitting)))] if len(fitting) > 1 else fitting[0]
 
     def row(self, region: range | list[int], low: int, high: int) -> Row:
         """A base, perhaps with a stride on an open loop, from which low to high stay inside the region."""
