@@ -6,19 +6,33 @@ sim_core/clock/timing.cpp, and oracle/clock.py for the tests.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from ltc_compiler import isa
-from ltc_compiler.bytecode.instr import Instr
 from ltc_compiler.bytecode.stores import CoreImage
 from ltc_compiler.config import Config
 
 
-def occupancy(instr: Instr, config: Config) -> int:
+class Costed(Protocol):
+    """An instruction of the table, whether its rows have addresses yet or not."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def core(self) -> int: ...
+    @property
+    def row_of_table(self) -> isa.Instruction: ...
+    def number(self, field: str, /) -> int:
+        """The value of a field that is no row."""
+
+
+def occupancy(instr: Costed, config: Config) -> int:
     """Cycles that a computing beat of `instr` holds its unit: more than 1 where fp32 operands take several."""
     passes = instr.row_of_table.passes
     return config.fp32_beats * passes if passes and _is_fp32(instr) else 1
 
 
-def latency(instr: Instr, config: Config) -> int:
+def latency(instr: Costed, config: Config) -> int:
     """Cycles from the start of a writing beat to the first cycle at which the row can be read.
 
     For a send: until the row can be received. For an output: until the row is out. For control: until the next
@@ -30,7 +44,7 @@ def latency(instr: Instr, config: Config) -> int:
     return cycles + occupancy(instr, config) - 1
 
 
-def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
+def beats(instr: Costed, config: Config, slots: int | None = None) -> int:
     """Beats of one execution of `instr`; 0 for control.
 
     slots: the synapse slots that it walks, over all its targets. Only a synapse has them, and it needs them:
@@ -39,14 +53,14 @@ def beats(instr: Instr, config: Config, slots: int | None = None) -> int:
     return sum(_beats(instr, config, slots))
 
 
-def busy(instr: Instr, config: Config, slots: int | None = None) -> int:
+def busy(instr: Costed, config: Config, slots: int | None = None) -> int:
     """Cycles that `instr` holds its unit if nothing stalls it. slots: as for beats()."""
     hold = occupancy(instr, config)
     phases = zip(_pattern(instr).phases, _beats(instr, config, slots), strict=True)
     return sum(count if phase.narrow else count * hold for phase, count in phases)
 
 
-def store_bytes(instr: Instr, config: Config, slots: int | None = None) -> int:
+def store_bytes(instr: Costed, config: Config, slots: int | None = None) -> int:
     """Bytes that one execution of `instr` reads from the weight, synapse or gather store. slots: as for beats()."""
     total = 0
     for phase, count in zip(_pattern(instr).phases, _beats(instr, config, slots), strict=True):
@@ -56,11 +70,11 @@ def store_bytes(instr: Instr, config: Config, slots: int | None = None) -> int:
     return total
 
 
-def _pattern(instr: Instr) -> isa.Pattern:
+def _pattern(instr: Costed) -> isa.Pattern:
     return isa.PATTERNS[instr.row_of_table.format.pattern]
 
 
-def _beats(instr: Instr, config: Config, slots: int | None) -> list[int]:
+def _beats(instr: Costed, config: Config, slots: int | None) -> list[int]:
     """Beats of each phase of the instruction's pattern."""
     pattern = _pattern(instr)
     if (slots is None) == (isa.WALKED in pattern.counts):
@@ -93,11 +107,11 @@ def slots_walked(core: CoreImage, first: int, targets: int) -> list[int]:
     return counts
 
 
-def _latency_class(instr: Instr) -> str:
+def _latency_class(instr: Costed) -> str:
     return instr.row_of_table.latency_fp32 if _is_fp32(instr) else instr.row_of_table.latency
 
 
-def _is_fp32(instr: Instr) -> bool:
+def _is_fp32(instr: Costed) -> bool:
     """Whether the operands are fp32. The precision of other units is that of the result alone."""
     chooses = instr.row_of_table.unit in ("activation", "synapse")
     return not chooses or isa.PRECISIONS[instr.number("precision")] == "fp32"

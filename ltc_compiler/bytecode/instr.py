@@ -29,6 +29,8 @@ class Row:
     level: int = 0
 
     def __post_init__(self) -> None:
+        if type(self.base) is int and 0 <= self.base < 2**32 and self.stride == self.level == 0:
+            return
         _check_range("row base", self.base, 0, 2**32 - 1)
         _check_range("row stride", self.stride, -(2**31), 2**31 - 1)
         _check_range("row level", self.level, 0, isa.MAX_LOOP_DEPTH)
@@ -68,7 +70,7 @@ class Instr:
         _check_core(self.name, self.core)
         fields = self.row_of_table.format.fields
         names = [f.name for f in fields]
-        if set(names) != set(self.operands):
+        if len(names) != len(self.operands) or any(name not in self.operands for name in names):
             wrong = sorted(set(names) ^ set(self.operands))
             raise ProgramError(
                 f"{self.name}: missing or unknown operands {shown(', '.join(wrong), 400)[1:-1]}",
@@ -95,6 +97,7 @@ class Instr:
         return value
 
 
+@cache
 def operand_range(kind: str) -> tuple[int, int]:
     """The lowest and highest value of a field of that kind (of isa.ENCODINGS, rows excepted)."""
     if kind == "precision":
@@ -166,11 +169,14 @@ def _operands(row: isa.Instruction, values: Iterable[int]) -> dict[str, int | Ro
 
 
 def _operand(name: str, field: isa.Field, value: int | Row) -> int | Row:
-    where = f"{field.name} of {name}"
     if field.kind == "row":
-        return value if isinstance(value, Row) else Row(_integer(where, value))
+        return value if isinstance(value, Row) else Row(_integer(f"{field.name} of {name}", value))
+    low, high = operand_range(field.kind)
+    if type(value) is int and low <= value <= high:  # as nearly all are: the rest finds out why not
+        return value
+    where = f"{field.name} of {name}"
     number = _integer(where, value)
-    _check_range(where, number, *operand_range(field.kind))
+    _check_range(where, number, low, high)
     return number
 
 

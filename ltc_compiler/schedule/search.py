@@ -19,7 +19,7 @@ from ltc_compiler.ir.graph import Graph, Node
 from ltc_compiler.schedule.encode import encode
 from ltc_compiler.schedule.lower import lower
 from ltc_compiler.schedule.memory import allocate
-from ltc_compiler.schedule.order.order import Order, reorder
+from ltc_compiler.schedule.order.order import Order, Sorter
 from ltc_compiler.schedule.rows.contents import Contents, Digests
 from ltc_compiler.schedule.rows.layout import row_count
 from ltc_compiler.schedule.rows.model import LoweredModel
@@ -130,12 +130,13 @@ class Search:
     def _drafts(self, jobs: list[Job], spread: Spread) -> Iterator[Draft]:
         contents = Contents(self.config, self.digests)
         models = [lower(contents, job.graph, job.name, job.cores, spread) for job in jobs]
+        sorters = [Sorter(m.schedule.ops, self.config) for m in models]
         for order in self.orders:
-            yield Draft(jobs, spread, contents, [self._ordered(m, order) for m in models])
-
-    def _ordered(self, model: LoweredModel, order: Order) -> LoweredModel:
-        ops = reorder(model.schedule.ops, self.config, order)
-        return replace(model, schedule=replace(model.schedule, ops=ops))
+            ordered = [
+                replace(model, schedule=replace(model.schedule, ops=sorter.ordered(order)))
+                for model, sorter in zip(models, sorters, strict=True)
+            ]
+            yield Draft(jobs, spread, contents, ordered)
 
     def result(self) -> Draft:
         """The best. Raises the AllocationError that is nearest to fitting where nothing fits."""

@@ -23,6 +23,7 @@ from ltc_torch.fx import registry
 from ltc_torch.fx.record import inference  # noqa: F401 - catches functions
 from ltc_torch.fx.record.active import current, paused
 from ltc_torch.fx.record.catch import intercepted
+from ltc_torch.fx.record.eager import eager
 from ltc_torch.fx.record.record import Recorder, Session
 from ltc_torch.fx.record.sources import failing_line
 from ltc_torch.fx.record.unwrap import check_made, unwrapped
@@ -109,7 +110,7 @@ def prepare_shape(
 def _prepare(model: nn.Module, inputs: Any, module_state: str) -> tuple[fx.GraphModule, Any]:
     if any(m.training for m in model.modules()):
         warnings.warn("the model is in training mode: a copy of it in eval mode is recorded", stacklevel=3)
-    with same_random_state(), torch.no_grad(), intercepted(), torch.compiler.set_stance("force_eager"):
+    with same_random_state(), torch.no_grad(), intercepted(), eager():
         session = _session(model)
         graph_module = _record(session, inputs)
         session.reads.warn(stacklevel=3)

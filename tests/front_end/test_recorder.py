@@ -1,6 +1,8 @@
 """prepare_shape: what the recorded graph holds, what it leaves untouched, and that it checks itself."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 import warnings
 from typing import Any
@@ -390,6 +392,28 @@ def test_a_compiled_module_is_recorded_as_its_own_code() -> None:
     graph, expected = prepare_shape(model, x)
     assert [n.op for n in to_nnir(graph).graph.nodes].count("linear") == 2
     assert torch.equal(graph(x), expected)
+
+
+COMPILES_WHEN_CALLED = """
+import sys
+import torch
+from ltc_torch.fx import prepare_shape
+
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return torch.compile(torch.tanh)(x) + torch.compile(dynamic=False)(torch.exp)(x)
+
+x = torch.randn(2, 3)
+graph, expected = prepare_shape(Model().eval(), x)
+assert torch.equal(graph(x), expected) and torch.equal(expected, torch.tanh(x) + torch.exp(x))
+assert [n.name for n in graph.graph.nodes if n.op.startswith("call")] == ["tanh", "exp", "add"], graph.graph
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_recording_leaves_the_compiler_of_torch_alone() -> None:
+    """Its import takes a second; a model that compiles a function when it is called is recorded as written."""
+    subprocess.run([sys.executable, "-c", COMPILES_WHEN_CALLED], check=True)
 
 
 def test_a_write_into_what_torch_reshaped_itself() -> None:

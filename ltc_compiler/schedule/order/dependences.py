@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable
 
 from ltc_compiler.config import Config
 from ltc_compiler.schedule.order.footprint import Touch, distance, touches
-from ltc_compiler.schedule.order.tasks import Fifo, Task, number
+from ltc_compiler.schedule.order.tasks import Fifo, Task
 
 
 class Links:
@@ -21,7 +21,7 @@ class Links:
         self.clear()
         for task in tasks:
             for fifo in task.fifos:
-                if task.op.name == "send":
+                if task.sends:
                     sent[fifo].append(task)
                 else:
                     self.partner[sent[fifo].pop(0), fifo] = task
@@ -29,24 +29,24 @@ class Links:
     def clear(self) -> None:
         """Nothing is sent yet."""
         self.rows: dict[Fifo, int] = defaultdict(int)
-        self.queue: dict[Fifo, list[Task]] = defaultdict(list)
+        self.queue: dict[Fifo, deque[Task]] = defaultdict(deque)
 
     def allows(self, task: Task) -> bool:
         """Whether a send finds room, and whether a receive finds its rows in front."""
-        if task.op.name == "send":
-            rows = number(task.op, "rows")
-            return all(self.rows[f] + rows <= self.capacity for f in task.fifos)
-        return all(self.queue[f][:1] == [task] for f in task.fifos)
+        if task.sends:
+            return max(map(self.rows.__getitem__, task.fifos)) + task.link_rows <= self.capacity
+        queue = self.queue[task.fifos[0]]
+        return bool(queue) and queue[0] is task
 
     def take(self, task: Task) -> None:
         """Account for a chosen instruction."""
         for fifo in task.fifos:
-            if task.op.name == "send":
-                self.rows[fifo] += number(task.op, "rows")
+            if task.sends:
+                self.rows[fifo] += task.link_rows
                 self.queue[fifo].append(self.partner[task, fifo])
             else:
-                self.rows[fifo] -= number(task.op, "rows")
-                self.queue[fifo].pop(0)
+                self.rows[fifo] -= task.link_rows
+                self.queue[fifo].popleft()
 
 
 def _depend(before: Task, after: Task, delay: int) -> None:

@@ -94,14 +94,8 @@ def _pace(op: Op, access: isa.Access, config: Config, end: int) -> tuple[int, in
 
 
 def _count(op: Op, name: str, config: Config) -> int:
-    return isa.value_of(name, lambda field: _number(op, field), lambda n: row_count(n, config.block_size))
-
-
-def _number(op: Op, name: str) -> int:
-    value = op.operands[name]
-    assert isinstance(value, int)
-    return value
+    return isa.value_of(name, op.number, lambda n: row_count(n, config.block_size))
 
 
 def _step(op: Op, step: str) -> int:
-    return int(step) if step.isdigit() else _number(op, step)
+    return int(step) if step.isdigit() else op.number(step)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ltc_compiler.bytecode import Instr, Row
 from ltc_compiler.bytecode.cost import busy, latency, row_tiles_in_flight
 from ltc_compiler.config import Config
-from ltc_compiler.schedule.rows.virtual import Op, Ref
+from ltc_compiler.schedule.rows.virtual import Op
 
 Fifo = tuple[int, int]  # sender, receiver
 CoreUnit = tuple[int, str]  # core, unit
@@ -17,9 +16,10 @@ CoreUnit = tuple[int, str]  # core, unit
 class Task:
     """One instruction of a run, with its cost and its edges in the dependence graph.
 
-    busy: the cycles of its beats. held: those that it holds its unit, waits for accumulators included. waits: on how
-    many others it depends. after: those that depend on it, with the cycles from its start to theirs. path: the longest
-    way to the end of the run. start: when it was chosen to start, no earlier than `release`.
+    busy: the cycles of its beats. held: those that it holds its unit, waits for accumulators included. link_rows: those
+    that it sends, or receives. waits: on how many others it depends. after: those that depend on it, with the cycles
+    from its start to theirs. path: the longest way to the end of the run. start: when it was chosen to start, no
+    earlier than `release`.
     """
 
     op: Op
@@ -29,6 +29,8 @@ class Task:
     latency: int
     unit: CoreUnit
     fifos: list[Fifo]
+    sends: bool
+    link_rows: int
     waits: int = 0
     after: list[tuple[Task, int]] = field(default_factory=list)
     path: int = 0
@@ -39,30 +41,24 @@ class Task:
 
 
 def task_of(op: Op, index: int, config: Config) -> Task:
-    operands = {k: Row(0) if isinstance(v, Ref) else v for k, v in op.operands.items()}
-    instr = Instr(op.name, op.core, operands)
-    held = cycles = busy(instr, config, op.slots)
+    """The task of an instruction that stands at `index` of its run."""
+    held = cycles = busy(op, config, op.slots)
     if op.row_of_table.format.pattern == "matrix" and cycles * config.block_size > 128 * _row_tiles(op):
         # few row tiles wait for their accumulators
-        rows = min(config.accumulators, number(op, "m_rows"))
+        rows = min(config.accumulators, op.number("m_rows"))
         held = cycles * max(rows, row_tiles_in_flight(config)) // rows
-    return Task(op, index, cycles, held, latency(instr, config), (op.core, op.row_of_table.unit), _fifos(op))
+    fifos, unit = _fifos(op), (op.core, op.row_of_table.unit)
+    rows = op.number("rows") if fifos else 0
+    return Task(op, index, cycles, held, latency(op, config), unit, fifos, op.name == "send", rows)
 
 
 def _row_tiles(op: Op) -> int:
-    return number(op, "m_rows") * number(op, "batch")
+    return op.number("m_rows") * op.number("batch")
 
 
 def _fifos(op: Op) -> list[Fifo]:
     """The link FIFOs that a send fills, or a receive empties."""
     if op.name == "send":
-        mask = number(op, "targets")
+        mask = op.number("targets")
         return [(op.core, core) for core in range(mask.bit_length()) if mask >> core & 1]
-    return [(number(op, "source"), op.core)] if op.name == "receive" else []
-
-
-def number(op: Op, field: str) -> int:
-    """An operand that is no row."""
-    value = op.operands[field]
-    assert isinstance(value, int)
-    return value
+    return [(op.number("source"), op.core)] if op.name == "receive" else []

@@ -81,6 +81,12 @@ class Op:
     def row_of_table(self) -> isa.Instruction:
         return isa.BY_NAME[self.name]
 
+    def number(self, field: str) -> int:
+        """The value of a field that is no row."""
+        value = self.operands[field]
+        assert isinstance(value, int), f"{field} of {self.name} is a row"
+        return value
+
     def refs(self, write: bool) -> list[Ref]:
         """The references that the instruction writes, or reads."""
         found = [self.operands[a.field] for a in self.row_of_table.format.accesses if a.write == write]

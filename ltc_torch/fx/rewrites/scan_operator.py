@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ltc_torch.fx.record.active import current
 from ltc_torch.fx.record.catch import Function, caught
+from ltc_torch.fx.record.eager import compiling
 from ltc_torch.fx.record.structured import scan
 
 
@@ -18,7 +18,7 @@ from ltc_torch.fx.record.structured import scan
 def _dispatch(original: Function) -> Function:
     def dispatch(combine_fn: Function, init: Any, xs: Any, *, dim: int = 0, reverse: bool = False) -> Any:
         if current() is None:
-            with torch.compiler.set_stance("default"):  # which runs it compiled, and knows no other way
+            with compiling():  # it knows no other way
                 return original(combine_fn, init, xs, dim=dim, reverse=reverse)
         return _scan(combine_fn, init, xs, dim, reverse)
 

@@ -36,7 +36,7 @@ _STATE = "a program carries tensors of fixed shapes from call to call"
 class Behaviour:
     """What the first calls of a model do to it.
 
-    model: a copy as a later call finds it, but with the initial values of `states`: record this one. states: what
+    model: the one to record: as a later call finds it, but with the initial values of `states`. states: what
     calls change, with initial values. after: the values of the states after the first call. outputs: of the calls with
     inputs scaled by FACTORS, as many as were made.
     """
@@ -58,7 +58,7 @@ def behaviour(model: nn.Module, inputs: Any) -> Behaviour:
     changes = (seen[0].touched(later) or seen[0].changed(later) for later in seen[1:])
     taken = seen[0].held.iterators != seen[1].held.iterators
     if not any(changes) and not taken and not written(user.tensors, seen[0].held.tensors):
-        return Behaviour(copied(model), outputs=outputs)
+        return Behaviour(model, outputs=outputs)
     stages = []
     copy = copied(model)
     for factor in FACTORS[:3]:
