@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Row, SlotArrays, State
+from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Ring, Row, SlotArrays, State
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError
 from ltc_compiler.schedule.rows.contents import Contents
@@ -28,7 +28,8 @@ def encode(
     for m in models:
         end = begin + len(m.schedule.ops)
         states = tuple(_state(s, m.resident) for s in m.states)
-        placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states))
+        rings = tuple(_ring(b) for b in _state_buffers(m) if b.place)
+        placed.append(Model(m.name, begin, end, tuple(m.inputs), tuple(m.outputs), states, rings))
         begin = end
     persistent = _persistent(contents, [b for m in models for b in _state_buffers(m)])
     cores = [
@@ -50,6 +51,10 @@ def _state(state: StateRows, resident: Resident) -> State:
     buffer, offset = state.ref.buffer, state.ref.offset
     copies = tuple((core, resident.copies[buffer, core].row + offset) for core in resident.cores(buffer))
     return State(state.name, state.shape, buffer.core, buffer.row + offset, copies)
+
+
+def _ring(buffer: Buffer) -> Ring:
+    return Ring(buffer.core, buffer.row, buffer.rows // buffer.place, buffer.place, buffer.advance)
 
 
 def _state_buffers(model: LoweredModel) -> list[Buffer]:

@@ -95,6 +95,7 @@ class Contents:
         self.digests = digests
         self.stores = [CoreStores() for _ in range(config.cores)]
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
+        self.rings = config.rings  # that may still be made; a core has no more than one of each
         self.slots: dict[bytes, Group] = {}  # synapse slots by their parameters and rows of targets
 
     def constant(

@@ -30,9 +30,7 @@ class Resident:
         buffer = view.ref.buffer
         if (buffer, core) not in self.copies:
             if buffer.kind is Kind.STATE:
-                self.copies[buffer, core] = Buffer(
-                    buffer.rows, core, Kind.STATE, buffer.data, original=buffer.original
-                )
+                self.copies[buffer, core] = replace(buffer, core=core)
             elif buffer in self.ports and not build.schedule.depth:
                 self.copies[buffer, core] = self._take(build, buffer, core)
             else:

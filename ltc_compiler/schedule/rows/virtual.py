@@ -34,7 +34,8 @@ class Kind(Enum):
 @dataclass(eq=False)
 class Buffer:
     """`rows` rows on `core`; `data` (rows, block_size) is the initial content of constants and states, `original` that
-    of the plain fp32 machine: a constant before it was rounded to bf16, a state before its prologue was."""
+    of the plain fp32 machine: a constant before it was rounded to bf16, a state before its prologue was. place: the
+    rows of a place where the buffer is a ring, else 0; an inference turns it by `advance` of them."""
 
     rows: int
     core: int
@@ -42,6 +43,8 @@ class Buffer:
     data: NDArray[np.float32] | None = None
     row: int = -1  # set by memory.py
     original: NDArray[np.float32] | None = None
+    place: int = 0
+    advance: int = 1
 
 
 class RowUse(NamedTuple):

@@ -15,6 +15,7 @@ from ltc_compiler.schedule.rows.layout import View
 from ltc_compiler.schedule.rows.places import Location
 from ltc_compiler.schedule.rows.values import Values
 from ltc_compiler.schedule.select.plan import Plan
+from ltc_compiler.schedule.select.rings import Rings
 from ltc_compiler.schedule.spread.partition import Cut, Spread
 
 Selector = Callable[["Lowering", Node], Sequence[Location]]
@@ -24,8 +25,8 @@ class Lowering:
     """A model on its way from a graph to instructions.
 
     contents: of the program, which its models share. build: makes the instructions. values: where each value lies.
-    plan: how products are divided. products: the rows of a product in a band, on a core. pieces: of a product that is
-    cut, where each piece lies.
+    plan: how products are divided. rings: which states turn. products: the rows of a product in a band, on a core.
+    pieces: of a product that is cut, where each piece lies.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Lowering:
         self.build = InstructionBuilder(contents, cores[: spread.cores or None])
         self.values = Values(self.build)
         self.plan = Plan(contents.config, spread, cores)
+        self.rings = Rings(contents)
         self.products: dict[tuple[Value, int, int], View] = {}
         self.pieces: dict[Value, dict[Cut, Location]] = {}
         self._selectors = selectors

@@ -218,5 +218,6 @@ def select_slice(low: Lowering, node: Node) -> Sequence[Location]:
 
 
 def select_concat(low: Lowering, node: Node) -> Sequence[Location]:
-    """Operands side by side, unless products alone read them: these take them where they are."""
-    return [] if node.results[0] in low.plan.windows else select_move(low, node)
+    """Operands side by side, unless products alone read them, or a ring: these take them where they are."""
+    value = node.results[0]
+    return [] if value in low.plan.windows or value in low.rings.left_out else select_move(low, node)

@@ -1,7 +1,8 @@
 """States: where they lie, and how their new values replace the old ones.
 
-The stages of a delay line lie one after the other, the oldest first. So a window of it is a run of rows that a product
-reads in place, and one instruction shifts the whole line.
+The stages of a delay line lie one after the other, the oldest first, so a window of it is a run of rows that a product
+reads in place. Where the machine has a ring for the line (rings.py), the new value takes the place of the oldest one,
+and the addresses turn; else one instruction moves the whole line.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from ltc_compiler.schedule.spread.partition import state_places
 def place_states(low: Lowering, graph: Graph) -> list[StateRows]:
     """Persistent rows for every state, in the host's layout: padding lanes are +0."""
     places = state_places(graph)
-    for line in _delay_lines(places):
+    longest_first = sorted(_delay_lines(places), key=lambda line: -sum(s.value.type.size for s in line))
+    for line in longest_first:
         data = np.concatenate([_rows(low, state, state.initial) for state in line])
         plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in line])
         buffer = Buffer(len(data), (places[line[0]] or low.build.cores)[0], Kind.STATE, data, original=plain)
+        low.rings.turn(line, buffer, graph)
         ref = Ref(buffer)
         for state in line:
             view = fresh(ref, state.value.shape, low.build.block)
@@ -100,7 +103,7 @@ def write_states(low: Lowering, graph: Graph) -> None:
         for state, cores in holders:
             if core in cores:
                 with low.build.on_cores(places[state]):
-                    writes.append(_write(low, state, core))
+                    writes += _write(low, state, core)
         _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
     _hold_untouched(low, graph)
 
@@ -136,13 +139,18 @@ def _cores(low: Lowering, state: State) -> list[int]:
     return [buffer.core, *low.values.resident.cores(buffer)]
 
 
-def _write(low: Lowering, state: State, core: int) -> _Write:
+def _write(low: Lowering, state: State, core: int) -> list[_Write]:
+    """The replacement of a state on a core; in a ring, of what falls out by what is new."""
     assert state.next is not None
     low.build.schedule.source, low.build.schedule.operation = f"state {state.name}", "state"
     home = low.values.whole[state.value]
     old = home if core == home.ref.buffer.core else low.values.resident.view(low.build, home, core)
     assert old is not None
-    return _Write(old, low.values.everywhere(state.next, [core])[core], low.build.schedule.source)
+    replaced = low.rings.new_rows(state, old) if old.ref.buffer.place else [(old, state.next)]
+    return [
+        _Write(rows, low.values.everywhere(value, [core])[core], low.build.schedule.source)
+        for rows, value in replaced
+    ]
 
 
 def _touched(view: View) -> list[tuple[Buffer, int]]:
