@@ -185,8 +185,9 @@ class VM:
         """`run` for independent streams, each with a state of its own, with the loop and the threads in C++.
 
         Stream n continues where it was after the last batch that had it; a new stream begins in the initial state.
-        Stream 0 is the one of `run`, `run_into` and `run_timesteps`. A stream takes memory for its rows, not for
-        weights, and stays until the VM goes.
+        Stream 0 is the one of `run`, `run_into` and `run_timesteps`. A stream takes memory for its states, and stays
+        until the VM goes. Eight streams or more run in groups that read each weight once (docs/performance.md): the
+        bits are those of separate VMs.
 
         Args:
             inputs: one array for each input, of shape (streams, *input_shape) for one step of each stream, or
@@ -202,8 +203,9 @@ class VM:
             (streams, time, *output_shape).
 
         Raises:
-            InputError: as `run`, or the streams have different numbers of steps behind them, so that their aligned
-                outputs would have different lengths; every state is as it was.
+            InputError: as `run`; the states of new streams take more memory than there is; or the streams have
+                different numbers of steps behind them, so that their aligned outputs would have different lengths.
+                Every state is as it was.
         """
         model = self._model(model_index)
         stream = self._streaming[model_index]
@@ -311,7 +313,9 @@ class VM:
             self._vm.set_state(model_index, model.states.index(state), array, stream)
 
     def metrics(self) -> dict[str, Any]:
-        """What the simulator made of the program: the bytes of its memory, its streams and the kernels it uses."""
+        """What the simulator made of the program: the bytes of its memory, its streams, how many of them the last
+        batch ran together (1: one by one), and the kernels it uses.
+        """
         return dict(self._vm.metrics())
 
     def steps_done(self, stream: int = 0) -> int:

@@ -1,6 +1,8 @@
 // The meaning of every instruction, compiled once per CPU instruction set under the name LTC_ISA: moves, control and the
 // table of all stand here, the rest in the headers. A row of the instruction table without a Semantics does not build.
 #include "kernels/elementwise.h"
+#include "kernels/group_matmul.h"
+#include "kernels/group_synapse.h"
 #include "kernels/matmul.h"
 #include "kernels/reduce.h"
 #include "kernels/synapse.h"
@@ -110,14 +112,7 @@ struct Semantics<Opcode::input> {
         float* row = resolve(f, p.at);
         const float* host = f.inputs[p.port] + p.first;
         for (std::uint32_t v = 0; v < p.vectors; ++v, row += p.row_lanes, host += p.width)
-            for (std::uint32_t l = 0; l < p.row_lanes; l += W) {
-                Floats<W> x{};
-                if (l + W <= p.width)
-                    x = load<Floats<W>>(host + l);
-                else
-                    for (std::uint32_t n = l; n < p.width; ++n) x[n - l] = host[n];
-                store(row + l, write<bf16>(x));
-            }
+            for (std::uint32_t l = 0; l < p.row_lanes; l += W) store(row + l, write<bf16>(read_host<W>(host, l, p.width)));
         return step + 1;
     }
 };
@@ -167,27 +162,41 @@ constexpr Handler handler_of() {
         return &Semantics<op>::template run<bf16, W>;
 }
 
-template <bool bf16, int W>
+template <Opcode op, bool bf16, int W>
+constexpr Handler group_handler_of() {
+    if constexpr (goes_by_lanes<op>)
+        return handler_of<op, bf16, W>();
+    else if constexpr (requires { &GroupSemantics<op>::template run<bf16, W>; })
+        return &GroupSemantics<op>::template run<bf16, W>;
+    else
+        return nullptr;
+}
+
+template <bool group, bool bf16, int W>
 Handler find(Opcode opcode) {
     switch (opcode) {
 #define LTC_CASE(name, format, unit, latency) \
-    case Opcode::name: return handler_of<Opcode::name, bf16, W>();
+    case Opcode::name: return group ? group_handler_of<Opcode::name, bf16, W>() : handler_of<Opcode::name, bf16, W>();
         LTC_INSTRUCTIONS(LTC_CASE)
     }
     return nullptr;
 }
 
-template <int W>
+template <bool group, int W>
 Handler find(Opcode opcode, isa::Precision precision) {
-    return precision == isa::Precision::bf16 ? find<true, W>(opcode) : find<false, W>(opcode);
+    return precision == isa::Precision::bf16 ? find<group, true, W>(opcode) : find<group, false, W>(opcode);
 }
 
 Handler handler(Opcode opcode, isa::Precision precision, std::uint32_t block_size) {
     switch (row_vector(native, block_size)) {
-        case 16: return find<native < 16 ? native : 16>(opcode, precision);
-        case 8: return find<native < 8 ? native : 8>(opcode, precision);
-        default: return find<4>(opcode, precision);
+        case 16: return find<false, native < 16 ? native : 16>(opcode, precision);
+        case 8: return find<false, native < 8 ? native : 8>(opcode, precision);
+        default: return find<false, 4>(opcode, precision);
     }
+}
+
+Handler group_handler(Opcode opcode, isa::Precision precision, std::uint32_t block_size) {
+    return block_size < native ? nullptr : find<true, native>(opcode, precision);
 }
 
 #define LTC_STRING(x) #x
@@ -195,6 +204,6 @@ Handler handler(Opcode opcode, isa::Precision precision, std::uint32_t block_siz
 
 }  // namespace
 
-extern const Kernels kernels{LTC_NAME(LTC_ISA), native, mixes_lanes<native>, &stop, &handler};
+extern const Kernels kernels{LTC_NAME(LTC_ISA), native, mixes_lanes<native>, &stop, &handler, &group_handler};
 
 }  // namespace ltc::LTC_ISA

@@ -21,6 +21,16 @@ struct Address {
 
 class Watch;
 
+// Streams that run together. A row of theirs is the rows of all of them, one behind the other: what goes lane by lane goes
+// over it as over a longer row, and what crosses lanes takes it apart.
+struct StreamGroup {
+    std::uint32_t streams, lanes;  // lanes: of a row of one stream
+    std::ptrdiff_t row;            // floats of a row of all
+    std::uint32_t active;          // the first so many are streams; the rows of the others hold anything
+    std::size_t steps;             // the host arrays of two streams are so many steps apart
+    std::uint32_t* scratch;
+};
+
 // What a run changes: loop counters, and the host arrays that it was given.
 struct Frame {
     std::ptrdiff_t counter[isa::max_loop_depth + 1];
@@ -28,6 +38,7 @@ struct Frame {
     float* const* outputs;
     Watch* watch;  // of a run that takes long, or null
     bool stopped;  // by its watch, before the end
+    const StreamGroup* group;  // null: a single stream
 };
 
 // Ring of rows between two cores. It is empty between runs.
@@ -137,7 +148,7 @@ struct LinkStep {
 struct PortStep {
     Address at;
     std::uint32_t port, vectors, width, row_lanes;
-    std::size_t first;  // element of the host's array
+    std::size_t first, elements;  // first: element of the host's array, which has so many
 };
 
 struct RingRows;
@@ -186,6 +197,8 @@ struct Kernels {
     Handler stop;         // ends a run
     // For an opcode, the precision of its result, and the block size; never null for an opcode that exists.
     Handler (*handler)(isa::Opcode opcode, isa::Precision precision, std::uint32_t block_size);
+    // The same for a group of streams; null for an opcode that has none, or rows narrower than a native vector.
+    Handler (*group_handler)(isa::Opcode opcode, isa::Precision precision, std::uint32_t block_size);
 };
 
 #ifdef __x86_64__

@@ -81,8 +81,9 @@ private:
 
 // x as the matrix unit reads it: tap behind tap in whole rows, with zeros behind the k elements of each, behind the last
 // up to a multiple of 16. A tap's zeros may reach over the one that is written next. Whether fused operations are exact.
-template <bool wide, int W>
-LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) {
+// at(x, l): where lane l of the rows of a tap that begins at x stands.
+template <bool wide, int W, class At>
+LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x, At at) {
     using V = Floats<W>;
     const std::uint32_t k = m.k, lanes = m.lanes, tap_lanes = m.tap_lanes, low = m.x_low >> 16, span = m.x_span >> 16;
     typename Vector<W>::Words outside{};
@@ -93,13 +94,13 @@ LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) 
 #if defined(__AVX512BF16__)
         if constexpr (!wide && mixes_lanes<W>)
             for (; l + 2 * W <= k; l += 2 * W) {
-                const U<V> halves = round_both(load<V>(x + l), load<V>(x + l + W));
+                const U<V> halves = round_both(load<V>(at(x, l)), load<V>(at(x, l + W)));
                 outside_of_two |= outside_of<2 * W>(halves, low, span);
                 store(out + (first + l) / 2, halves << 16 | halves >> 16);
             }
 #endif
         for (; l < end; l += W) {
-            V v = load<V>(x + l);
+            V v = load<V>(at(x, l));
             if (l + W > k) v = choose<V>(iota<V>() < static_cast<std::int32_t>(k) - static_cast<std::int32_t>(l), v, V{});
             if constexpr (wide) {
                 store(out + first + l, v);
@@ -112,6 +113,8 @@ LTC_INLINE bool read_x(const MatmulStep& m, std::uint32_t* out, const float* x) 
     }
     return !wide && !any(outside) && !any(outside_of_two);
 }
+
+LTC_INLINE const float* in_one_piece(const float* x, std::uint32_t l) { return x + l; }
 
 // A product's way to its row: the bias, or another row to the finished product; relu.
 template <bool bf16, class V>
@@ -145,7 +148,7 @@ template <bool wide, bool bf16, int N>
 inline void multiply(const MatmulStep& m, float* dst, const float* x, const float* bias) {
     const std::size_t words = (m.lanes + 15) / 16 * (wide ? 16 : 8);
     bool exact = true;
-    for (int i = 0; i < N; ++i) exact &= read_x<wide, native>(m, m.scratch + static_cast<std::size_t>(i) * words, x + i * m.x_step);
+    for (int i = 0; i < N; ++i) exact &= read_x<wide, native>(m, m.scratch + static_cast<std::size_t>(i) * words, x + i * m.x_step, in_one_piece);
     if constexpr (wide)
         multiply<Products::wide, bf16, N>(m, dst, bias);
     else if (exact)

@@ -15,6 +15,15 @@ using isa::Opcode;
 
 inline float* resolve(const Frame& f, const Address& a) { return a.base + f.counter[a.level] * a.stride; }
 
+// W elements of a host's vector of `width` from element l on, and zeros behind its last.
+template <int W>
+LTC_INLINE Floats<W> read_host(const float* host, std::uint32_t l, std::uint32_t width) {
+    if (l + W <= width) return load<Floats<W>>(host + l);
+    Floats<W> x{};
+    for (std::uint32_t n = l; n < width; ++n) x[n - l] = host[n];
+    return x;
+}
+
 // An elementwise instruction has `apply` on vectors of its sources; any other has `run` on a whole step. bf16 is the
 // precision of the result, W the lanes of a vector of a row.
 template <Opcode>

@@ -99,6 +99,7 @@ public:
         out["arena_bytes"] = vm.arena_bytes();
         out["parameter_bytes"] = vm.parameter_bytes();
         out["streams"] = vm.streams();
+        out["group"] = vm.group();
         out["steps"] = vm.steps();
         out["simd"] = vm.kernels().name;
         out["lanes"] = vm.kernels().lanes;
@@ -210,5 +211,5 @@ void bind_vm(nb::module_& m) {
         .def("copy", &PyVM::copy, nb::rv_policy::take_ownership, nb::sig("def copy(self) -> VM"),
              "Another VM with the same streams in the same states; the two share the weights.")
         .def("metrics", &PyVM::metrics, nb::sig("def metrics(self) -> dict[str, typing.Any]"),
-             "Bytes of its memory, steps of its code, and the kernels that it uses.");
+             "Bytes of its memory, steps of its code, the kernels that it uses, and how many streams the last batch ran together.");
 }

@@ -19,18 +19,13 @@ using isa::Opcode;
 }  // namespace
 
 Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
-                       const Kernels& kernels)
+                       const Kernels& kernels, std::uint32_t streams)
     : program_(std::move(program)), parameters_(std::move(parameters)), kernels_(kernels), bit_accurate_(bit_accurate),
-      B_(program_->machine.block_size), rings_(*program_) {
+      B_(program_->machine.block_size), streams_(streams), row_(B_ * streams), rings_(*program_, row_) {
     std::size_t scratch = 1;
     for (const Model& model : program_->models)
-        for (std::uint32_t at = model.code_begin; at < model.code_end; ++at) {
-            const Instruction& i = program_->code[at];
-            if (i.info().format == isa::Format::Matmul)
-                scratch = std::max<std::size_t>(scratch, 2 * max_vectors * padded_pairs(input_lanes(i, B_)) + scratch_spare);
-            else if (i.opcode == Opcode::synapse)
-                scratch = std::max<std::size_t>(scratch, scratch_zeros + 2 * std::max<std::size_t>(64, i.as<isa::Synapse>().v_rows * B_));
-        }
+        for (std::uint32_t at = model.code_begin; at < model.code_end; ++at)
+            scratch = std::max(scratch, scratch_words(program_->code[at]));
     Pieces counted(nullptr);
     lay_out(counted, scratch);
     arena_ = std::make_unique<Block>(counted.used() + 2 * Pieces::line);  // kernels may read a vector past the last row
@@ -38,19 +33,22 @@ Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<c
     lay_out(pieces, scratch);
     for (std::size_t core = 0; core < program_->cores.size(); ++core)
         for (const ConstantRange& range : program_->cores[core].constants)
-            std::copy(range.data.begin(), range.data.end(), rows_[core] + range.row * B_);
+            for (std::size_t at = 0; at < range.data.size(); at += B_)
+                for (std::size_t stream = 0; stream < streams_; ++stream)
+                    std::copy_n(range.data.data() + at, B_, rows_[core] + range.row * row_ + at * streams_ + stream * B_);
     rings_.fill(rows_);
     for (const Model& model : program_->models) {
         const Work work = work_of(*program_, model);
-        takes_long_.push_back(std::max(work.beats, work.instructions) > short_beats);
+        takes_long_.push_back(times(std::max(work.beats, work.instructions), streams_) > short_beats);
         build(model, takes_long_.back());
     }
     for (const auto& [end, body] : std::exchange(bodies_, {})) steps_[end].loop.body = &steps_[body];
     rings_.bind(steps_);
 }
 
-bool Executable::run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept {
-    Frame frame{{}, inputs, outputs, watch, false};
+bool Executable::run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch,
+                     const StreamGroup* group) noexcept {
+    Frame frame{{}, inputs, outputs, watch, false, group};
     for (const Step* step = &steps_[entry_[model]]; step != nullptr;) step = step->run(frame, step);
     if (!frame.stopped) {
         rings_.turn(model);
@@ -61,12 +59,33 @@ bool Executable::run(std::size_t model, const float* const* inputs, float* const
     return false;
 }
 
+bool Executable::can_group(const Program& program, const Kernels& kernels) {
+    return std::ranges::all_of(program.code, [&](const Instruction& i) {
+        return kernels.group_handler(i.opcode, isa::Precision::fp32, program.machine.block_size) != nullptr;
+    });
+}
+
 // ---- memory ----------------------------------------------------------------------------------------------------------
+
+// What the handler of an instruction writes to while it runs.
+std::size_t Executable::scratch_words(const Instruction& i) const {
+    switch (i.info().format) {
+        case isa::Format::Matmul:
+            return std::size_t{2} * std::max(max_vectors, streams_) * padded_pairs(input_lanes(i, B_)) + scratch_spare;
+        case isa::Format::Synapse: {
+            const auto op = i.as<isa::Synapse>();
+            const std::size_t one = scratch_zeros + 2 * std::max<std::size_t>(64, op.v_rows * B_);
+            return streams_ == 1 ? one : one + (op.v_rows + 2 * op.targets) * B_ + 3 * scratch_spare;
+        }
+        case isa::Format::RowReduce: return streams_ == 1 ? 0 : std::size_t{i.as<isa::RowReduce>().k} + B_ + scratch_spare;
+        default: return 0;
+    }
+}
 
 void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
     rows_.clear(), fifos_.clear();
     scratch_ = pieces.take<std::uint32_t>(scratch);
-    for (const Core& core : program_->cores) rows_.push_back(pieces.take<float>(core.tensor_rows * B_));
+    for (const Core& core : program_->cores) rows_.push_back(pieces.take<float>(core.tensor_rows * row_));
     rings_.lay_out(pieces);
     for (const std::uint32_t rows : program_->fifo_rows) {
         if (rows == 0) {
@@ -74,7 +93,7 @@ void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
             continue;
         }
         fifos_.push_back(pieces.take<Fifo>(1));
-        float* data = pieces.take<float>(rows * B_);
+        float* data = pieces.take<float>(rows * row_);
         if (arena_ != nullptr) *fifos_.back() = {data, rows, 0, 0};
     }
 }
@@ -83,7 +102,7 @@ void Executable::lay_out(Pieces& pieces, std::size_t scratch) {
 
 Address Executable::address(std::uint32_t core, isa::Row row) const {
     float* ring = rings_.row(core, row.base);
-    return {ring != nullptr ? ring : rows_[core] + row.base * B_, static_cast<std::ptrdiff_t>(row.stride) * static_cast<std::ptrdiff_t>(B_), row.level};
+    return {ring != nullptr ? ring : rows_[core] + row.base * row_, row.stride * static_cast<std::ptrdiff_t>(row_), row.level};
 }
 
 // The step from row to row of an operand along a dimension of its rows, as its format has them, in floats; 0 where it is
@@ -91,7 +110,7 @@ Address Executable::address(std::uint32_t core, isa::Row row) const {
 std::ptrdiff_t Executable::along(const Instruction& i, std::size_t access, std::size_t dimension) const {
     const isa::ExtentInfo& extent = i.format().accesses[access].extents[dimension];
     const std::int32_t step = extent.step_word < 0 ? extent.step : i.step(static_cast<std::size_t>(extent.step_word));
-    return i.operands[extent.count_word] == 1 ? 0 : step * static_cast<std::ptrdiff_t>(B_);
+    return i.operands[extent.count_word] == 1 ? 0 : step * static_cast<std::ptrdiff_t>(row_);
 }
 
 isa::Precision Executable::precision(std::uint32_t field) const {
@@ -162,7 +181,7 @@ Step Executable::copy(const Instruction& send, const Instruction& receive) const
     step.grid.at[0] = address(receive.core, receive.as<isa::Receive>().dst);
     step.grid.at[1] = address(send.core, from.src);
     step.grid.n_outer = step.grid.n_inner = 1;
-    step.grid.lanes = static_cast<std::uint32_t>(from.rows * B_);
+    step.grid.lanes = static_cast<std::uint32_t>(from.rows * row_);
     step.run = kernels_.handler(Opcode::move, isa::Precision::fp32, static_cast<std::uint32_t>(B_));
     return step;
 }
@@ -195,7 +214,7 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
     const isa::FormatInfo& format = i.format();
     for (std::size_t f = 0; f < format.n_fields; ++f)
         if (format.fields[f].kind == isa::FieldKind::precision) result = precision(i.operands[format.fields[f].word]);
-    const auto lanes = static_cast<std::uint32_t>(B_);
+    const auto lanes = static_cast<std::uint32_t>(B_), row = static_cast<std::uint32_t>(row_);
     switch (i.info().format) {
         case isa::Format::Unary:
         case isa::Format::Binary:
@@ -209,7 +228,7 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         }
         case isa::Format::ColumnReduce: {
             const auto op = i.as<isa::ColumnReduce>();
-            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), along(i, 1, 0), op.k, op.n_inner, lanes};
+            step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), along(i, 1, 0), op.k, op.n_inner, row};
             break;
         }
         case isa::Format::Matmul:
@@ -249,19 +268,19 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         case isa::Format::Loop: step.loop = {i.depth + 1u, 0, nullptr}; break;
         case isa::Format::End: step.loop = {i.depth + 1u, program_->code[i.match].as<isa::Loop>().count, nullptr}; break;
     }
-    step.run = kernels_.handler(opcode, result, lanes);
+    step.run = (streams_ == 1 ? kernels_.handler : kernels_.group_handler)(opcode, result, lanes);
     return step;
 }
 
 // Runs of rows that follow each other in every operand become one long row: in ascending order, as the rows would be.
 GridStep Executable::grid(const Instruction& i) const {
     const isa::FormatInfo& format = i.format();
-    const auto row = static_cast<std::ptrdiff_t>(B_);
+    const auto row = static_cast<std::ptrdiff_t>(row_);
     GridStep g{};
     const isa::AccessInfo& first = format.accesses[0];
     g.n_outer = i.operands[first.extents[0].count_word];
     g.n_inner = i.operands[first.extents[1].count_word];
-    g.lanes = static_cast<std::uint32_t>(B_);
+    g.lanes = static_cast<std::uint32_t>(row_);
     bool inner_follows = true, outer_follows = true;
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
         g.at[n] = address(i.core, i.row(format.accesses[n].word));
@@ -300,10 +319,10 @@ SynapseStep Executable::synapse(const Instruction& i) const {
 // Rows that follow each other in every operand become one long row, in ascending order, as the rows would be.
 UpdateStep Executable::update(const Instruction& i) const {
     const isa::FormatInfo& format = i.format();
-    const auto row = static_cast<std::ptrdiff_t>(B_);
+    const auto row = static_cast<std::ptrdiff_t>(row_);
     UpdateStep u{};
     u.n = i.as<isa::Update>().n;
-    u.lanes = static_cast<std::uint32_t>(B_);
+    u.lanes = static_cast<std::uint32_t>(row_);
     bool follows = true;
     for (std::size_t n = 0; n < format.n_accesses; ++n) {
         u.at[n] = address(i.core, i.row(format.accesses[n].word));
@@ -315,14 +334,14 @@ UpdateStep Executable::update(const Instruction& i) const {
 }
 
 LinkStep Executable::link(isa::Row row, std::uint32_t core, std::uint32_t rows, std::size_t source, std::size_t target) const {
-    return {address(core, row), fifos_[source * program_->machine.cores + target], rows, static_cast<std::uint32_t>(B_)};
+    return {address(core, row), fifos_[source * program_->machine.cores + target], rows, static_cast<std::uint32_t>(row_)};
 }
 
 // Whole vectors, or the rows of one: then a single vector as wide as these rows are filled.
 PortStep Executable::port(const Instruction& i, isa::Row at, PortRows rows, const std::vector<Port>& ports) const {
     const std::size_t width = ports[rows.port].shape.width(), across = program_->machine.rows(width);
     const std::size_t vector = rows.first / across, row = rows.first % across;
-    PortStep step{address(i.core, at), rows.port, 1, 0, 0, vector * width + row * B_};
+    PortStep step{address(i.core, at), rows.port, 1, 0, 0, vector * width + row * B_, ports[rows.port].shape.elements()};
     if (row == 0 && rows.rows % across == 0) {
         step.vectors = static_cast<std::uint32_t>(rows.rows / across);
         step.width = static_cast<std::uint32_t>(width);

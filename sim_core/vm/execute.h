@@ -21,15 +21,21 @@ class Executable {
 public:
     // parameters: of that program, packed for the same kernels and accuracy. Of the program itself, code, models, constants
     // and the lengths of runs of slots are read; its weights, slots and entries may be gone. bit_accurate=false: every
-    // precision is fp32.
+    // precision is fp32. streams: more than one make a group, for a program whose instructions can_group.
     Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
-               const Kernels& kernels);
+               const Kernels& kernels, std::uint32_t streams = 1);
     Executable(const Executable&) = delete;
     Executable& operator=(const Executable&) = delete;
 
     // Returns whether the model ran to its end. Only one that takes long polls the watch and may be stopped; its rows then
     // hold anything.
-    bool run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch) noexcept;
+    bool run(std::size_t model, const float* const* inputs, float* const* outputs, Watch* watch,
+             const StreamGroup* group = nullptr) noexcept;
+
+    // Whether these kernels run every instruction of a program for a group.
+    static bool can_group(const Program& program, const Kernels& kernels);
+    std::uint32_t streams() const { return streams_; }
+    StreamGroup group() const { return {streams_, static_cast<std::uint32_t>(B_), static_cast<std::ptrdiff_t>(row_), streams_, 0, scratch_}; }
 
     // Whether the model may take longer than a host waits for an answer: it then polls its watch now and then.
     bool takes_long(std::size_t model) const { return takes_long_[model]; }
@@ -42,6 +48,7 @@ public:
     std::size_t steps() const { return steps_.size(); }
 
 private:
+    std::size_t scratch_words(const Instruction& i) const;
     void lay_out(Pieces& pieces, std::size_t scratch_words);
     void build(const Model& model, bool takes_long);
     void append(const Step& step, isa::Format format, std::uint64_t beats, PollPoints& polls);
@@ -70,6 +77,8 @@ private:
     const Kernels& kernels_;
     const bool bit_accurate_;
     const std::size_t B_;
+    const std::uint32_t streams_;
+    const std::size_t row_;  // floats of a row of all streams
 
     Rings rings_;
     std::unique_ptr<Block> arena_;

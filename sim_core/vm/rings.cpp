@@ -49,11 +49,11 @@ void RingRows::mirror(const float* from, std::size_t floats) const noexcept {
     if (end > size) std::copy(first + std::max(begin, size), first + end, first + std::max(begin, size) - size);
 }
 
-Rings::Rings(const Program& program) : B_(program.machine.block_size) {
+Rings::Rings(const Program& program, std::size_t row) : row_(row) {
     for (const Model& model : program.models) {
         of_model_.push_back(rings_.size());
         for (const Ring& ring : model.rings) {
-            const std::size_t place = ring.rows * B_;
+            const std::size_t place = ring.rows * row_;
             rings_.push_back({ring, {nullptr, ring.places * place, ring.advance * place, 0}, 0, 0});
         }
     }
@@ -66,14 +66,14 @@ void Rings::lay_out(Pieces& pieces) {
 
 void Rings::fill(const std::vector<float*>& rows) noexcept {
     for (const Turning& ring : rings_) {
-        std::copy_n(rows[ring.place.core] + ring.place.row * B_, ring.rows.size, ring.rows.first);
+        std::copy_n(rows[ring.place.core] + ring.place.row * row_, ring.rows.size, ring.rows.first);
         ring.rows.mirror(ring.rows.first, ring.rows.size);
     }
 }
 
 float* Rings::row(std::uint32_t core, std::uint32_t row) const {
     for (const Turning& ring : rings_)
-        if (ring.place.core == core && ring.place.holds(row)) return ring.rows.first + (row - ring.place.row) * B_;
+        if (ring.place.core == core && ring.place.holds(row)) return ring.rows.first + (row - ring.place.row) * row_;
     return nullptr;
 }
 
@@ -103,8 +103,8 @@ void Rings::append_mirror(std::vector<Step>& steps, const isa::Unary& write, Add
     const std::ptrdiff_t high = std::max<std::ptrdiff_t>(0, outer) + std::max<std::ptrdiff_t>(0, inner);
     Step step{};
     step.run = &mirror;
-    dst.base += low * static_cast<std::ptrdiff_t>(B_);
-    step.mirror = {dst, ring, static_cast<std::size_t>(high - low + 1) * B_};
+    dst.base += low * static_cast<std::ptrdiff_t>(row_);
+    step.mirror = {dst, ring, static_cast<std::size_t>(high - low + 1) * row_};
     steps.push_back(step);
     note(steps.size() - 1, steps.back(), steps.back().mirror.at);
 }

@@ -1,4 +1,4 @@
-// The rings of a program (program.h) in the memory of one stream. A ring's rows lie on the arena twice, one copy behind the
+// The rings of a program (program.h) in the memory of one stream or of a group. A ring's rows lie on the arena twice, one copy behind the
 // other: from any place on, all its places follow each other, and kernels see plain rows. What writes to a ring is followed
 // by a step that writes the other copy. The addresses of the steps that touch a ring are set after every inference: its
 // length costs nothing.
@@ -40,7 +40,7 @@ struct StatePlace {
 
 class Rings {
 public:
-    explicit Rings(const Program& program);
+    Rings(const Program& program, std::size_t row);  // row: floats of one, of all streams of a group
     Rings(const Rings&) = delete;
     Rings& operator=(const Rings&) = delete;
 
@@ -79,7 +79,7 @@ private:
     void note(std::size_t at, const Step& step, const Address& address);
     void turn(Turning& ring) noexcept;
 
-    const std::size_t B_;
+    const std::size_t row_;
     std::vector<Turning> rings_;          // model by model
     std::vector<std::size_t> of_model_;   // the first of each, and the end
     std::vector<Noted> noted_;

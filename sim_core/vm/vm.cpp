@@ -38,153 +38,98 @@ std::shared_ptr<const Program> without_parameters(const Program& program, bool b
 
 VM::VM(const Program& program, bool bit_accurate, const Kernels& kernels)
     : program_(without_parameters(program, bit_accurate)), bit_accurate_(bit_accurate), kernels_(require_self_test(kernels)),
-      parameters_(std::make_shared<const Parameters>(program, bit_accurate, kernels_)) {
-    streams_.push_back(std::make_unique<Stream>(*this));
+      states_(*program_), parameters_(std::make_shared<const Parameters>(program, bit_accurate, kernels_)) {
+    streams_.push_back(stream(true));
+    benches_.push_back(bench());
 }
 
 VM::VM(const VM& other)
-    : program_(other.program_), bit_accurate_(other.bit_accurate_), kernels_(other.kernels_), parameters_(other.parameters_) {
+    : program_(other.program_), bit_accurate_(other.bit_accurate_), kernels_(other.kernels_), states_(*program_),
+      parameters_(other.parameters_), own_rows_(other.own_rows_), groups_(other.groups_) {
     for (const auto& theirs : other.streams_) {
-        Stream& mine = *streams_.emplace_back(std::make_unique<Stream>(*this));
-        for (std::size_t model = 0; model < mine.regions.size(); ++model)
-            for (std::size_t state = 0; state < mine.regions[model].size(); ++state) {
-                const Region& region = mine.regions[model][state];
-                std::copy_n(theirs->regions[model][state].home.now(), region.floats(), region.home.now());
-                written(region);
-            }
-    }
-}
-
-VM::Stream::Stream(const VM& vm)
-    : program(*vm.program_), executable(vm.program_, vm.parameters_, vm.bit_accurate_, vm.kernels_) {
-    for (const Model& model : program.models) {
-        inputs.resize(std::max(inputs.size(), model.inputs.size()));
-        outputs.resize(std::max(outputs.size(), model.outputs.size()));
-        std::vector<Region>& of_model = regions.emplace_back();
-        for (const State& state : model.states) {
-            Region& region = of_model.emplace_back(region_of(program, state, executable));
-            if (executable.takes_long(regions.size() - 1)) region.kept.resize(region.floats());
-            for (std::size_t c = 0; c < region.copies.size(); ++c) {
-                for (const Region::Initial& part : constants_at(program, state.copies[c], region.floats()))
-                    std::fill_n(region.copies[c].rows + part.at, part.values.size(), 0.0f);
-                region.initialise(region.copies[c].rows);
-                region.copies[c].written(region.floats());
-            }
+        Stream& mine = *streams_.emplace_back(stream(theirs->own != nullptr));
+        mine.kept = theirs->kept;
+        if (theirs->own == nullptr) continue;
+        for (std::size_t model = 0; model < states_.models(); ++model) {
+            theirs->own->save(model, 0, mine.kept.data());
+            mine.own->load(model, 0, mine.kept.data());
+            mine.own->loaded(model);
         }
     }
+    benches_.push_back(bench());
 }
 
-VM::Region VM::region_of(const Program& program, const State& state, Executable& executable) {
-    const std::size_t width = state.shape.width(), row_lanes = program.machine.rows(width) * program.machine.block_size;
-    Region region{executable.state(state.core, state.row), state.shape.vectors(), width, row_lanes, {}, {}, {}};
-    region.initial = constants_at(program, {state.core, state.row}, region.floats());
-    for (const State::Copy& c : state.copies) region.copies.push_back(executable.state(c.core, c.row));
-    return region;
+std::unique_ptr<Runner> VM::runner(std::uint32_t streams) const {
+    return std::make_unique<Runner>(program_, parameters_, bit_accurate_, kernels_, states_, streams);
 }
 
-// The constant rows of a core that lie among so many floats from a row on.
-std::vector<VM::Region::Initial> VM::constants_at(const Program& program, State::Copy place, std::size_t floats) {
-    const std::size_t B = program.machine.block_size, begin = place.row, end = begin + floats / B;
-    std::vector<Region::Initial> found;
-    for (const ConstantRange& range : program.cores[place.core].constants) {
-        const std::size_t first = std::max<std::size_t>(begin, range.row), last = std::min<std::size_t>(end, range.row + range.rows);
-        if (first < last)
-            found.push_back({(first - begin) * B, std::span(range.data).subspan((first - range.row) * B, (last - first) * B)});
+std::unique_ptr<VM::Stream> VM::stream(bool of_its_own) const {
+    auto made = std::make_unique<Stream>();
+    made->kept.resize(states_.floats());
+    for (std::size_t model = 0; model < states_.models(); ++model)
+        for (const StateRegion& region : states_.of(model)) region.initialise(made->kept.data() + region.first);
+    if (!of_its_own) return made;
+    made->own = runner(1);
+    for (std::size_t model = 0; model < states_.models(); ++model) {
+        made->own->load(model, 0, made->kept.data());
+        made->own->loaded(model);
     }
-    return found;
+    return made;
 }
 
-void VM::Region::initialise(float* to) const noexcept {
-    for (const Initial& part : initial) std::copy(part.values.begin(), part.values.end(), to + part.at);
+VM::Bench VM::bench() const {
+    Bench made;
+    for (const Model& model : program_->models) {
+        made.inputs.resize(std::max(made.inputs.size(), model.inputs.size()));
+        made.outputs.resize(std::max(made.outputs.size(), model.outputs.size()));
+    }
+    return made;
 }
 
-// One inference; false, with the state as before, if the watch stopped it.
-bool VM::Stream::step(std::size_t model, const float* const* from, float* const* to, Watch& watch) noexcept {
-    const bool long_one = executable.takes_long(model);
-    if (long_one) keep(model, false);
-    if (executable.run(model, from, to, &watch)) return true;
-    if (long_one) keep(model, true);
-    return false;
+void VM::point(Bench& bench, const Call& call, std::size_t stream, std::size_t step) const noexcept {
+    const Model& m = program_->models[call.model];
+    const std::size_t arrays = stream * call.steps + step;
+    for (std::size_t i = 0; i < m.inputs.size(); ++i) bench.inputs[i] = call.inputs[i] + arrays * m.inputs[i].shape.elements();
+    for (std::size_t o = 0; o < m.outputs.size(); ++o) bench.outputs[o] = call.outputs[o] + arrays * m.outputs[o].shape.elements();
 }
 
-// Keeps the state of a model, or restores it.
-void VM::Stream::keep(std::size_t model, bool restore) noexcept {
-    for (Region& region : regions[model])
-        if (restore) {
-            std::copy_n(region.kept.data(), region.floats(), region.home.now());
-            written(region);
-        } else {
-            std::copy_n(region.home.now(), region.floats(), region.kept.data());
-        }
+void VM::advance(Bench& bench, std::size_t model) const noexcept {
+    const Model& m = program_->models[model];
+    for (std::size_t i = 0; i < m.inputs.size(); ++i) bench.inputs[i] += m.inputs[i].shape.elements();
+    for (std::size_t o = 0; o < m.outputs.size(); ++o) bench.outputs[o] += m.outputs[o].shape.elements();
 }
 
-void VM::Stream::run(std::size_t model, std::size_t steps, Watch& watch) noexcept {
-    const Model& m = program.models[model];
+void VM::run_stream(const Call& call, std::size_t n, Bench& bench, Watch& watch) noexcept {
+    Stream& stream = *streams_[n];
+    Runner& runner = stream.own != nullptr ? *stream.own : *bench.single;
     const FlushGuard guard;
-    steps_done = 0;
+    stream.steps_done = 0;
     if (watch.raised()) return;
-    for (; steps_done < steps; ++steps_done) {
-        if (watch.poll() || !step(model, inputs.data(), outputs.data(), watch)) return;
-        for (std::size_t i = 0; i < m.inputs.size(); ++i) inputs[i] += m.inputs[i].shape.elements();
-        for (std::size_t o = 0; o < m.outputs.size(); ++o) outputs[o] += m.outputs[o].shape.elements();
+    if (stream.own == nullptr) runner.load(call.model, 0, stream.kept.data()), runner.loaded(call.model);
+    point(bench, call, n, 0);
+    for (; stream.steps_done < call.steps; ++stream.steps_done) {
+        if (watch.poll() || !runner.step(call.model, bench.inputs.data(), bench.outputs.data(), watch)) break;
+        advance(bench, call.model);
     }
+    if (stream.own == nullptr) runner.save(call.model, 0, stream.kept.data());
+}
+
+float* VM::rows(Stream& stream, const StateRegion& region) noexcept {
+    return stream.own != nullptr ? stream.own->rows(region) : stream.kept.data() + region.first;
 }
 
 Status VM::run(std::size_t model, const float* const* inputs, float* const* outputs, Interrupt& interrupt) noexcept {
     if (bad_elapsed_time(model, 1, inputs) != program_->models[model].inputs.size()) return Status::bad_elapsed_time;
     const FlushGuard guard;
     Watch watch(interrupt, true);
-    return streams_.front()->step(model, inputs, outputs, watch) ? Status::ok : Status::interrupted;
+    return streams_.front()->own->step(model, inputs, outputs, watch) ? Status::ok : Status::interrupted;
 }
 
 Status VM::run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs,
                          Interrupt& interrupt) noexcept {
-    const Model& m = program_->models[model];
-    if (bad_elapsed_time(model, steps, inputs) != m.inputs.size()) return Status::bad_elapsed_time;
-    Stream& stream = *streams_.front();
-    std::copy_n(inputs, m.inputs.size(), stream.inputs.begin());
-    std::copy_n(outputs, m.outputs.size(), stream.outputs.begin());
+    if (bad_elapsed_time(model, steps, inputs) != program_->models[model].inputs.size()) return Status::bad_elapsed_time;
     Watch watch(interrupt, true);
-    stream.run(model, steps, watch);
-    return interrupt.raised() ? Status::interrupted : Status::ok;
-}
-
-void VM::prepare_batch(std::size_t streams, std::size_t threads) {
-    workers_ = nullptr;
-    streams_.reserve(streams);
-    while (streams_.size() < streams) streams_.push_back(std::make_unique<Stream>(*this));
-    if (threads > 1) workers_ = &pool_.of(threads);
-}
-
-struct VM::Batch {
-    VM& vm;
-    std::size_t model, steps;
-    const float* const* inputs;
-    float* const* outputs;
-
-    static void run(void* context, std::size_t item, Watch& watch) noexcept {
-        const Batch& batch = *static_cast<const Batch*>(context);
-        Stream& stream = *batch.vm.streams_[item];
-        const Model& m = stream.program.models[batch.model];
-        for (std::size_t i = 0; i < m.inputs.size(); ++i)
-            stream.inputs[i] = batch.inputs[i] + item * batch.steps * m.inputs[i].shape.elements();
-        for (std::size_t o = 0; o < m.outputs.size(); ++o)
-            stream.outputs[o] = batch.outputs[o] + item * batch.steps * m.outputs[o].shape.elements();
-        stream.run(batch.model, batch.steps, watch);
-    }
-};
-
-Status VM::run_batch(std::size_t model, std::size_t streams, std::size_t steps, const float* const* inputs,
-                     float* const* outputs, Interrupt& interrupt) noexcept {
-    if (bad_elapsed_time(model, streams * steps, inputs) != program_->models[model].inputs.size())
-        return Status::bad_elapsed_time;
-    Batch batch{*this, model, steps, inputs, outputs};
-    if (workers_ != nullptr) {
-        workers_->run(streams, &Batch::run, &batch, interrupt);
-    } else {
-        Watch watch(interrupt, true);
-        for (std::size_t item = 0; item < streams; ++item) Batch::run(&batch, item, watch);
-    }
+    run_stream({model, steps, inputs, outputs}, 0, benches_.front(), watch);
     return interrupt.raised() ? Status::interrupted : Status::ok;
 }
 
@@ -202,33 +147,25 @@ std::size_t VM::bad_elapsed_time(std::size_t model, std::size_t steps, const flo
 
 void VM::reset(std::size_t model) noexcept {
     for (const auto& stream : streams_)
-        for (Region& region : stream->regions[model]) {
-            std::fill_n(region.home.now(), region.floats(), 0.0f);
-            region.initialise(region.home.now());
-            written(region);
+        for (const StateRegion& region : states_.of(model)) {
+            region.initialise(rows(*stream, region));
+            if (stream->own != nullptr) stream->own->changed(region);
         }
 }
 
-void VM::written(const Region& region) noexcept {
-    region.home.written(region.floats());
-    for (const StatePlace& place : region.copies) {
-        std::copy_n(region.home.now(), region.floats(), place.now());
-        place.written(region.floats());
-    }
-}
-
 void VM::get_state(std::size_t model, std::size_t state, std::size_t stream, float* out) noexcept {
-    const Region& region = streams_[stream]->regions[model][state];
-    for (std::size_t v = 0; v < region.vectors; ++v)
-        std::copy_n(region.home.now() + v * region.row_lanes, region.width, out + v * region.width);
+    const StateRegion& region = states_.of(model)[state];
+    const float* from = rows(*streams_[stream], region);
+    for (std::size_t v = 0; v < region.vectors; ++v) std::copy_n(from + v * region.row_lanes, region.width, out + v * region.width);
 }
 
 void VM::set_state(std::size_t model, std::size_t state, std::size_t stream, const float* in) noexcept {
-    const Region& region = streams_[stream]->regions[model][state];
+    const StateRegion& region = states_.of(model)[state];
+    float* to = rows(*streams_[stream], region);
     for (std::size_t v = 0; v < region.vectors; ++v)
         for (std::size_t l = 0; l < region.row_lanes; ++l)
-            region.home.now()[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;
-    written(region);
+            to[v * region.row_lanes + l] = l < region.width ? write_fp32(in[v * region.width + l]) : 0.0f;
+    if (streams_[stream]->own != nullptr) streams_[stream]->own->changed(region);
 }
 
 }  // namespace ltc

@@ -5,12 +5,12 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
-#include <span>
+#include <optional>
 #include <vector>
 
 #include "kernels/choose.h"
 #include "program/program.h"
-#include "vm/execute.h"
+#include "vm/runner.h"
 #include "vm/workers.h"
 
 namespace ltc {
@@ -50,10 +50,11 @@ public:
     const Program& program() const { return *program_; }
     bool bit_accurate() const { return bit_accurate_; }
     const Kernels& kernels() const { return kernels_; }
-    std::size_t arena_bytes() const { return streams_.front()->executable.arena_bytes(); }
+    std::size_t arena_bytes() const { return streams_.front()->own->executable().arena_bytes(); }
     std::size_t parameter_bytes() const { return parameters_->bytes(); }
-    std::size_t steps() const { return streams_.front()->executable.steps(); }
+    std::size_t steps() const { return streams_.front()->own->executable().steps(); }
     std::size_t streams() const { return streams_.size(); }
+    std::uint32_t group() const;  // streams that the last batch ran together; 1: one by one
 
     // One inference. Each port has an array of its shape, fp32 in C order; outputs overlap no other array.
     Status run(std::size_t model, const float* const* inputs, float* const* outputs, Interrupt& interrupt) noexcept;
@@ -62,8 +63,8 @@ public:
     Status run_timesteps(std::size_t model, std::size_t steps, const float* const* inputs, float* const* outputs,
                          Interrupt& interrupt) noexcept;
 
-    // Makes the streams and threads of a batch; new streams are in the initial state. Allocates, and throws std::bad_alloc or
-    // std::system_error, the streams then being those that there were.
+    // Makes the streams and threads of a batch; new streams are in the initial state. Allocates, and throws Refusal where the
+    // memory does not hold them, std::bad_alloc or std::system_error: the streams are then those that there were.
     void prepare_batch(std::size_t streams, std::size_t threads);
 
     // run_timesteps for each of `streams` streams, on the threads that prepare_batch made: the arrays of a port lie one after
@@ -84,47 +85,47 @@ public:
     std::size_t bad_elapsed_time(std::size_t model, std::size_t steps, const float* const* inputs) const noexcept;
 
 private:
-    // A state on the arena: `vectors` of `width`, each on row_lanes lanes.
-    struct Region {
-        // Constant rows of the program that are part of its initial value; what lies between them is zero.
-        struct Initial {
-            std::size_t at;  // of the region's floats
-            std::span<const float> values;
-        };
-        StatePlace home;
-        std::size_t vectors, width, row_lanes;
-        std::vector<Initial> initial;
-        std::vector<StatePlace> copies;  // the same rows on other cores
-        std::vector<float> kept;     // of a model that takes long: the rows before the inference that is under way
-
-        std::size_t floats() const { return vectors * row_lanes; }
-        void initialise(float* to) const noexcept;  // over zeros
-    };
-    // A state of its own, and the memory that one inference works in.
     struct Stream {
-        explicit Stream(const VM& vm);
-        void run(std::size_t model, std::size_t steps, Watch& watch) noexcept;  // from inputs and outputs, which it moves on
-        bool step(std::size_t model, const float* const* from, float* const* to, Watch& watch) noexcept;
-        void keep(std::size_t model, bool restore) noexcept;
-
-        const Program& program;
-        Executable executable;
-        std::vector<std::vector<Region>> regions;  // by model, by state
-        std::vector<const float*> inputs;          // of one time step
-        std::vector<float*> outputs;
+        std::unique_ptr<Runner> own;  // holds its states; null: `kept` does
+        std::vector<float> kept;
         std::size_t steps_done = 0;
     };
+    // What a call hands to its threads.
+    struct Call {
+        std::size_t model, steps;
+        const float* const* inputs;
+        float* const* outputs;
+    };
+    // What a thread works with.
+    struct Bench {
+        std::unique_ptr<Runner> single;
+        std::unique_ptr<Runner> groups[2];  // by size
+        std::vector<const float*> inputs;   // of one time step
+        std::vector<float*> outputs;
+    };
     struct Batch;
+
+    std::unique_ptr<Runner> runner(std::uint32_t streams) const;
+    std::unique_ptr<Stream> stream(bool of_its_own) const;  // in the initial state
+    Bench bench() const;
+    static float* rows(Stream& stream, const StateRegion& region) noexcept;
+    // The arrays of a bench are those of a stream from a step on, or those of the step after.
+    void point(Bench& bench, const Call& call, std::size_t stream, std::size_t step) const noexcept;
+    void advance(Bench& bench, std::size_t model) const noexcept;
+    void run_stream(const Call& call, std::size_t n, Bench& bench, Watch& watch) noexcept;
+    std::optional<std::size_t> group_of(std::size_t streams, std::size_t threads) const;
 
     std::shared_ptr<const Program> program_;  // without the stores that parameters_ holds packed
     bool bit_accurate_;
     const Kernels& kernels_;
-    static void written(const Region& region) noexcept;  // at home: to the other cores too
-    static std::vector<Region::Initial> constants_at(const Program& program, State::Copy place, std::size_t floats);
-    static Region region_of(const Program& program, const State& state, Executable& executable);
-
+    States states_;
     std::shared_ptr<const Parameters> parameters_;
     std::vector<std::unique_ptr<Stream>> streams_;
+    std::vector<Bench> benches_;         // by thread
+    std::optional<bool> own_rows_;       // whether a stream needs them; not yet looked at while there is one stream
+    bool groups_ = false;                // whether a batch may run in groups
+    std::optional<std::size_t> group_;   // of the batch that is prepared: an index of Bench::groups
+    std::vector<std::size_t> turns_;     // that each of its groups has done; read and written as atomic
     WorkerPool pool_;
     Workers* workers_ = nullptr;
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;

@@ -8,7 +8,7 @@ namespace ltc {
 Workers::Workers(std::size_t threads) {
     helpers_.reserve(threads);
     try {
-        while (helpers_.size() + 1 < threads) helpers_.emplace_back([this] { help(); });
+        while (helpers_.size() + 1 < threads) helpers_.emplace_back([this, thread = helpers_.size() + 1] { help(thread); });
     } catch (...) {
         leave();
         throw;
@@ -37,7 +37,7 @@ void Workers::run(std::size_t items, Task task, void* context, Interrupt& interr
         ++batch_;
     }
     begin_.notify_all();
-    take_items(watch);
+    take_items(0, watch);
     std::unique_lock lock(mutex_);
     while (!done_.wait_for(lock, Watch::interval, [this] { return at_work_ == 0; })) {
         lock.unlock();  // the host may take its time to answer
@@ -46,7 +46,7 @@ void Workers::run(std::size_t items, Task task, void* context, Interrupt& interr
     }
 }
 
-void Workers::help() noexcept {
+void Workers::help(std::size_t thread) noexcept {
     std::size_t seen = 0;
     std::unique_lock lock(mutex_);
     for (;;) {
@@ -56,15 +56,15 @@ void Workers::help() noexcept {
         lock.unlock();
         {
             Watch watch(*interrupt_, false);
-            take_items(watch);
+            take_items(thread, watch);
         }
         lock.lock();
         if (--at_work_ == 0) done_.notify_one();
     }
 }
 
-void Workers::take_items(Watch& watch) noexcept {
-    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) task_(context_, item, watch);
+void Workers::take_items(std::size_t thread, Watch& watch) noexcept {
+    for (std::size_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) task_(context_, item, thread, watch);
 }
 
 WorkerPool::~WorkerPool() { forget(); }

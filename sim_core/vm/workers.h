@@ -15,7 +15,7 @@ namespace ltc {
 
 class Workers {
 public:
-    using Task = void (*)(void* context, std::size_t item, Watch& watch) noexcept;
+    using Task = void (*)(void* context, std::size_t item, std::size_t thread, Watch& watch) noexcept;
 
     // `threads` in all, the caller's among them. Throws std::system_error if the system has no more.
     explicit Workers(std::size_t threads);
@@ -25,14 +25,14 @@ public:
 
     std::size_t threads() const { return helpers_.size() + 1; }
 
-    // task(context, item, watch) for every item below `items`, each once, in any order on any thread; returns when all are
-    // done. Each thread has a watch of its own on `interrupt`; the calling thread goes on asking the host while it waits.
+    // task(context, item, thread, watch) for every item below `items`, each once, begun in this order on any thread (the
+    // calling one is thread 0); returns when all are done. Each thread has a watch of its own on `interrupt`; the calling thread goes on asking the host while it waits.
     void run(std::size_t items, Task task, void* context, Interrupt& interrupt) noexcept;
 
 private:
     void leave() noexcept;
-    void help() noexcept;
-    void take_items(Watch& watch) noexcept;
+    void help(std::size_t thread) noexcept;
+    void take_items(std::size_t thread, Watch& watch) noexcept;
 
     std::mutex mutex_;
     std::condition_variable begin_, done_;

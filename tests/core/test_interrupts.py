@@ -65,13 +65,13 @@ def ends_soon(call: Callable[[], object], after: float = 0.1) -> None:
     assert min(interrupted(call, after) for _ in range(3)) < LATE
 
 
-def counter(*before: Instr) -> Program:
+def counter(*before: Instr, width: int = B) -> Program:
     """One state, which goes up by one a step; `before` is executed ahead of that."""
     code = [op("input", dst=Row(0)), *before, op("add", dst=Row(2), a=Row(1), b=Row(0)),
             op("state_write", dst=Row(1), a=Row(2)), op("output", src=Row(1))]  # fmt: skip
     model = Model("m", 0, len(code), (Port("x", (1,)),), (Port("y", (1,)),), (State("s", (1,), 0, 1),))
-    config = replace(Config.ip_core(1, B), name="counter")
-    return Program(Image(config, code, [CoreImage.empty(B, 16)], [model]))
+    config = replace(Config.ip_core(1, width), name="counter")
+    return Program(Image(config, code, [CoreImage.empty(width, 16)], [model]))
 
 
 def nested(*body: Instr, depth: int = 4, count: int = 256) -> list[Instr]:
@@ -110,6 +110,22 @@ def test_every_stream_of_a_batch_stops_between_two_steps(threads: int) -> None:
     ones = np.ones((4, 1, 1), np.float32)
     y = vm.run_batch(ones, threads=threads)
     assert [int(v[0, 0]) for v in y] == [n + 1 for n in done]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("count", "steps"), [(1, 600_000), (1 << 14, 2_000)])
+def test_a_group_stops_with_all_its_streams_between_two_steps(threads: int, count: int, steps: int) -> None:
+    """Also one whose single step takes long, which is stopped in its middle."""
+    double = op("add", dst=Row(3), a=Row(0), b=Row(0))
+    vm, streams = counter(op("loop", count=count), double, op("end"), width=16).to_vm(), 40
+    x = np.ones((streams, steps, 1), np.float32)
+    ends_soon(lambda: vm.run_batch(x, threads=threads))
+    vm.reset()
+    interrupted(lambda: vm.run_batch(x, threads=threads))
+    assert vm.metrics()["group"] > 1
+    done = [vm.steps_done(n) for n in range(streams)]
+    assert 0 < max(done) < steps
+    assert done == [vm.get_state(stream=n)["s"] for n in range(streams)]
 
 
 def test_a_step_of_hours_ends_where_it_began() -> None:

@@ -88,7 +88,9 @@ class VM:
         """
 
     def metrics(self) -> dict[str, Any]:
-        """Bytes of its memory, steps of its code, and the kernels that it uses."""
+        """
+        Bytes of its memory, steps of its code, the kernels that it uses, and how many streams the last batch ran together.
+        """
 
 numerics: ModuleType
 
