@@ -7,7 +7,7 @@ The simulator's count, sim_core/clock/timing.cpp, is written apart from this one
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -159,6 +159,7 @@ class _Walk:
         self._outside = Outside(image, offered)
         self._last_ready = 0
         self._next_issue = [0] * cores
+        self._turned = [0] * cores
         # for every unit, when the instructions that its queue can hold left it, the oldest first
         depth = image.config.issue_queue
         self._left = [{unit: deque([0] * depth, depth) for unit in isa.UNITS} for _ in range(cores)]
@@ -208,6 +209,10 @@ class _Walk:
     def turn(self, model: Model) -> None:
         """An inference has issued: the addresses of its rings turn. What is in a queue keeps the rows that it has."""
         turn(self._stands, model.rings)
+        rings = Counter(ring.core for ring in model.rings)
+        for core, issue in enumerate(self._next_issue):  # a ring a cycle was made ready since the last turn
+            self._turned[core] = max(issue, self._turned[core] + rings[core])
+        self._next_issue = list(self._turned)
 
     def _start(self, place: tuple[int, str], beat: Beat, earliest: int, until_written: int) -> int:
         """The cycle at which `beat` starts on a core and unit, and what it does to its rows and ports."""

@@ -101,10 +101,19 @@ struct CoreClock {
     std::vector<RowClock> rows;  // by row address
     ReadPorts reads;
 
-    // An inference is over: what is known of a row of the ring belongs to the address `advance` places below.
-    void turn(const Ring& ring) {
-        const auto first = rows.begin() + ring.row;
-        std::rotate(first, first + std::int64_t{ring.advance} * ring.rows, rows.begin() + static_cast<std::int64_t>(ring.end()));
+    std::uint64_t turned = 0;  // when its rings turned last
+
+    // An inference has issued. What is known of a row of a ring belongs to the address `advance` places below from here on.
+    // How far each ring will have turned is written while an inference issues, a ring per cycle: the next one waits for that.
+    void turn(std::uint32_t core, const std::vector<Ring>& rings) {
+        std::uint64_t own = 0;
+        for (const Ring& ring : rings) {
+            if (ring.core != core) continue;
+            ++own;
+            const auto first = rows.begin() + ring.row;
+            std::rotate(first, first + std::int64_t{ring.advance} * ring.rows, rows.begin() + static_cast<std::int64_t>(ring.end()));
+        }
+        turned = next_issue = std::max(next_issue, turned + own);
     }
 };
 

@@ -58,7 +58,7 @@ public:
             }
             if (traced && trace.size() >= limit_) return;
         }
-        for (const Ring& ring : model.rings) cores_[ring.core].turn(ring);
+        for (std::uint32_t c = 0; c < machine_.cores; ++c) cores_[c].turn(c, model.rings);
     }
 
     CycleReport report(std::uint64_t instructions) const {

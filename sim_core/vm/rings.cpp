@@ -2,6 +2,7 @@
 #include "vm/rings.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 namespace ltc {
@@ -58,6 +59,11 @@ Rings::Rings(const Program& program, std::size_t row) : row_(row) {
         }
     }
     of_model_.push_back(rings_.size());
+    by_row_.resize(rings_.size());
+    std::iota(by_row_.begin(), by_row_.end(), std::size_t{0});
+    std::sort(by_row_.begin(), by_row_.end(), [this](std::size_t a, std::size_t b) {
+        return std::pair(rings_[a].place.core, rings_[a].place.row) < std::pair(rings_[b].place.core, rings_[b].place.row);
+    });
 }
 
 void Rings::lay_out(Pieces& pieces) {
@@ -72,15 +78,26 @@ void Rings::fill(const std::vector<float*>& rows) noexcept {
 }
 
 float* Rings::row(std::uint32_t core, std::uint32_t row) const {
-    for (const Turning& ring : rings_)
-        if (ring.place.core == core && ring.place.holds(row)) return ring.rows.first + (row - ring.place.row) * row_;
-    return nullptr;
+    const auto behind = std::upper_bound(by_row_.begin(), by_row_.end(), std::pair(core, row), [this](const auto& at, std::size_t ring) {
+        return at < std::pair(rings_[ring].place.core, rings_[ring].place.row);
+    });
+    if (behind == by_row_.begin()) return nullptr;
+    const Turning& ring = rings_[*(behind - 1)];
+    if (ring.place.core != core || !ring.place.holds(row)) return nullptr;
+    return ring.rows.first + (row - ring.place.row) * row_;
+}
+
+// They lie on the arena in their order.
+std::size_t Rings::index_of(const float* row) const {
+    const auto behind = std::upper_bound(rings_.begin(), rings_.end(), row, [](const float* at, const Turning& ring) {
+        return at < ring.rows.first;
+    });
+    return behind != rings_.begin() && (behind - 1)->rows.holds(row) ? static_cast<std::size_t>(behind - 1 - rings_.begin()) : none;
 }
 
 RingRows* Rings::of(const float* row) {
-    for (Turning& ring : rings_)
-        if (ring.rows.holds(row)) return &ring.rows;
-    return nullptr;
+    const std::size_t ring = index_of(row);
+    return ring == none ? nullptr : &rings_[ring].rows;
 }
 
 void Rings::follow(std::size_t at, Step& step, isa::Format format) {
@@ -90,8 +107,8 @@ void Rings::follow(std::size_t at, Step& step, isa::Format format) {
 
 void Rings::note(std::size_t at, const Step& step, const Address& address) {
     const auto offset = reinterpret_cast<const char*>(&address.base) - reinterpret_cast<const char*>(&step);
-    for (std::size_t r = 0; r < rings_.size(); ++r)
-        if (rings_[r].rows.holds(address.base)) noted_.push_back({r, at, static_cast<std::size_t>(offset)});
+    const std::size_t ring = index_of(address.base);
+    if (ring != none) noted_.push_back({ring, at, static_cast<std::size_t>(offset)});
 }
 
 void Rings::append_mirror(std::vector<Step>& steps, const isa::Unary& write, Address dst) {

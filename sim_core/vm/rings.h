@@ -76,14 +76,17 @@ private:
         std::size_t ring, step, offset;
     };
 
+    static constexpr std::size_t none = SIZE_MAX;
+    std::size_t index_of(const float* row) const;
     void note(std::size_t at, const Step& step, const Address& address);
     void turn(Turning& ring) noexcept;
 
     const std::size_t row_;
     std::vector<Turning> rings_;          // model by model
-    std::vector<std::size_t> of_model_;   // the first of each, and the end
+    std::vector<std::size_t> of_model_;  // the first of each, and the end
+    std::vector<std::size_t> by_row_;    // by core and row
     std::vector<Noted> noted_;
-    std::vector<Follower> followers_;     // ring by ring
+    std::vector<Follower> followers_;  // ring by ring
 };
 
 }  // namespace ltc

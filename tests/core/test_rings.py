@@ -157,6 +157,18 @@ def test_an_interval_that_wraps_holds_no_more_than_its_rows(advance: int) -> Non
     assert len(set(np.diff(totals))) == 1, totals
 
 
+@pytest.mark.parametrize(("instructions", "second"), [(1, 8), (3, 8), (20, 20)])
+def test_an_inference_issues_when_all_rings_are_made_ready(instructions: int, second: int) -> None:
+    # eight rings take eight cycles: the second inference issues its first move at 8, or behind the instructions of the
+    # first. A move is done 4 cycles after its start; there are no rows to wait for
+    code = [timed_op("move", dst=i, a=200) for i in range(instructions)]
+    rings = [Ring(0, row, 2) for row in range(100, 116, 2)]
+    program = timed(machine(issue_queue=64), code, states=range(100, 116), rings=rings)
+    assert total(program, 1) == instructions - 1 + 4
+    assert total(program, 2) == second + instructions - 1 + 4
+    assert total(program, 3) == 2 * second + instructions - 1 + 4
+
+
 def test_the_oldest_place_is_written_behind_its_read() -> None:
     # places 0 and 1 are read at 0 and 9, so that place 0 may be written from 1 on, place 1 from 10 on
     read = timed_op("sigmoid", dst=60, a=100, n_inner=2)

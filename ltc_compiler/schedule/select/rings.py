@@ -7,6 +7,7 @@ costs what moving one does: a second copy of the new row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,7 @@ class Rings:
         self.contents = contents
         self.left_out: set[Value] = set()
         self._windows: dict[State, Window] = {}
+        self._readers: Counter[Value | None] | None = None
 
     def turn(self, line: Sequence[State], buffer: Buffer, graph: Graph) -> None:
         """Let the buffer of a line of states turn, if that saves rows and the machine has a ring for it."""
@@ -67,9 +69,11 @@ class Rings:
         (state,) = line
         buffer.place, buffer.advance = buffer.rows // state.value.shape[window.axis], window.advance
         self._windows[state] = window
-        readers = [v for node in graph.nodes for v in node.operands]
-        if [*readers, *graph.outputs, *(s.next for s in graph.states)].count(state.next) == 1:
-            assert state.next is not None
+        assert state.next is not None
+        if self._readers is None:
+            read = [v for node in graph.nodes for v in node.operands]
+            self._readers = Counter([*read, *graph.outputs, *(s.next for s in graph.states)])
+        if self._readers[state.next] == 1:
             self.left_out.add(state.next)
 
     def new_rows(self, state: State, home: View) -> list[tuple[View, Value]]:
