@@ -145,7 +145,7 @@ class NNIR(EvaluatedGraph):
     # ---- compilation
 
     def streaming_transform(
-        self, axis: Axes, tables: Tables = "refuse"
+        self, axis: Axes, tables: Tables = "refuse", block: int = 1
     ) -> tuple[NNIR, int | tuple[int | None, ...] | None]:
         """Make a graph of a whole sequence a graph of one step, which keeps the rest as state.
 
@@ -155,17 +155,21 @@ class NNIR(EvaluatedGraph):
             tables: what to do with constants that vary along `axis`, such as positions. Each step takes its own row;
                 a stream of more steps than the example is refused when it runs ("refuse"), or starts again from the
                 first row ("wrap").
+            block: how many steps one run takes, with the results and the states of as many single ones. With more than
+                one, inputs and outputs have their axis of steps, of that length.
 
         Returns:
-            The graph of one step, and the axis of the steps in the whole output: None for an output without steps
-            (such as the final carry of a scan, which each step gives as of that step), a tuple where there are several
-            outputs. An output may come late, by the number of steps in `graph.output_latencies`.
+            The graph of one step, or of one block of them, and the axis of the steps in the whole output: None for an
+            output without steps (such as the final carry of a scan, which each step gives as of that step; a block has
+            them in front), a tuple where there are several outputs. An output may come late, by the number of steps in
+            `graph.output_latencies`.
 
         Raises:
-            StreamingError: the graph has no step-by-step form; the error names the user's line and the reason.
+            StreamingError: the graph has no step-by-step form; the error names the user's line and the reason. Or
+                block is no number of steps from 1 to 65536, or does not divide the steps of the tables.
         """
         try:
-            graph = streaming_transform(self.graph, axis, tables)
+            graph = streaming_transform(self.graph, axis, tables, block)
         except StreamingError as error:
             of_loop = _of_its_loop(error, self.graph)
             if of_loop is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ltc_compiler.bytecode.alignment import Runner, Streaming, check_aligned, run_aligned
+from ltc_compiler.bytecode.blocks import check_blocks, from_blocks, to_blocks
 from ltc_compiler.errors import InputError
 from ltc_compiler.ir.graph import Array, Graph
 from ltc_compiler.ir.run import evaluate, initial_states
@@ -49,7 +50,7 @@ class EvaluatedGraph:
         """
         stream = self._stream()
         if states is not None and stream.counter in states:
-            stream.check([states[stream.counter]], 1)
+            stream.check([states[stream.counter]], stream.block)
         results = self._evaluated(inputs, states, dtype)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -98,11 +99,13 @@ class EvaluatedGraph:
             transform removed; an output that lost none has its steps on axis 0.
 
         Raises:
-            InputError: as `run`, and where the graph is not one step of a stream.
+            InputError: as `run`, and where the graph is not a step or a block of a stream, or the steps are no multiple
+                of the block.
             StateError: the state that counts the steps is no count.
         """
         check_aligned(align, end)
         arrays, stream = self._sequences(inputs, dtype), self._stream()
+        check_blocks(stream, arrays[0].shape[1])
         runner = self._runner(stream, self.initial_states() if states is None else states, dtype)
         stream.check([runner.counted(0)] if stream.limit else (), arrays[0].shape[1])
         found = run_aligned(runner, stream, arrays, end) if align else runner.run(arrays)
@@ -110,14 +113,16 @@ class EvaluatedGraph:
         return moved[0] if len(moved) == 1 else tuple(moved)
 
     def _runner(self, stream: Streaming, states: dict[str, Array], dtype: Any) -> Runner:
-        def run(given: Sequence[Array]) -> list[Array]:
+        def run(steps: Sequence[Array]) -> list[Array]:
+            given = to_blocks(stream, steps, 1)
             found: list[list[Array]] = [[] for _ in self.graph.outputs]
             for t in range(given[0].shape[1]):
                 made = self._evaluated([array[0, t] for array in given], states, dtype)
                 for column, row in zip(found, made, strict=True):
                     column.append(row)
             shapes = [v.shape for v in self.graph.outputs]
-            return [np.array(c, dtype).reshape(1, -1, *shape) for c, shape in zip(found, shapes, strict=True)]
+            made = [np.array(c, dtype).reshape(1, -1, *shape) for c, shape in zip(found, shapes, strict=True)]
+            return from_blocks(stream, made, 1)
 
         return Runner(
             run,
@@ -131,7 +136,7 @@ class EvaluatedGraph:
         return Streaming(
             graph.input_streaming_dims or (), graph.output_streaming_dims or (None,) * len(none),
             graph.output_latencies or none, graph.output_tails or none, graph.step_counter, graph.end_marker,
-            graph.step_limit,
+            graph.step_limit, graph.block,
         )  # fmt: skip
 
     def _sequences(self, inputs: Sequence[Any], dtype: Any) -> list[Array]:
@@ -151,7 +156,8 @@ class EvaluatedGraph:
         steps = lengths.pop()
         made = []
         for value, dim, array in zip(self.graph.inputs, dims, given, strict=True):
-            whole = value.shape if dim is None else (*value.shape[:dim], steps, *value.shape[dim:])
+            behind = 0 if dim is None else dim + (self.graph.block > 1)
+            whole = value.shape if dim is None else (*value.shape[:dim], steps, *value.shape[behind:])
             checked = _numbers(value.name, array, whole).astype(dtype)
             first = np.broadcast_to(checked, (steps, *whole)) if dim is None else np.moveaxis(checked, dim, 0)
             made.append(first[None])

@@ -188,7 +188,8 @@ class Program(ProgramTime):
             "models": for each model its "name", its number of "instructions", the "input_bytes" and
             "output_bytes" that pass between host and accelerator (2 per value where the port is bf16, else 4), the
             "state_bytes" as float32, "states" (the kind of each), "output_latencies" and "output_tails" in steps (see
-            output_latency and output_tail), and "utilisation": for each core and unit the share of a contiguous
+            output_latency and output_tail), "block_steps" of an inference and "cycles_per_step" (those from one
+            inference to the next over its steps), and "utilisation": for each core and unit the share of a contiguous
             inference in which it is busy. "instructions": of the whole program. "file_bytes": the size of the program
             file with the fp32 originals, and "file_bytes_bit_accurate" without them.
 
@@ -202,6 +203,7 @@ class Program(ProgramTime):
             "models": [
                 _model_metrics(model, stream)
                 | {"states": self.state_kinds(index), "utilisation": self._utilisation(index)}
+                | {"cycles_per_step": self.cycle_interval_per_inference(index) / stream.block}
                 for index, (model, stream) in enumerate(zip(image.models, self._streaming, strict=True))
             ],
             "instructions": len(image.code),
@@ -253,6 +255,7 @@ def _model_metrics(model: Model, stream: Streaming) -> dict[str, Any]:
         "input_bytes": host_bytes(model.inputs),
         "output_bytes": host_bytes(model.outputs),
         "state_bytes": sum(4 * math.prod(state.shape) for state in model.states),
+        "block_steps": stream.block,
         "output_latencies": list(stream.latencies),
         "output_tails": list(stream.tails),
     }
@@ -260,7 +263,8 @@ def _model_metrics(model: Model, stream: Streaming) -> dict[str, Any]:
 
 def _describe(model: Model, stream: Streaming, kinds: dict[str, str]) -> str:
     """The model's interface as comment lines."""
-    lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}"]
+    told = f", {stream.block} steps an inference" if stream.block > 1 else ""
+    lines = [f"; model {model.name!r}: instructions {model.begin} to {model.end - 1}{told}"]
     lines += [f";   input {p.name} {p.shape} {p.precision} {p.role}" for p in model.inputs]
     for p, late in zip(model.outputs, stream.latencies, strict=True):
         told = f", {late} step{'s' * (late > 1)} late" if late else ""

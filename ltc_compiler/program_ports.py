@@ -65,7 +65,9 @@ class ProgramPorts:
         return len(self._model(model_index).outputs)
 
     def input_shape(self, model_index: int = 0, input_index: int = 0) -> tuple[int, ...]:
-        """The shape of an input of one inference; () for a scalar. A stream's input has no axis of time here.
+        """The shape of an input of one inference; () for a scalar.
+
+        A stream's input has no axis of time here; where an inference takes a block of steps, it has one of that length.
 
         Args:
             model_index: which model, counted from 0.
@@ -77,7 +79,10 @@ class ProgramPorts:
         return self._input(model_index, input_index).shape
 
     def output_shape(self, model_index: int = 0, output_index: int = 0) -> tuple[int, ...]:
-        """The shape of an output of one inference; () for a scalar. A stream's output has no axis of time here.
+        """The shape of an output of one inference; () for a scalar.
+
+        A stream's output has no axis of time here; where an inference takes a block of steps, it has one of that
+        length: where the whole output has it, or in front.
 
         Args:
             model_index: which model, counted from 0.
@@ -137,6 +142,20 @@ class ProgramPorts:
         """
         self._output(model_index, output_index)
         return self._streaming[model_index].outputs[output_index]
+
+    def block_steps(self, model_index: int = 0) -> int:
+        """The steps of a stream that one inference takes: the block of streaming_transform; 1 without one.
+
+        Cycles, durations and utilisation are those of an inference, of all its steps together.
+
+        Args:
+            model_index: which model, counted from 0.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        self._model(model_index)
+        return self._streaming[model_index].block
 
     @property
     def output_latencies(self) -> tuple[int, ...]:

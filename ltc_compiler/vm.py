@@ -17,6 +17,7 @@ from ltc_compiler._core import VM as CoreVM  # noqa: N811
 from ltc_compiler._core import Program as CoreProgram
 from ltc_compiler.bytecode import Image, Model
 from ltc_compiler.bytecode.alignment import Runner, check_aligned, run_aligned, streaming_of
+from ltc_compiler.bytecode.blocks import check_blocks, from_blocks, of_one_step, to_blocks
 from ltc_compiler.bytecode.ports import (
     F32,
     check_elapsed_times,
@@ -73,12 +74,14 @@ class VM:
             image.config.name,
         )  # not its stores
         self._streaming = [streaming_of(image.meta, model, i) for i, model in enumerate(image.models)]
+        self._steps = [of_one_step(*pair) for pair in zip(image.models, self._streaming, strict=True)]
+        self._block = 1  # of the last run_timesteps or run_batch
         self._limited = any(stream.limit for stream in self._streaming)
         self._vm = CoreVM(core, bit_accurate, kernels)
         self.bit_accurate = bit_accurate
 
     def run(self, *inputs: Any, model_index: int = 0) -> Any:
-        """One inference; of a stream, one step.
+        """One inference; of a stream, one step, or one block of them.
 
         An output that is late (Program.output_latencies) belongs to an earlier step.
 
@@ -94,7 +97,7 @@ class VM:
                 steps; the state is as it was.
         """
         if self._limited:
-            self._check_steps(model_index, 1, 1)
+            self._check_steps(model_index, 1)
         try:
             outputs = self._vm.run(model_index, inputs)
         except (InputError, TypeError):
@@ -116,7 +119,7 @@ class VM:
             InputError: as `run`, or an output is not such an array; the state is as it was.
         """
         if self._limited:
-            self._check_steps(model_index, 1, 1)
+            self._check_steps(model_index, 1)
         try:
             self._vm.run_into(model_index, inputs, outputs)
         except (InputError, TypeError):
@@ -156,9 +159,11 @@ class VM:
             One array, or a tuple where there are several outputs, each with an axis of time.
 
         Raises:
-            InputError: as `run`, or wrong axes, or different numbers of steps; no step was executed.
+            InputError: as `run`, or wrong axes, or different numbers of steps, or a number that is no multiple of the
+                program's block (Program.block_steps); no step was executed.
         """
-        model = self._model(model_index)
+        self._model(model_index)
+        model = self._steps[model_index]
         stream = self._streaming[model_index]
         output_axes = resolve_axes(output_timestep_dim, stream.outputs, "output")
         check_output_axes(model, output_axes)
@@ -168,9 +173,12 @@ class VM:
         check_aligned(align, end)
         self._check_steps(model_index, 1, steps)
         if stream.in_place or not align:
-            outputs = [np.empty((steps, *port.shape), np.float32) for port in model.outputs]
-            self._vm.run_timesteps(model_index, steps, arrays, outputs)
-            return from_sequences(model, outputs, output_axes)
+            runs, self._block = steps // stream.block, stream.block
+            outputs = [
+                np.empty((runs, *port.shape), np.float32) for port in self._models[model_index].outputs
+            ]
+            self._vm.run_timesteps(model_index, runs, to_blocks(stream, arrays), outputs)
+            return from_sequences(model, from_blocks(stream, outputs), output_axes)
         made = self._aligned(model_index, [array[None] for array in arrays], end)
         return from_sequences(model, [array[0] for array in made], output_axes)
 
@@ -191,7 +199,8 @@ class VM:
 
         Args:
             inputs: one array for each input, of shape (streams, *input_shape) for one step of each stream, or
-                (streams, time, *input_shape) for a sequence each.
+                (streams, time, *input_shape) for a sequence each. A program of blocks takes sequences, as
+                run_timesteps, with shapes that have no axis of steps but that.
             threads: how many threads to use, at most one per stream; by default one for each core that this process
                 may use. Which thread runs a stream changes no bit.
             model_index: which model, counted from 0.
@@ -207,7 +216,8 @@ class VM:
                 different numbers of steps behind them, so that their aligned outputs would have different lengths.
                 Every state is as it was.
         """
-        model = self._model(model_index)
+        self._model(model_index)
+        model = self._steps[model_index]
         stream = self._streaming[model_index]
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = min(count, MAX_THREADS) if threads is None else check_threads(threads)
@@ -223,11 +233,16 @@ class VM:
         return one_or_all([np.ascontiguousarray(array) for array in made])
 
     def _batch(self, model_index: int, arrays: Sequence[F32], steps: int, threads: int) -> list[F32]:
-        """What every step gives: (streams, steps, *port shape)."""
-        ports, streams = self._model(model_index).outputs, len(arrays[0])
-        outputs = [np.empty((streams, steps, *port.shape), np.float32) for port in ports]
-        self._vm.run_batch(model_index, streams, steps, list(arrays), outputs, threads)
-        return outputs
+        """What every step gives: (streams, steps, *shape of a step)."""
+        ports, streams, stream = (
+            self._models[model_index].outputs,
+            len(arrays[0]),
+            self._streaming[model_index],
+        )
+        runs, self._block = steps // stream.block, stream.block
+        outputs = [np.empty((streams, runs, *port.shape), np.float32) for port in ports]
+        self._vm.run_batch(model_index, streams, runs, to_blocks(stream, arrays, 1), outputs, threads)
+        return from_blocks(stream, outputs, 1)
 
     def _aligned(self, model_index: int, arrays: Sequence[F32], end: bool, threads: int = 1) -> list[F32]:
         """What stands in the places of the inputs: (streams, steps, *port shape) each."""
@@ -252,12 +267,16 @@ class VM:
             fork=lambda: self.__copy__()._runner(model_index, streams, threads),
         )
 
-    def _check_steps(self, model_index: int, streams: int, steps: int) -> None:
-        """Raises InputError where a stream has no room for further steps."""
+    def _check_steps(self, model_index: int, streams: int, steps: int | None = None) -> None:
+        """Raises InputError where a stream has no room for further steps, by default those of one run, or where they
+        are no whole number of runs."""
         self._model(model_index)
-        if self._streaming[model_index].limit:
+        stream = self._streaming[model_index]
+        count = stream.block if steps is None else steps
+        check_blocks(stream, count)
+        if stream.limit:
             counted = self._runner(model_index, streams, 1).counted
-            self._streaming[model_index].check(map(counted, range(streams)), steps)
+            stream.check(map(counted, range(streams)), count)
 
     def reset(self, model_index: int | None = None) -> None:
         """Put every stream back into its initial state.
@@ -330,7 +349,7 @@ class VM:
         Raises:
             StateError: there is no such stream.
         """
-        return int(self._vm.steps_done(stream))
+        return int(self._vm.steps_done(stream)) * self._block
 
     def __copy__(self) -> VM:
         """Another VM of the program, with the states of all streams as they are here. The weights are shared."""

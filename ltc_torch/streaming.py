@@ -36,6 +36,7 @@ def stream(
     tables: Tables = "refuse",
     module_state: ModuleState = "carry",
     check: bool = True,
+    block: int = 1,
 ) -> tuple[NNIR, Axes]:
     """Record a model, convert it, make it one step, and check that step: the four stages in one call.
 
@@ -50,6 +51,7 @@ def stream(
         check: run the step in fp64 on a sequence longer than the example, and compare every output of every step with
             what the module returns for that sequence. Where the module takes no longer sequence, a warning says that
             the step is unchecked.
+        block: how many steps one run takes, as for NNIR.streaming_transform.
 
     Returns:
         The step, and the axis of time in the whole output, a tuple where there are several outputs. An output may come
@@ -57,7 +59,7 @@ def stream(
 
     Raises:
         StreamingError: the model has no step-by-step form, or a step differs from the module; the error names the
-            first step that does.
+            first step that does. Or a block that NNIR.streaming_transform refuses.
         UnsupportedError: the model cannot be lowered.
         InputError: a module or an example that cannot be recorded.
         GraphError: the graph cannot be lowered.
@@ -65,7 +67,7 @@ def stream(
     """
     traced, _ = prepare_shape(module, *example, module_state=module_state)
     step, axes = to_nnir(traced, context=context).streaming_transform(
-        axis if isinstance(axis, int) else tuple(axis), tables
+        axis if isinstance(axis, int) else tuple(axis), tables, block
     )
     if check:
         _Check(module, example, step).run(context)
@@ -87,6 +89,12 @@ class _Check:
             steps = min(steps, context)  # a module without that limit sees more from there on
         limit = self.step.graph.step_limit
         steps = min(steps, limit or steps)
+        block = self.step.graph.block
+        steps -= steps % block if steps > block else 0
+        if steps < block and (limit or context is not None):
+            self._unchecked(f"a block has {block} steps, and the check {steps}")
+            return
+        steps = max(steps, block)
         longer = self._longer(steps)
         try:
             with same_random_state(), torch.no_grad(), warnings.catch_warnings():

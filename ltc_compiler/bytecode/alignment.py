@@ -28,7 +28,7 @@ class Streaming:
     (ir/graph.py).
 
     counter, marker: the names of the states that count the steps of a stream, and those since its end; "" for none.
-    limit: how many steps a stream may have, 0 for any number.
+    limit: how many steps a stream may have, 0 for any number. block: the steps of one run.
     """
 
     inputs: Axes
@@ -38,6 +38,7 @@ class Streaming:
     counter: str = ""
     marker: str = ""
     limit: int = 0
+    block: int = 1
 
     @property
     def in_place(self) -> bool:
@@ -96,8 +97,8 @@ class Streaming:
 class Runner:
     """A machine that runs streams of a model, as far as alignment needs it.
 
-    run: arrays of (streams, steps, *port shape) in and out. counted: the step counter of stream n. mark: set the end
-    marker of every stream. fork: the same on a copy of the states.
+    run: arrays of (streams, steps, *shape of a step) in and out. counted: the step counter of stream n. mark: set the
+    end marker of every stream. fork: the same on a copy of the states.
     """
 
     run: Callable[[Sequence[F32]], Sequence[F32]]
@@ -107,7 +108,7 @@ class Runner:
 
 
 def run_aligned(runner: Runner, stream: Streaming, arrays: Sequence[F32], end: bool) -> list[F32]:
-    """Run sequences of (streams, steps, *port shape); the elements that they give, (streams, elements, *port shape).
+    """Run sequences of (streams, steps, *shape of a step); the elements that they give, in the place of the steps.
 
     end: those that follow the last step as well, computed on a copy of the states. Raises InputError before the first
     step as Streaming.windows does, and StateError for a step counter that cannot be one.
@@ -120,16 +121,18 @@ def run_aligned(runner: Runner, stream: Streaming, arrays: Sequence[F32], end: b
         for made in _after_the_end(runner.fork(), stream, arrays):
             for part, array in zip(parts, made, strict=True):
                 part.append(array)
+    # Runs behind the end may have more steps than belong to any output.
     return [np.concatenate(part, 1)[:, window] for part, window in zip(parts, windows, strict=True)]
 
 
 def _after_the_end(runner: Runner, stream: Streaming, arrays: Sequence[F32]) -> Iterator[Sequence[F32]]:
-    """The outputs of each step after the end. Inputs that stream are 0 there, for nothing that counts reads them."""
+    """The outputs of each run after the end. Inputs that stream are 0 there, for nothing that counts reads them."""
+    block = stream.block
     last = [
-        array[:, -1:] if axis is None else np.zeros((len(array), 1, *array.shape[2:]), array.dtype)
+        array[:, -block:] if axis is None else np.zeros((len(array), block, *array.shape[2:]), array.dtype)
         for array, axis in zip(arrays, stream.inputs, strict=True)
     ]
-    for number in range(1, stream.flush + 1):
+    for number in range(1, stream.flush + 1, block):
         if stream.marker:
             runner.mark(float(number))
         yield runner.run(last)
@@ -174,9 +177,22 @@ def streaming_of(meta: Mapping[str, Any], model: Model, model_index: int) -> Str
         name = entry.get(key, "")
         if (needed or name != "") and name not in scalars:
             raise _refusal(model, f"has the {key} {name!r}, which is no scalar state")
-    return Streaming(
-        axes[0], axes[1], latencies, tails, entry.get("counter", ""), entry.get("marker", ""), limit
-    )
+    block = _block(model, entry, axes[0], axes[1])
+    names = entry.get("counter", ""), entry.get("marker", "")
+    return Streaming(axes[0], axes[1], latencies, tails, *names, limit, block)
+
+
+def _block(model: Model, entry: Mapping[str, Any], inputs: Axes, outputs: Axes) -> int:
+    """The steps of a run; what streams must have an axis of so many elements."""
+    block = entry.get("block", 1)
+    if not _is_count(block) or block < 1:
+        raise _refusal(model, f"has the block {block!r}")
+    ports = [(p, a) for p, a in zip(model.inputs, inputs, strict=True) if a is not None]
+    ports += [(p, a or 0) for p, a in zip(model.outputs, outputs, strict=True)]
+    for port, axis in ports if block > 1 else ():
+        if not 0 <= axis < len(port.shape) or port.shape[axis] != block:
+            raise _refusal(model, f"has a block of {block} steps, and {port.name!r} the shape {port.shape}")
+    return int(block)
 
 
 def _column(

@@ -157,6 +157,10 @@ def compare(
     for name, number in (("iterations", iterations), ("what_if", what_if)):
         if not isinstance(number, int) or number < 0:
             raise InputError(f"{name} is {number!r}", where=name, remedy="give a whole number of 0 or more")
+    if graph.block > 1:
+        raise InputError(f"the graph takes {graph.block} steps in one run", where="compare",
+                         remedy="compare the graph of single steps, whose bits are the same: streaming_transform"
+                         " without a block")  # fmt: skip
     if not factor > 1:
         raise InputError(f"factor is {factor!r}", where="factor", remedy="give a number above 1")
     steps, arrays = sequences(graph, inputs)

@@ -165,6 +165,8 @@ class Graph:
     scalar state that counts the steps of a stream, up to the largest latency and the limit at least; "" where no output
     is late and there is no limit. step_limit: how many steps a stream may have, as its tables hold values for no more;
     0 for any number.
+    block: the steps of one run; with more than one, what streams has its axis of so many steps, and an output that lost
+    none has it in front.
     prologue: a graph without inputs whose outputs states begin with; the machine's own arithmetic computes them.
     end_marker: the name of the scalar state that is 0, and n in the nth step after the end of a stream, set by whoever
     runs the graph; "" where nothing depends on the end.
@@ -184,6 +186,7 @@ class Graph:
     output_tails: tuple[int, ...] | None = None
     step_counter: str = ""
     step_limit: int = 0
+    block: int = 1
     end_marker: str = ""
     prologue: Graph | None = None
     written_out: tuple[str, str, str] | None = None
@@ -267,6 +270,7 @@ def empty_copy(graph: Graph) -> Graph:
         output_tails=graph.output_tails,
         step_counter=graph.step_counter,
         step_limit=graph.step_limit,
+        block=graph.block,
         end_marker=graph.end_marker,
         prologue=graph.prologue,
         written_out=graph.written_out,

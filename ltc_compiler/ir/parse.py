@@ -212,6 +212,9 @@ class _Parser:
             if key == "limit":
                 graph.step_limit = self.integer()
                 continue
+            if key == "block":
+                graph.block = self.integer()
+                continue
             self.expect("(")
             dims: list[int | None] = []
             while self.sequence(")"):
@@ -225,7 +228,9 @@ class _Parser:
             elif key == "tail":
                 graph.output_tails = tuple(d or 0 for d in dims)
             else:
-                raise self.error(f"streaming has in, out, late, tail, count and end, and not {key!r}")
+                raise self.error(
+                    f"streaming has in, out, late, tail, count, end, limit and block, and not {key!r}"
+                )
 
     def state(self, graph: Graph, scope: dict[str, Value]) -> None:
         name = self.string()

@@ -156,4 +156,5 @@ def _streaming(graph: Graph) -> str:
     names = {"count": graph.step_counter, "end": graph.end_marker}
     given += [f"{key}={json.dumps(name)}" for key, name in names.items() if name]
     given += [f"limit={graph.step_limit}"] if graph.step_limit else []
+    given += [f"block={graph.block}"] if graph.block != 1 else []
     return f" streaming {' '.join(given)}" if given else ""

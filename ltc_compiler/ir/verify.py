@@ -207,6 +207,7 @@ def _streaming(graph: Graph, place: str) -> None:
             if dim is not None and not 0 <= dim <= value.type.rank:
                 raise _refuse(f"streaming dim {dim} of {kind} {i} is outside 0 to {value.type.rank}", place,
                               "count axes of the whole sequence from the front")  # fmt: skip
+    _block(graph, place)
     late, tails = graph.output_latencies, graph.output_tails
     if late is not None and (len(late) != len(graph.outputs) or min(late, default=0) < 0):
         raise _refuse(
@@ -222,3 +223,19 @@ def _streaming(graph: Graph, place: str) -> None:
             raise _refuse(
                 f"the {kind} is {name!r}, which is no scalar state", place, "name a state of shape ()"
             )
+
+
+def _block(graph: Graph, place: str) -> None:
+    """What streams has an axis of as many elements as a run has steps."""
+    if graph.block < 1 or (graph.block > 1 and graph.input_streaming_dims is None):
+        raise _refuse(f"a run has {graph.block} steps", place, "give one or more to a graph that streams")
+    if graph.block == 1:
+        return
+    inputs = [
+        (v, d) for v, d in zip(graph.inputs, graph.input_streaming_dims or (), strict=True) if d is not None
+    ]
+    outputs = [(v, d or 0) for v, d in zip(graph.outputs, graph.output_streaming_dims or (), strict=True)]
+    for value, dim in inputs + outputs:
+        if dim >= value.type.rank or value.shape[dim] != graph.block:
+            raise _refuse(f"%{value.name} of shape {value.shape} has no axis {dim} of the {graph.block} steps of a run",
+                          place, "give what streams the axis of its steps")  # fmt: skip

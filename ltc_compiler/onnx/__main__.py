@@ -24,6 +24,7 @@ from ltc_compiler.transforms.tie import tie
 EPILOG = """examples:
   python -m ltc_compiler.onnx model.onnx
   python -m ltc_compiler.onnx gru.onnx --shape x=60,1,8 --stream 0 --output gru.ltcp
+  python -m ltc_compiler.onnx wavenet.onnx --shape x=1,1,4096 --stream 2 --block 64
   python -m ltc_compiler.onnx step.onnx --tie h_out=h --tie c_out=c
   python -m ltc_compiler.onnx vad.onnx --shape input=1,512 --constant sr=16000
 
@@ -70,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "--stream", type=int, metavar="AXIS", help="compile one step, streamed along this axis"
     )
     parser.add_argument(
+        "--block", type=int, metavar="N", help="with --stream: take N steps in one inference (default: 1)"
+    )
+    parser.add_argument(
         "--quick", action="store_true", help="take the first schedule: compiles faster, runs slower"
     )
     parser.add_argument("--output", metavar="FILE", help="where to save the program")
@@ -85,7 +89,10 @@ def _compile(given: argparse.Namespace) -> Program:
     if given.tie:
         graph = tie(graph, _ties(given.tie))
     if given.stream is not None:
-        graph = streaming_transform(graph, given.stream)
+        graph = streaming_transform(graph, given.stream, block=1 if given.block is None else given.block)
+    elif given.block is not None:
+        raise InputError("--block is given without --stream", where="command line",
+                         remedy="name the axis of the steps as well: --stream 1")  # fmt: skip
     return compile_model(graph, _config(given.config), Path(given.model).stem, quick=given.quick)
 
 
@@ -139,6 +146,12 @@ def report(program: Program) -> str:
         f"instructions    {metrics['instructions']}",
         f"program file    {metrics['file_bytes']} bytes",
     ]
+    block = program.block_steps()
+    if block > 1:
+        per_step = metrics["models"][0]["cycles_per_step"]
+        lines.append(
+            f"block           {block} steps an inference, {per_step:.1f} cycles a step one after the other"
+        )
     for i in range(program.num_inputs()):
         lines.append(f"input {i}         {program.input_shape(0, i)} {program.input_format(0, i)}")
     for i in range(program.num_outputs()):

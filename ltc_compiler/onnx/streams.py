@@ -1,7 +1,8 @@
 """What an exported step says of its stream: the axis of every port, what is late, and which states count.
 
 One note of the model, in JSON, by the names of ports and states: {"inputs": {name: axis}, "outputs": {name: [axis,
-latency, tail]}, "count": state, "end": state}, as ir/graph.py says. A graph that is no step has none.
+latency, tail]}, "count": state, "end": state}, as ir/graph.py says, and "block": the steps of a run, where there are
+several. A graph that is no step has none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def stream_note(
         "count": states.get(graph.step_counter, ""),
         "end": states.get(graph.end_marker, ""),
     }
-    return json.dumps(note)
+    return json.dumps(note | ({"block": graph.block} if graph.block > 1 else {}))
 
 
 def read_stream(model: Any, graph: Graph, states: Mapping[str, State], where: str) -> None:
@@ -51,6 +52,7 @@ def read_stream(model: Any, graph: Graph, states: Mapping[str, State], where: st
         note = json.loads(text)
         axes = tuple(_axis(note["inputs"][v.name]) for v in graph.inputs)
         ports = [note["outputs"][name] for name in graph.output_names]
+        block = _whole(note.get("block", 1))
         count, end = (states[note[key]].name if note[key] else "" for key in ("count", "end"))
         graph.output_streaming_dims = tuple(_axis(axis) for axis, _, _ in ports)
         graph.output_latencies = tuple(_whole(late) for _, late, _ in ports)
@@ -60,7 +62,7 @@ def read_stream(model: Any, graph: Graph, states: Mapping[str, State], where: st
         raise ModelFileError(
             what, where=where, remedy="export the step again, and keep its metadata"
         ) from None
-    graph.input_streaming_dims, graph.step_counter, graph.end_marker = axes, count, end
+    graph.input_streaming_dims, graph.step_counter, graph.end_marker, graph.block = axes, count, end, block
 
 
 def _axis(value: object) -> int | None:

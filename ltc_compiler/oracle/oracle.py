@@ -10,6 +10,7 @@ import numpy as np
 from ltc_compiler import numerics
 from ltc_compiler.bytecode import Image, Model, State
 from ltc_compiler.bytecode.alignment import Runner, check_aligned, run_aligned, streaming_of
+from ltc_compiler.bytecode.blocks import check_blocks, from_blocks, of_one_step, to_blocks
 from ltc_compiler.bytecode.ports import (
     F32,
     check_elapsed_times,
@@ -79,7 +80,7 @@ class Oracle:
         model = model_at(self.image.models, model_index)
         arrays = check_inputs(model, inputs)
         check_elapsed_times(model, arrays)
-        self._check_steps(model_index, 1)
+        self._check_steps(model_index, self._streaming[model_index].block)
         return one_or_all(self._execute(model, arrays))
 
     def run_timesteps(
@@ -106,8 +107,8 @@ class Oracle:
             StateError: the state that counts the steps is no count.
             ProgramError: as run.
         """
-        model = model_at(self.image.models, model_index)
         stream = self._streaming[model_index]
+        model = of_one_step(model_at(self.image.models, model_index), stream)
         output_axes = resolve_axes(output_timestep_dim, stream.outputs, "output")
         check_output_axes(model, output_axes)
         arrays = to_sequences(model, inputs, resolve_axes(input_timestep_dim, stream.inputs, "input"))[1]
@@ -115,12 +116,12 @@ class Oracle:
         check_aligned(align, end)
         self._check_steps(model_index, len(arrays[0]))
         if stream.in_place or not align:
-            return from_sequences(model, self._sequence(model, arrays), output_axes)
+            return from_sequences(model, self._sequence(model_index, arrays), output_axes)
         made = run_aligned(self._runner(model_index), stream, [array[None] for array in arrays], end)
         return from_sequences(model, [array[0] for array in made], output_axes)
 
     def _runner(self, model_index: int) -> Runner:
-        model, stream = self.image.models[model_index], self._streaming[model_index]
+        stream = self._streaming[model_index]
 
         def fork() -> Runner:
             other = Oracle(self.image, self._machine.bit_accurate)
@@ -128,7 +129,7 @@ class Oracle:
             return other._runner(model_index)
 
         return Runner(
-            run=lambda given: [a[None] for a in self._sequence(model, [array[0] for array in given])],
+            run=lambda given: [a[None] for a in self._sequence(model_index, [array[0] for array in given])],
             counted=lambda n: self.get_state(model_index)[stream.counter],
             mark=lambda number: self.set_state({stream.marker: number}, model_index),
             fork=fork,
@@ -136,17 +137,19 @@ class Oracle:
 
     def _check_steps(self, model_index: int, steps: int) -> None:
         stream = self._streaming[model_index]
+        check_blocks(stream, steps)
         if stream.limit:
             stream.check([self._runner(model_index).counted(0)], steps)
 
-    def _sequence(self, model: Model, arrays: Sequence[F32]) -> list[F32]:
-        """What every step of (steps, *port shape) gives."""
-        steps = len(arrays[0])
-        outputs = [np.zeros((steps, *port.shape), np.float32) for port in model.outputs]
-        for t in range(steps):
-            for output, value in zip(outputs, self._execute(model, [a[t] for a in arrays]), strict=True):
+    def _sequence(self, model_index: int, arrays: Sequence[F32]) -> list[F32]:
+        """What every step of (steps, *shape of a step) gives."""
+        model, stream = self.image.models[model_index], self._streaming[model_index]
+        given = to_blocks(stream, arrays)
+        outputs = [np.zeros((len(given[0]), *port.shape), np.float32) for port in model.outputs]
+        for t in range(len(given[0])):
+            for output, value in zip(outputs, self._execute(model, [a[t] for a in given]), strict=True):
                 output[t] = value
-        return outputs
+        return from_blocks(stream, outputs)
 
     def reset(self, model_index: int | None = None) -> None:
         """Put the states back to their initial values, as VM.reset.

@@ -46,6 +46,7 @@ def _streaming(graph: Graph) -> dict[str, Any]:
         "tails": list(graph.output_tails or ()),
         "counter": graph.step_counter,
         "limit": graph.step_limit,
+        "block": graph.block if graph.block > 1 else 0,
         "marker": graph.end_marker,
     }
     entry |= {

@@ -18,6 +18,7 @@ from ltc_compiler.transforms.cleanup import cleanup
 from ltc_compiler.transforms.fold import fold, uniform
 from ltc_compiler.transforms.hoist import hoist
 from ltc_compiler.transforms.streaming import rules
+from ltc_compiler.transforms.streaming.blocks import blocked, check_block
 from ltc_compiler.transforms.streaming.deadlines import deadlines
 from ltc_compiler.transforms.streaming.delays import Memory
 from ltc_compiler.transforms.streaming.scan_rule import scan
@@ -47,8 +48,10 @@ if astray := {
     raise ImportError(f"{where} lacks streaming rules that the op table names: {', '.join(sorted(astray))}")
 
 
-def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse") -> Graph:
+def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse", block: int = 1) -> Graph:
     """The step graph of `graph`, streamed along `axes`: one axis for all inputs, or one (or None) for each.
+
+    block: how many steps one run of it takes (blocks.py).
 
     The graph says of each input and output which axis it lost, of each output by how many steps it is late, and how
     many of its elements follow the last step (ir/graph.py). Raises StreamingError, with the user's place, for what has
@@ -64,11 +67,20 @@ def streaming_transform(graph: Graph, axes: Axes, tables: Tables = "refuse") -> 
         raise StreamingError("the graph is a step graph already", where=graph.name,
                              remedy="stream the graph of the whole sequence")  # fmt: skip
     dims, steps = _input_axes(graph, axes)
-    folded = fold(pad_windows(graph), layout=False)
+    check_block(block, graph.name)
+    made = blocked(_step(fold(pad_windows(graph), layout=False), dims, steps, tables), block)
+    if block > 1:
+        made = cleanup(fold(made))
+        verify(made)
+    return made
+
+
+def _step(whole: Graph, dims: Sequence[int | None], steps: int, tables: Tables) -> Graph:
+    """The step graph of a folded graph."""
     try:
-        return _stepwise(cleanup(unmerge(folded)), dims, steps, tables)
+        return _stepwise(cleanup(unmerge(whole)), dims, steps, tables)
     except StreamingError as error:  # time may be merged with axes behind it
-        apart = unmerge(folded, first_axis=False)
+        apart = unmerge(whole, first_axis=False)
         try:
             return _stepwise(cleanup(apart), dims, steps, tables)
         except StreamingError:
