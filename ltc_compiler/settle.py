@@ -31,6 +31,7 @@ def roomy(config: Config) -> Config:
         "gather_entries",
         "instruction_slots",
         "input_rows",
+        "output_rows",
     )
     return replace(config, cores=1, **dict.fromkeys(stores, LARGEST))  # type: ignore[arg-type]
 

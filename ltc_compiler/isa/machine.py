@@ -218,6 +218,14 @@ class Machine:
         default=1024,
         mach=13,
     )
+    output_rows: int = _row(
+        1,
+        STORE,
+        "rows per core",
+        "rows that a core has put out and the host has not taken; a core puts out no more in an inference",
+        default=8192,
+        mach=14,
+    )
     link_fifo_rows: int = _row(
         1, 4096, "rows per link", "rows that can wait at the end of a link", default=64, mach=8
     )

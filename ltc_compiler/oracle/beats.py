@@ -15,6 +15,7 @@ from ltc_compiler import isa
 from ltc_compiler.bytecode import Image, Instr
 from ltc_compiler.bytecode.cost import latency, occupancy, slots_walked
 from ltc_compiler.config import Config
+from ltc_compiler.oracle.host_port import HostPort
 
 
 class Beat(NamedTuple):
@@ -47,7 +48,10 @@ class Outside:
         default_factory=lambda: defaultdict(lambda: Link([], []))
     )
     last_in: int = 0  # start of the last beat that took a row in
-    last_out: int = 0  # the last output row is out
+    host: HostPort = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.host = HostPort(self.image.config.output_rows)
 
 
 class Context(NamedTuple):
@@ -187,9 +191,10 @@ def _input(c: Context) -> Beats:
 
 
 def _output(c: Context) -> Beats:
+    host, way = c.outside.host, latency(c.instr, c.config)
     for j in range(c.n("rows")):
-        start = yield Beat({"src": c.row("src") + j})
-        c.outside.last_out = max(c.outside.last_out + 1, start + latency(c.instr, c.config))
+        start = yield Beat({"src": c.row("src") + j}, after=host.earliest(c.instr.core, way))
+        host.put(c.instr.core, start + way)
 
 
 PATTERNS: dict[str, Callable[[Context], Beats]] = {

@@ -73,7 +73,7 @@ def estimate(image: Image, model_index: int = 0, arrival: int = 0, inferences: i
     for _ in range(inferences):
         for instr, counters in _executed(code):
             walk.execute(instr, counters)
-        walk.turn(model)
+        walk.end_inference(model)
     return walk.report(instructions, arrival + rows - 1 if rows else 0)
 
 
@@ -206,13 +206,14 @@ class _Walk:
             until = self._to_be_touched[instr.core]
             until[stands[rows]] = np.maximum(until[stands[rows]], last)
 
-    def turn(self, model: Model) -> None:
+    def end_inference(self, model: Model) -> None:
         """An inference has issued: the addresses of its rings turn. What is in a queue keeps the rows that it has."""
         turn(self._stands, model.rings)
         rings = Counter(ring.core for ring in model.rings)
         for core, issue in enumerate(self._next_issue):  # a ring a cycle was made ready since the last turn
             self._turned[core] = max(issue, self._turned[core] + rings[core])
         self._next_issue = list(self._turned)
+        self._outside.host.end_inference()
 
     def _start(self, place: tuple[int, str], beat: Beat, earliest: int, until_written: int) -> int:
         """The cycle at which `beat` starts on a core and unit, and what it does to its rows and ports."""
@@ -240,12 +241,13 @@ class _Walk:
         return start
 
     def report(self, instructions: int, offered: int) -> CycleReport:
-        total = max(self._last_ready, self._outside.last_out)
+        last_out = self._outside.host.last_out
+        total = max(self._last_ready, last_out)
         return CycleReport(
             total=total,
             offered=offered,
             last_in=self._outside.last_in,
-            last_out=self._outside.last_out or total,  # out after 1 cycle or more: 0 says that nothing was
+            last_out=last_out or total,  # out after 1 cycle or more: 0 says that nothing was
             busy=tuple(tuple(b[unit] for unit in isa.UNITS) for b in self._busy),
             instructions=instructions,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ltc_compiler.bytecode import Model
-from ltc_compiler.bytecode.cost import occupancy
+from ltc_compiler.bytecode.cost import latency, occupancy
 from ltc_compiler.report.events import Code, Event
 
 Location = tuple[int, int]  # core, row
@@ -31,8 +31,9 @@ class Cause(NamedTuple):
 class Segment(NamedTuple):
     """A part of the critical path: the `cycles` that event number `event` caused, and what they went to.
 
-    parts: cycles by kind: "latency", from the last beat until the result is there; "unit", its beats; the rest waited
-    for the cause that the trace gives, or was "issue", the distance to the instruction before it.
+    parts: cycles by kind: "latency", from the last beat until the result is there; "unit", its beats; "port", the wait
+    of an output for rows of other cores; the rest waited for the cause that the trace gives, or was "issue", the
+    distance to the instruction before it.
     """
 
     event: int
@@ -222,12 +223,19 @@ class Flow:
         event, cycles = self._events[number], cycle - cause.cycle
         if at_issue:
             return Segment(number, cycles, {cause.kind: cycles})
-        latency = max(0, cycle - max(cause.cycle, event.end))
-        work = min(cycles - latency, event.busy)
-        waited = cycles - latency - work
-        parts = Counter({"latency": latency, "unit": work})
+        after = max(0, cycle - max(cause.cycle, event.end))
+        at_port = min(after, self._at_port(event))
+        work = min(cycles - after, event.busy)
+        waited = cycles - after - work
+        parts = Counter({"latency": after - at_port, "unit": work, "port": at_port})
         parts[self.stalls[number] if event.waited else "unit"] += waited
         return Segment(number, cycles, dict(+parts))
+
+    def _at_port(self, event: Event) -> int:
+        """Cycles that the last row of an output waited for rows of other cores at the host's port."""
+        if self._code.unit(event.index) != "io_out":
+            return 0
+        return event.finish - (event.end - 1 + latency(self._code[event.index], self._code.config))
 
 
 def _own_stall(event: Event) -> str:

@@ -22,7 +22,7 @@ def encode(
     config = contents.config
     ops = [op for m in models for op in m.schedule.ops]
     _check_instruction_slots(ops, config)
-    _check_input_rows(models, config)
+    _check_host_rows(models, config)
     placed: list[Model] = []
     begin = 0
     for m in models:
@@ -140,15 +140,29 @@ def _check_instruction_slots(ops: list[Op], config: Config) -> None:
         _check_depth("instruction slots", core, needed, config.instruction_slots, config)
 
 
-def _check_input_rows(models: Sequence[LoweredModel], config: Config) -> None:
-    """All inputs of an inference wait beside every core, from where it takes those that it needs."""
+def _check_host_rows(models: Sequence[LoweredModel], config: Config) -> None:
+    """All inputs of an inference wait beside every core, from where it takes those that it needs, and all outputs of a
+    core beside it."""
     for model in models:
-        needed = sum(port.rows(config.block_size) for port in model.inputs)
-        if needed > config.input_rows:
-            raise AllocationError(
-                f"input rows for the inputs of {model.name}",
-                needed=needed,
-                available=config.input_rows,
-                where=f"configuration {config.name}",
-                remedy="use a configuration with more input_rows, or stream the model, which takes a step at a time",
-            )
+        taken = sum(port.rows(config.block_size) for port in model.inputs)
+        _check_ports(f"inputs of {model.name}", taken, "input_rows", config)
+        for core in range(config.cores):
+            sent = 0
+            for op in model.schedule.ops:
+                if op.name == "output" and op.core == core:
+                    rows = op.operands["rows"]
+                    assert isinstance(rows, int)
+                    sent += rows
+            _check_ports(f"outputs of {model.name} on core {core}", sent, "output_rows", config)
+
+
+def _check_ports(what: str, needed: int, store: str, config: Config) -> None:
+    available = getattr(config, store)
+    if needed > available:
+        raise AllocationError(
+            f"{store.replace('_', ' ')} for the {what}",
+            needed=needed,
+            available=available,
+            where=f"configuration {config.name}",
+            remedy=f"use a configuration with more {store}, or stream the model, which takes a step at a time",
+        )

@@ -1,4 +1,4 @@
-// The scoreboard of timing.cpp: when rows, units, ports and places of the link FIFOs are free, and the one rule by which
+// The scoreboard of the clock: when rows, units, ports and places of the link FIFOs are free, and the one rule by which
 // a beat starts: after the beat before it, after what it waits for, after older instructions are done with its rows
 // (pending.h), after its sources are written, late enough that what it writes lands after what was written there
 // before, and when there are ports for both.
@@ -12,55 +12,10 @@
 #include <vector>
 
 #include "clock/pending.h"
+#include "clock/ports.h"
 #include "clock/timing.h"
 
 namespace ltc {
-
-// The read ports of a core's tensor store: how many of them the instructions so far, in program order, use in which
-// cycle. That the oldest instruction goes first lets the walk take one after the other. Cycles may lie far apart, so
-// they stand in a hash table; those before `past`, where no beat can start any more, are dropped when it is full.
-class ReadPorts {
-public:
-    // The first cycle from `cycle` on with `n` of `ports` free.
-    std::uint64_t first(std::uint64_t cycle, std::uint64_t n, std::uint64_t ports) const {
-        while (slots_[find(cycle)].used + n > ports) ++cycle;
-        return cycle;
-    }
-
-    void take(std::uint64_t cycle, std::uint64_t n, std::uint64_t past) {
-        Slot& slot = slots_[find(cycle)];
-        if (slot.used == 0 && ++filled_ > slots_.size() / 2) {
-            --filled_;
-            rebuild(past);
-            return take(cycle, n, past);
-        }
-        slot = {cycle, slot.used + n};
-    }
-
-private:
-    struct Slot {
-        std::uint64_t cycle, used;  // used 0: an empty slot
-    };
-
-    std::size_t find(std::uint64_t cycle) const {
-        const std::size_t mask = slots_.size() - 1;
-        std::size_t at = static_cast<std::size_t>(cycle) & mask;
-        while (slots_[at].used != 0 && slots_[at].cycle != cycle) at = (at + 1) & mask;
-        return at;
-    }
-
-    void rebuild(std::uint64_t past) {
-        std::vector<Slot> kept;
-        for (const Slot& slot : slots_)
-            if (slot.used != 0 && slot.cycle >= past) kept.push_back(slot);
-        slots_.assign(kept.size() * 4 > slots_.size() ? slots_.size() * 2 : slots_.size(), Slot{});
-        filled_ = kept.size();
-        for (const Slot& slot : kept) slots_[find(slot.cycle)] = slot;
-    }
-
-    std::vector<Slot> slots_ = std::vector<Slot>(256);  // a power of two, at most half of them filled
-    std::size_t filled_ = 0;
-};
 
 // A link's FIFO by its places, which are filled and emptied in order.
 struct LinkClock {
@@ -99,7 +54,7 @@ struct CoreClock {
     std::uint64_t next_issue = 0;
     std::array<UnitClock, isa::n_units> units;
     std::vector<RowClock> rows;  // by row address
-    ReadPorts reads;
+    Ports reads;
 
     std::uint64_t turned = 0;  // when its rings turned last
 
@@ -169,6 +124,7 @@ public:
     std::uint64_t next() const { return next_; }  // the unit is free from here on
 
     std::uint64_t last_ready = 0;  // a row that it wrote can be read, the latest of them
+    std::uint64_t arrived = 0;     // a row that it sent is at the other end of its link, the latest of them
     std::uint64_t busy = 0;
     std::uint64_t first = 0;  // traced only: start of the first beat
     std::array<std::uint64_t, std::size(stall_names)> lost{};  // traced only: cycles by cause

@@ -30,7 +30,7 @@ struct CycleReport {
 enum class Stall : std::uint8_t {
     none,
     unit,         // the unit was still at an earlier instruction
-    host,         // the host's data was not there
+    host,         // the host's data was not there, or the host had not taken the rows that fill the output store
     link,         // a row was on its way through a link, or the link's FIFO was full
     accumulator,  // the adder was still at the accumulator
     operand,      // a row to read was not written yet

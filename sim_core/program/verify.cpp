@@ -13,6 +13,7 @@
 
 #include "program/program.h"
 #include "program/rings.h"
+#include "program/work.h"
 
 namespace ltc {
 namespace {
@@ -94,6 +95,7 @@ private:
         fifo_.assign(p_.fifo_rows.size(), 0);
         written_.clear();
         written_.resize(model.outputs.size());
+        put_out_.assign(m_.cores, 0);
         std::vector<std::uint32_t> open;
         std::vector<std::vector<std::int64_t>> at_entry;
         iterations_.assign(1, 1);
@@ -126,26 +128,30 @@ private:
                 check(i, model);
             }
         }
-        const std::string where = "model " + model.name;
         if (!open.empty()) refuse_program("a loop has no end", name_of(p_, open.back()));
         if (std::any_of(fifo_.begin(), fifo_.end(), [](std::int64_t n) { return n != 0; }))
-            refuse_program("rows are left in a link FIFO when the model ends", where);
-        for (std::size_t o = 0; o < written_.size(); ++o) {
-            const std::uint64_t row = first_missing(written_[o]);
-            if (row < p_.rows_of(model.outputs[o].shape))
-                refuse_program("row " + std::to_string(row) + " of output " + model.outputs[o].name + " is never written", where);
-        }
+            refuse_program("rows are left in a link FIFO when the model ends", "model " + model.name);
+        check_outputs(model);
     }
 
-    // The first row that lies in none of these runs of rows, [first, end) each.
-    static std::uint64_t first_missing(std::vector<std::pair<std::uint64_t, std::uint64_t>>& runs) {
-        std::sort(runs.begin(), runs.end());
-        std::uint64_t row = 0;
-        for (const auto& [first, end] : runs) {
-            if (first > row) break;
-            row = std::max(row, end);
+    // Every row of an output is written, and by one core: rows of different cores do not leave in the order of the code.
+    void check_outputs(const Model& model) {
+        for (std::size_t o = 0; o < written_.size(); ++o) {
+            const auto refuse = [&](std::uint64_t row, const char* what) {
+                refuse_program("row " + std::to_string(row) + " of output " + model.outputs[o].name + what, "model " + model.name);
+            };
+            std::sort(written_[o].begin(), written_[o].end());
+            std::uint64_t missing = 0;
+            std::vector<std::uint64_t> ends(m_.cores);  // of the runs of each core
+            for (const auto& [first, end, core] : written_[o]) {
+                if (first > missing) break;
+                for (std::uint32_t c = 0; c < m_.cores; ++c)
+                    if (c != core && ends[c] > first) refuse(first, " is written by two cores");
+                ends[core] = std::max(ends[core], end);
+                missing = std::max(missing, end);
+            }
+            if (missing < p_.rows_of(model.outputs[o].shape)) refuse(missing, " is never written");
         }
-        return row;
     }
 
     std::uint64_t count_of(const Instruction& i, const isa::ExtentInfo& extent) const {
@@ -248,8 +254,9 @@ private:
             case isa::Format::Output: {
                 const auto out = i.as<isa::Output>();
                 check_port(model.outputs, out.port, out.first, out.rows);
-                written_[out.port].emplace_back(out.first, std::uint64_t{out.first} + out.rows);
-                return;
+                written_[out.port].push_back({out.first, std::uint64_t{out.first} + out.rows, i.core});
+                put_out_[i.core] = plus(put_out_[i.core], times(out.rows, total_iterations_.back()));
+                return require(put_out_[i.core] <= m_.output_rows, "its core puts out more than output_rows rows in an inference");
             }
             default: return;  // elementwise instructions and reductions: their accesses say it all
         }
@@ -369,7 +376,13 @@ private:
     std::vector<Counts> before_;
     std::optional<RingMap> rings_;
     std::vector<std::int64_t> fifo_;            // rows in each FIFO where the walk stands
-    std::vector<std::vector<std::pair<std::uint64_t, std::uint64_t>>> written_;  // runs of rows of every output
+    struct Run {
+        std::uint64_t first, end;
+        std::uint32_t core;
+        auto operator<=>(const Run&) const = default;
+    };
+    std::vector<std::vector<Run>> written_;  // runs of rows of every output
+    std::vector<std::uint64_t> put_out_;     // rows by core
     std::vector<std::uint64_t> iterations_;          // by level; level 0 is no loop and counts 1
     std::vector<std::uint64_t> total_iterations_;    // of the nest down to a level
 };

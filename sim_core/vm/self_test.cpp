@@ -186,7 +186,7 @@ public:
         Machine& m = program.machine;
         m = {.cores = 1, .block_size = lanes, .weight_blocks = blocks, .tensor_rows = operands + rows, .accumulators = 8,
              .synapse_slots = slots, .gather_entries = 0, .instruction_slots = limits::store, .link_fifo_rows = 1,
-             .fp32_beats = 4, .issue_queue = 1, .read_ports = limits::min_read_ports, .input_rows = limits::store, .fp32_matmul = true,
+             .fp32_beats = 4, .issue_queue = 1, .read_ports = limits::min_read_ports, .input_rows = limits::store, .output_rows = limits::store, .fp32_matmul = true,
              .fp8_weights = false, .synapse_unit = true, .latencies = {}};
         m.latencies.fill(1);
         Core& core = program.cores.emplace_back();

@@ -104,9 +104,14 @@ def test_both_clocks_walk_as_many_beats(case: Case) -> None:
     assert both(program([case.instr])).busy[0][unit] == case.busy
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, id=i) for c, i in zip(CASES, IDS, strict=True) if c.name != "output"]
+)
 def test_the_loader_counts_as_many_beats(case: Case) -> None:
-    """Beyond 2**33 it says how many there are: here an execution for each of as many iterations."""
+    """Beyond 2**33 it says how many there are: here an execution for each of as many iterations.
+
+    Only outputs may not be so many: their rows have a store of a size.
+    """
     loops = [op("loop", count=1 << 17), op("loop", count=1 << 16)]
     whole = program([*loops, case.instr, op("end"), op("end")])
     with pytest.raises(ProgramError, match=f" instructions and {case.beats << 33} beats, more than {2**33}"):

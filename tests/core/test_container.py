@@ -73,10 +73,10 @@ def test_layout_of_the_file() -> None:
     assert all(offset % 64 == 0 for _, offset, _ in section_table(data))
     assert json.loads(found["CONF"]) == Config.tiny_c1b8().to_dict()
     config = Config.tiny_c1b8()
-    assert struct.unpack_from("<14I", found["MACH"]) == (
+    assert struct.unpack_from("<15I", found["MACH"]) == (
         1, 8, config.weight_blocks, config.tensor_rows, config.accumulators, config.synapse_slots,
         config.gather_entries, config.instruction_slots, config.link_fifo_rows, config.fp32_beats,
-        config.issue_queue, config.read_ports, config.input_rows, config.rings,
+        config.issue_queue, config.read_ports, config.input_rows, config.rings, config.output_rows,
     )  # fmt: skip
     assert len(found["MACH"]) == 4 * len(COUNTS) + 4 + 4 * len(isa.LATENCIES)
     assert found["CODE"] == struct.pack("<I", 2) + encode(image().code)

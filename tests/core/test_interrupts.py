@@ -166,7 +166,8 @@ def straight(instr: Instr, rows: int, inputs: int, weights: Any = None) -> Progr
     blocks = np.zeros((0, B, B), np.uint16) if weights is None else weights
     core = CoreImage(rows, [], blocks, empty.slots, empty.entries)
     model = Model("m", 0, len(code), (Port("x", (inputs, B)),), (Port("y", (rows, B)),))
-    return Program(Image(replace(Config.ip_core(1, B), name="straight"), code, [core], [model]))
+    config = replace(Config.ip_core(1, B), name="straight", output_rows=1 << 16)
+    return Program(Image(config, code, [core], [model]))
 
 
 OVER = {"n_outer": 1100, "n_inner": 60, "dst_inner": 0, "a_inner": 0}

@@ -226,6 +226,23 @@ def test_an_output_must_be_written() -> None:
         _core.Program.parse(lacking.to_bytes())
 
 
+def test_an_output_row_has_one_core() -> None:
+    """Refused for two cores, whatever stands between their rows: those of one core may come again."""
+    output = Port("y", (5, 8))
+
+    def written(*runs: tuple[int, int, int]) -> bytes:
+        code = [op("output", core, src=Row(0), rows=rows, first=first) for core, first, rows in runs]
+        model = Model("m", 0, len(code), (), (output,))
+        cores = [CoreImage.empty(8, 16)] * 2
+        return Image(replace(Config.tiny_c2b8(), name="two"), code, cores, [model]).to_bytes()
+
+    for good in ([(0, 0, 5)], [(0, 0, 3), (1, 3, 2)], [(0, 0, 4), (0, 2, 2), (1, 4, 1), (0, 0, 1)]):
+        _core.Program.parse(written(*good))
+    for two_cores in ([(0, 0, 5), (1, 4, 1)], [(1, 1, 1), (0, 0, 5)], [(0, 0, 4), (0, 1, 1), (1, 3, 2)]):
+        with pytest.raises(ProgramError, match="of output y is written by two cores"):
+            _core.Program.parse(written(*two_cores))
+
+
 @pytest.mark.parametrize("begin_end", [(2, 1), (0, 3), (1, 1)])
 def test_models_must_stand_in_order_inside_the_code(begin_end: tuple[int, int]) -> None:
     good = image()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from programs_for_timing import LATENCY, Drawn, both, image, machine, op, progra
 from ltc_compiler import isa
 from ltc_compiler.bytecode import Image
 from ltc_compiler.bytecode.cost import beats, busy, latency, slots_walked
-from ltc_compiler.clock import Clock
+from ltc_compiler.clock import Clock, Record
 from ltc_compiler.errors import InputError, LtcError, ProgramError
 from ltc_compiler.oracle import clock
 from ltc_compiler.oracle.beats import Beat
@@ -214,12 +214,33 @@ def test_trace_of_links_overwrites_and_loops() -> None:
     assert traced(overwrite)[1] == (1, 0, 1, 17, 21, "overwrite", 16)
 
 
+def _outputs(program: Image, trace: list[Record]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for record in trace:
+        if program.code[record.index].name == "output":
+            found[record.core].append(record.finish)
+    return found
+
+
+def _outputs_of_the_reference(program: Image) -> dict[int, list[int]]:
+    walk = clock._Walk(program, {0: 0})
+    last: dict[int, list[int]] = defaultdict(list)  # by core: the number of the last row of every output
+    for instr, counters in clock._executed(program.code):
+        walk.execute(instr, counters)
+        if instr.name == "output":
+            last[instr.core].append(walk._outside.host._put[instr.core] - 1)
+    walk.end_inference(program.models[0])
+    return {core: [walk._outside.host._left[core][n] for n in rows] for core, rows in last.items()}
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=programs())
 def test_the_trace_agrees_with_the_reference_clock(drawn: Drawn) -> None:
-    """Iterations and busy cycles, instruction by instruction."""
+    """Iterations, busy cycles and when the last row of an output is out, instruction by instruction."""
     program = drawn.image()
-    records = iter(Clock.of(program).trace(0, 0, 1 << 20))
+    trace = Clock.of(program).trace(0, 0, 1 << 20)
+    assert _outputs(program, trace) == _outputs_of_the_reference(program)
+    records = iter(trace)
     busy_cycles = [dict.fromkeys(isa.UNITS, 0) for _ in program.cores]
     for instr, counters in clock._executed(program.code):
         control = instr.core == isa.ALL_CORES

@@ -89,3 +89,17 @@ def test_inputs_wait_in_a_store_of_a_size() -> None:
     assert "stream the model" in refused.value.remedy
     with pytest.raises(ProgramError, match="the inputs of model long fill 40 rows, input_rows is 39"):
         Program(replace(program.image, config=little))
+
+
+def test_outputs_wait_in_a_store_of_a_size() -> None:
+    g = Graph("long")
+    x = g.add_input(Type((40, 3)), "x")
+    g.add_output(add(g, "relu", x))
+    enough, little = (replace(CORE, name="few", output_rows=rows) for rows in (40, 39))
+    program = compile_model(g, enough)
+    with pytest.raises(AllocationError, match="output rows for the outputs of long on core 0") as refused:
+        compile_model(g, little)
+    assert (refused.value.needed, refused.value.available) == (40, 39)
+    assert "more output_rows, or stream the model" in refused.value.remedy
+    with pytest.raises(ProgramError, match="puts out more than output_rows rows in an inference"):
+        Program(replace(program.image, config=little))

@@ -218,10 +218,11 @@ class Drawn:
     config: Config
     code: list[Instr]
     rings: list[Ring]
+    outputs: int  # ports, of OUT rows each
 
     def image(self) -> Image:
         stores: Any = {"last": _STORE_LAST, "entries": _STORE_ENTRIES, "states": _STATES, "rings": self.rings}
-        return image(self.config, self.code, inputs=[IN], outputs=[OUT], **stores)
+        return image(self.config, self.code, inputs=[IN], outputs=[OUT] * self.outputs, **stores)
 
     def __repr__(self) -> str:
         return f"\n{self.config}\n{self.rings}\n{disassemble(self.code)}"
@@ -229,7 +230,7 @@ class Drawn:
 
 @st.composite
 def programs(draw: st.DrawFn) -> Drawn:
-    """Random programs with loops, links, hazards, an input and an output, on machines with random figures."""
+    """Random programs with loops, links, hazards, an input, outputs of some cores, on machines with random figures."""
     latency = {name: draw(st.integers(1, 9)) for name in LATENCY.__dataclass_fields__}
     config = machine(
         cores=draw(st.integers(1, 3)),
@@ -239,15 +240,21 @@ def programs(draw: st.DrawFn) -> Drawn:
         link_fifo_rows=draw(st.integers(1, 4)),
         issue_queue=draw(st.integers(1, 4)),
         fp32_beats=draw(st.integers(1, 4)),
+        output_rows=draw(st.integers(2 * OUT, 4 * OUT)),
         **latency,
     )
     d = _Draw(draw, config)
     core = d.number(0, config.cores - 1)
+    senders = draw(st.lists(st.sampled_from(range(config.cores)), min_size=1, unique=True))
+    outputs = [
+        i for port, c in enumerate(senders)
+        for i in (op("output", c, src=d.row(0, _READ), rows=OUT, port=port), *(d.block(0, 1) if d.number(0, 1) else ()))
+    ]  # fmt: skip
     code = [
         *d.block(0, 2),
         op("input", core, dst=d.row(0), rows=IN),
         *d.block(0, 8),
-        op("output", d.number(0, config.cores - 1), src=d.row(0, _READ), rows=OUT),
+        *([op("loop", count=2), *outputs, op("end")] if d.number(0, 2) == 0 else outputs),
         *d.block(0, 2),
     ]
     rings = []
@@ -256,4 +263,4 @@ def programs(draw: st.DrawFn) -> Drawn:
         if rows:
             places = len(_STATES) // rows
             rings.append(Ring(turning, _STATES.start, places, rows, d.number(1, min(3, places - 1))))
-    return Drawn(config, code, rings)
+    return Drawn(config, code, rings, len(senders))

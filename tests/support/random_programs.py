@@ -230,6 +230,7 @@ class _Writer:
         rng, width, core = self.rng, self.config.block_size, int(self.rng.integers(self.config.cores))
         reads = rng.random() < 0.6
         ports = self.inputs if reads else self.outputs
+        core = core if reads else 0  # an output row has one core, which writes all of it at the end
         number = int(rng.integers(self.config.cores, len(ports)))
         rows, across = ports[number].rows(width), self.config.block_rows((ports[number].shape or (1,))[-1])
         first = 0
