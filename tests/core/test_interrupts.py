@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from random_programs import op
 
-from ltc_compiler.bytecode import CoreImage, Image, Instr, Model, Port, Row, State
+from ltc_compiler.bytecode import CoreImage, Image, Instr, Model, Port, Ring, Row, State
 from ltc_compiler.config import Config
 from ltc_compiler.errors import InputError, ProgramError
 from ltc_compiler.program import Program
@@ -94,6 +94,27 @@ def test_a_sequence_stops_between_two_steps() -> None:
     assert 0 < done < len(x)
     assert (vm.state["s"] == done).all()
     assert (vm.run(ONES) == done + 1).all()
+
+
+def test_a_ring_stands_as_after_whole_steps() -> None:
+    """Its newest row is written before the long part of a step, in which the run is stopped."""
+    line = range(4, 7)
+    double = op("add", dst=Row(3), a=Row(0), b=Row(0))
+    code = [op("input", dst=Row(0)), op("state_write", dst=Row(line.start), a=Row(0)), op("loop", count=1 << 18),
+            double, op("end"), op("output", src=Row(0))]  # fmt: skip
+    states = tuple(State(f"s{row}", (1,), 0, row) for row in line)
+    model = Model(
+        "m", 0, len(code), (Port("x", (1,)),), (Port("y", (1,)),), states, (Ring(0, line.start, 3),)
+    )
+    config = replace(Config.ip_core(1, B), name="line")
+    vm = Program(Image(config, code, [CoreImage.empty(B, line.stop)], [model])).to_vm()
+    x = np.arange(1, 20_001, dtype=np.float32)[:, None]
+    interrupted(lambda: vm.run_timesteps(x))
+    done = vm.steps_done()
+    assert 3 < done < len(x)
+    assert [float(a[0]) for a in vm.state.values()] == [done - 2, done - 1, done]
+    vm.run(np.zeros(1, np.float32))
+    assert [float(a[0]) for a in vm.state.values()] == [done - 1, done, 0]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -159,3 +159,28 @@ def test_what_only_turns_is_not_written() -> None:
         for i in range(8):
             expected = np.arange(4) + 4 * (i % 3) + 1 + i % 3
             assert np.array_equal(machine.run(), expected[None])
+
+
+@pytest.mark.parametrize(("new", "stages"), [(2, 5), (3, 9), (4, 6), (3, 4)])
+def test_a_line_that_moves_on_by_several_stages_is_one_ring(new: int, stages: int) -> None:
+    """As a program that takes several steps at once has it; the stages are given in any order."""
+    graph = Graph("line")
+    x = graph.add_input(Type((new, 5)), "x")
+    line = [graph.add_state(np.full((1, 5), i), f"s{i}") for i in range(stages)]  # the newest first
+    for i, state in enumerate(line):
+        if i < new:
+            state.next = add(graph, "slice", x, axis=0, start=new - 1 - i, stop=new - i, step=1)
+        else:
+            state.next = line[i - new].value
+    graph.states[:] = [graph.states[i] for i in np.random.default_rng(new).permutation(stages)]
+    graph.add_output(add(graph, "neg", add(graph, "concat", *(s.value for s in line[::-1]), axis=0)), "y")
+    program = NNIR(graph).to_program(TINY)
+    (ring,) = program.image.models[0].rings
+    assert (ring.places, ring.advance, written_rows(program)) == (stages, new, new)
+    assert sum(i.name == "state_write" for i in program.image.code) == 1
+    machines = program.to_vm(), program.to_oracle()
+    kept = np.arange(stages, dtype=np.float32)[::-1, None] + np.zeros((1, 5), np.float32)
+    for step in np.random.default_rng(1).standard_normal((9, new, 5)).astype(np.float32):
+        for machine in machines:
+            assert np.array_equal(machine.run(step), -kept)
+        kept = np.concatenate([kept, step])[-stages:]

@@ -8,13 +8,13 @@ costs what moving one does: a second copy of the new row.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ltc_compiler.ir.graph import Graph, State, Value
 from ltc_compiler.schedule.rows.contents import Contents
 from ltc_compiler.schedule.rows.layout import View
 from ltc_compiler.schedule.rows.virtual import Buffer
+from ltc_compiler.schedule.select.lines import Line
 
 Piece = tuple[int, Value]  # what is new, and the place that it has now, as that of what falls out
 
@@ -57,16 +57,17 @@ class Rings:
         self._windows: dict[State, Window] = {}
         self._readers: Counter[Value | None] | None = None
 
-    def turn(self, line: Sequence[State], buffer: Buffer, graph: Graph) -> None:
+    def turn(self, line: Line, buffer: Buffer, graph: Graph) -> None:
         """Let the buffer of a line of states turn, if that saves rows and the machine has a ring for it."""
-        window = window_of(line[0]) if len(line) == 1 else None
-        if self.contents.rings == 0 or (len(line) == 1 and window is None):
+        alone = len(line.stages) == 1
+        window = window_of(line.stages[0]) if alone else None
+        if self.contents.rings == 0 or (alone and window is None):
             return
         self.contents.rings -= 1
         if window is None:
-            buffer.place = buffer.rows // len(line)
+            buffer.place, buffer.advance = buffer.rows // len(line.stages), line.advance
             return
-        (state,) = line
+        (state,) = line.stages
         buffer.place, buffer.advance = buffer.rows // state.value.shape[window.axis], window.advance
         self._windows[state] = window
         assert state.next is not None
@@ -83,7 +84,8 @@ class Rings:
         if window is not None:
             step = home.steps[window.axis]
             return [(replace(home, ref=home.ref.at(p * step), shape=v.shape), v) for p, v in window.pieces]
-        if home.ref.offset + buffer.place < buffer.rows:
+        kept = buffer.rows - buffer.advance * buffer.place
+        if home.ref.offset < kept:
             return []
         assert state.next is not None
-        return [(replace(home, ref=home.ref.at(-home.ref.offset)), state.next)]
+        return [(replace(home, ref=home.ref.at(-kept)), state.next)]

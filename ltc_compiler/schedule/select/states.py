@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from ltc_compiler import numerics
 from ltc_compiler.errors import GraphError
-from ltc_compiler.ir.graph import Array, Graph, State, Value
+from ltc_compiler.ir.graph import Array, Graph, State
 from ltc_compiler.schedule.rows.layout import View, element_rows, fresh, row_count
 from ltc_compiler.schedule.rows.model import StateRows
 from ltc_compiler.schedule.rows.virtual import Buffer, Kind, Ref
+from ltc_compiler.schedule.select.lines import delay_lines
 from ltc_compiler.schedule.select.lowering import Lowering
 from ltc_compiler.schedule.spread.partition import state_places
 
@@ -27,46 +28,23 @@ from ltc_compiler.schedule.spread.partition import state_places
 def place_states(low: Lowering, graph: Graph) -> list[StateRows]:
     """Persistent rows for every state, in the host's layout: padding lanes are +0."""
     places = state_places(graph)
-    longest_first = sorted(_delay_lines(places), key=lambda line: -sum(s.value.type.size for s in line))
-    for line in longest_first:
-        data = np.concatenate([_rows(low, state, state.initial) for state in line])
-        plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in line])
-        buffer = Buffer(len(data), (places[line[0]] or low.build.cores)[0], Kind.STATE, data, original=plain)
+    lines = sorted(delay_lines(places), key=lambda line: -sum(s.value.type.size for s in line.stages))
+    for line in lines:
+        stages = line.stages
+        data = np.concatenate([_rows(low, state, state.initial) for state in stages])
+        plain = np.concatenate([_rows(low, s, s.initial if s.plain is None else s.plain) for s in stages])
+        buffer = Buffer(
+            len(data), (places[stages[0]] or low.build.cores)[0], Kind.STATE, data, original=plain
+        )
         low.rings.turn(line, buffer, graph)
         ref = Ref(buffer)
-        for state in line:
+        for state in stages:
             view = fresh(ref, state.value.shape, low.build.block)
             low.values.whole[state.value] = view
             ref = ref.at(view.total_rows)
     return [
         StateRows(s.name, s.value.shape, low.values.whole[s.value].ref, s.kind.value) for s in graph.states
     ]
-
-
-def _delay_lines(places: dict[State, tuple[int, ...]]) -> list[list[State]]:
-    """The states in lines: each stage is replaced by the one behind it, on the same core."""
-    states = list(places)
-    by_value = {s.value: s for s in states}
-    older: dict[Value, State] = {}
-    for state in states:
-        source = by_value.get(state.next) if state.next is not None else None
-        if source is None or source is state or places[source] != places[state]:
-            continue
-        if source.value.shape == state.value.shape:
-            older.setdefault(source.value, state)
-    lines: list[list[State]] = []
-    placed: set[Value] = set()
-    followers = set(older.values())
-    for newest in [*(s for s in states if s not in followers), *states]:
-        line = []
-        stage: State | None = newest
-        while stage is not None and stage.value not in placed:
-            placed.add(stage.value)
-            line.append(stage)
-            stage = older.get(stage.value)
-        if line:
-            lines.append(line[::-1])
-    return lines
 
 
 def _rows(low: Lowering, state: State, initial: Array) -> NDArray[np.float32]:
@@ -104,7 +82,7 @@ def write_states(low: Lowering, graph: Graph) -> None:
             if core in cores:
                 with low.build.on_cores(places[state]):
                     writes += _write(low, state, core)
-        _emit(low, _in_order(low, [w for w in writes if w.new != w.old]))
+        _emit(low, _in_order(low, _ascending([w for w in writes if w.new != w.old])))
     _hold_untouched(low, graph)
 
 
@@ -151,6 +129,20 @@ def _write(low: Lowering, state: State, core: int) -> list[_Write]:
         _Write(rows, low.values.everywhere(value, [core])[core], low.build.schedule.source)
         for rows, value in replaced
     ]
+
+
+def _ascending(writes: list[_Write]) -> list[_Write]:
+    """Those to a ring in the order of its rows, where the first of them stood: they may share an instruction."""
+    first: dict[Buffer, int] = {}
+    for i, write in enumerate(writes):
+        first.setdefault(write.old.ref.buffer, i)
+
+    def key(entry: tuple[int, _Write]) -> tuple[int, int]:
+        index, write = entry
+        ref = write.old.ref
+        return (first[ref.buffer], ref.offset) if ref.buffer.place else (index, 0)
+
+    return [write for _, write in sorted(enumerate(writes), key=key)]
 
 
 def _touched(view: View) -> list[tuple[Buffer, int]]:
