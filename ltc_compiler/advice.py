@@ -10,9 +10,21 @@ from ltc_compiler.ir.graph import Graph
 from ltc_compiler.settle import compile_model
 from ltc_compiler.transforms.streaming.transform import streaming_transform
 
+OF_STEPS = (
+    "tensor rows",
+    "input rows",
+    "instruction slots",
+    "gather entries",
+)  # stores that more steps need more of
+
 
 def with_advice(error: AllocationError, graph: Graph, config: Config) -> AllocationError:
-    """The refusal of a whole sequence with the step that fits, if one does; else the refusal as it is."""
+    """The refusal of a whole sequence with the step that fits, if one does; that of a block with what makes it smaller;
+    else the refusal as it is."""
+    if graph.block > 1 and error.store.startswith(OF_STEPS):
+        shorter = f"take fewer steps in one run than {graph.block}: streaming_transform(..., block=)"
+        return AllocationError(error.store, needed=error.needed, available=error.available, where=error.where,
+                               remedy=f"{shorter}; or {error.remedy}")  # fmt: skip
     found = _step_that_fits(graph, config)
     if found is None:
         return error

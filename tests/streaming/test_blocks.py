@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ltc_compiler import Config, Program
+from ltc_compiler import Config
 from ltc_compiler.errors import InputError, StreamingError
 from ltc_compiler.nnir import NNIR
 from ltc_torch.fx import prepare_shape
@@ -272,22 +272,6 @@ def test_a_recurrence_is_a_loop_of_the_machine() -> None:
     few, many = (whole.streaming_transform(0, block=n)[0].to_program(ROOM) for n in (64, 128))
     assert few.metrics()["instructions"] == many.metrics()["instructions"]
     assert "loop" in many.disassemble()
-
-
-def test_a_program_says_how_many_steps_an_inference_takes(tmp_path: Any) -> None:
-    whole = graph_of(nn.LSTM(4, 8), torch.randn(9, 1, 4))
-    made, _ = whole.streaming_transform(0, block=8)
-    assert str(NNIR.parse(str(made))) == str(made)
-    assert NNIR.parse(str(made)).graph.block == 8
-    program = made.to_program(ROOM)
-    program.save(tmp_path / "b.ltcp")
-    back = Program.load(tmp_path / "b.ltcp")
-    assert (back.block_steps(), back.input_shape()) == (8, (8, 1, 4))
-    model = back.metrics()["models"][0]
-    assert model["block_steps"] == 8
-    assert model["cycles_per_step"] == back.cycle_interval_per_inference() / 8
-    assert "8 steps an inference" in back.disassemble().split("\n")[1]
-    assert whole.streaming_transform(0)[0].to_program(ROOM).block_steps() == 1
 
 
 def test_steps_that_are_no_whole_number_of_blocks_go_to_single_steps() -> None:
