@@ -50,7 +50,7 @@ class Clock:
     @classmethod
     def of(cls, image: Image) -> Clock:
         """The clock of an image that no Program holds. Raises ProgramError if it breaks a rule of the machine."""
-        return cls(image, CoreProgram.parse(image.to_bytes()))
+        return cls(image, CoreProgram.parse(image.to_bytes() if image.file is None else image.file))
 
     def summary(self, model_index: int, spaced: bool) -> dict[str, Any]:
         """One inference in cycles; Program.cycle_summary_per_inference says what the keys mean."""

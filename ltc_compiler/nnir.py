@@ -19,6 +19,7 @@ from ltc_compiler.ir.parse import parse_graph
 from ltc_compiler.ir.text import print_graph
 from ltc_compiler.nnir_evaluation import EvaluatedGraph
 from ltc_compiler.onnx import Constants, InputShapes, export_onnx, import_onnx
+from ltc_compiler.stages import stage
 from ltc_compiler.transforms.streaming.transform import Axes, Tables, streaming_transform
 from ltc_compiler.transforms.tie import tie
 
@@ -169,7 +170,8 @@ class NNIR(EvaluatedGraph):
                 block is no number of steps from 1 to 65536, or does not divide the steps of the tables.
         """
         try:
-            graph = streaming_transform(self.graph, axis, tables, block)
+            with stage("stream", self.graph.name):
+                graph = streaming_transform(self.graph, axis, tables, block)
         except StreamingError as error:
             of_loop = _of_its_loop(error, self.graph)
             if of_loop is None:

@@ -39,7 +39,8 @@ class Program(ProgramTime):
     """
 
     def __init__(self, image: Image, data: bytes | None = None) -> None:
-        self._core = CoreProgram.parse(image.to_bytes() if data is None else data)
+        given = image.file if data is None else data
+        self._core = CoreProgram.parse(image.to_bytes() if given is None else given)
         super().__init__(image, self._core)
 
     def to_vm(self, bit_accurate: bool = True, max_work: int | None = None, kernels: str | None = None) -> VM:

@@ -18,6 +18,7 @@ from ltc_compiler.program import Program
 from ltc_compiler.schedule.compile import compile_graphs, schedule_graphs
 from ltc_compiler.schedule.listing import listing
 from ltc_compiler.schedule.search import Job
+from ltc_compiler.stages import stage
 
 LARGEST = 65536  # rows, blocks, slots, entries and instructions
 
@@ -70,7 +71,9 @@ def compile_models(
 ) -> Program:
     """The program of several models, with prologues or without; keywords and errors are those of compile_graphs."""
     ready = [replace(job, graph=settled(job.graph, config)) for job in jobs]
-    return Program(compile_graphs(ready, config, optimize=optimize, quick=quick))
+    image = compile_graphs(ready, config, optimize=optimize, quick=quick)
+    with stage("verify", ", ".join(job.name for job in jobs)):
+        return Program(image)
 
 
 def compile_model(

@@ -39,6 +39,7 @@ from ltc_compiler.bytecode.sequence import (
     to_sequences,
 )
 from ltc_compiler.errors import InputError, ProgramError, StateError
+from ltc_compiler.stages import stage
 
 
 class VM:
@@ -77,7 +78,8 @@ class VM:
         self._steps = [of_one_step(*pair) for pair in zip(image.models, self._streaming, strict=True)]
         self._block = 1  # of the last run_timesteps or run_batch
         self._limited = any(stream.limit for stream in self._streaming)
-        self._vm = CoreVM(core, bit_accurate, kernels)
+        with stage("vm", ", ".join(model.name for model in image.models)):
+            self._vm = CoreVM(core, bit_accurate, kernels)
         self.bit_accurate = bit_accurate
 
     def run(self, *inputs: Any, model_index: int = 0) -> Any:

@@ -16,23 +16,27 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import sections
 from ltc_compiler.bytecode.instr import Instr, decode, encode
-from ltc_compiler.bytecode.ports import Model
+from ltc_compiler.bytecode.ports import F32, Model
 from ltc_compiler.bytecode.reader import RECOMPILE, Reader
-from ltc_compiler.bytecode.stores import CoreImage
+from ltc_compiler.bytecode.stores import U16, CoreImage
 from ltc_compiler.config import Config
 from ltc_compiler.errors import ConfigError, IsaMismatchError, ProgramError
 
 MAGIC = b"LTCP"
 VERSION = 3
 ALIGNMENT = 64
+
+Piece = bytes | NDArray[Any] | int  # of a section; a number: room for so many bytes
 
 _HEADER = struct.Struct("<4sI32sQII")
 _SECTION = struct.Struct("<4sQQ")
@@ -52,35 +56,95 @@ class Parts(NamedTuple):
 
 def write(parts: Parts, shadow: bool) -> bytes:
     """The file as bytes; with the SHAD section if asked for and every core has its originals."""
+    table, pieces, end = _layout(_payloads(parts, shadow))
+    whole: list[Any] = [table, *(piece for piece in pieces if not isinstance(piece, int))]
+    checksum = 0
+    for piece in whole:
+        checksum = zlib.crc32(piece, checksum)
+    return b"".join((_header(table, end, checksum), *whole))  # weights are large: each byte is copied once
+
+
+def write_around(
+    parts: Parts, fill: Callable[[int, U16, F32 | None], None]
+) -> tuple[bytearray, list[CoreImage]]:
+    """The file, and the cores whose weights lie in it: nothing holds them a second time.
+
+    The weights of `parts` give their number alone, and whether there are originals; `fill` takes a core, its blocks and
+    their originals, and writes them.
+    """
+    table, pieces, end = _layout(_payloads(parts, shadow=True, blank=True))
+    data = bytearray(end)
+    places: list[int] = []  # of the weights of every core, then of their originals
+    at = _HEADER.size
+    for piece in (table, *pieces):
+        if isinstance(piece, int):
+            places.append(at)
+        else:
+            data[at : at + _size(piece)] = bytes(piece)
+        at += _size(piece)
+    cores = []
+    for number, core in enumerate(parts.cores):
+        shape, size = core.weights.shape, core.weights.size
+        blocks = np.frombuffer(data, np.uint16, size, places[number]).reshape(shape)
+        originals = None
+        if core.shadow_weights is not None:
+            place = places[len(parts.cores) + number]
+            originals = np.frombuffer(data, np.float32, size, place).reshape(shape)
+        fill(number, blocks, originals)
+        for array in (blocks, originals):
+            if array is not None:
+                array.flags.writeable = False
+        cores.append(replace(core, weights=blocks, shadow_weights=originals))
+    checksum = zlib.crc32(memoryview(data)[_HEADER.size :])
+    data[: _HEADER.size] = _header(table, end, checksum)
+    return data, cores
+
+
+def _payloads(parts: Parts, shadow: bool, blank: bool = False) -> dict[bytes, list[Piece]]:
+    """The sections, each in pieces; blank=True leaves room for the weights."""
     cores = parts.cores
-    payloads = {
-        b"CONF": _json(parts.config.to_dict()),
-        b"MACH": sections.machine(parts.config),
-        b"CODE": struct.pack("<I", len(parts.code)) + encode(parts.code),
-        b"CORE": sections.write_cores(cores),
-        b"WGHT": b"".join(np.ascontiguousarray(core.weights, "<u2").data for core in cores),
-        b"SYNP": b"".join(sections.write_slots(core.slots) for core in cores),
-        b"GATH": b"".join(sections.write_entries(core.entries) for core in cores),
-        b"MODL": sections.write_models(parts.models),
+    payloads: dict[bytes, list[Piece]] = {
+        b"CONF": [_json(parts.config.to_dict())],
+        b"MACH": [sections.machine(parts.config)],
+        b"CODE": [struct.pack("<I", len(parts.code)), encode(parts.code)],
+        b"CORE": [sections.write_cores(cores)],
+        b"WGHT": [
+            core.weights.nbytes if blank else np.ascontiguousarray(core.weights, "<u2") for core in cores
+        ],
+        b"SYNP": [sections.write_slots(core.slots) for core in cores],
+        b"GATH": [sections.write_entries(core.entries) for core in cores],
+        b"MODL": [sections.write_models(parts.models)],
     }
     if shadow and all(core.has_shadow for core in cores):
-        payloads[b"SHAD"] = sections.write_shadow(cores)
-    payloads[b"META"] = _json(parts.meta)
+        payloads[b"SHAD"] = [array for core in cores for array in sections.shadow(core, blank)]
+    payloads[b"META"] = [_json(parts.meta)]
+    return payloads
+
+
+def _header(table: bytes, size: int, checksum: int) -> bytes:
+    return _HEADER.pack(MAGIC, VERSION, isa.isa_hash(), size, len(table) // _SECTION.size, checksum)
+
+
+def _size(piece: Piece) -> int:
+    if isinstance(piece, int):
+        return piece
+    return piece.nbytes if isinstance(piece, np.ndarray) else len(piece)
+
+
+def _layout(payloads: dict[bytes, list[Piece]]) -> tuple[bytes, list[Piece], int]:
+    """The section table, what follows it, and the size of the file."""
     table, body = b"", []
     end = _HEADER.size + len(payloads) * _SECTION.size
-    for tag, payload in payloads.items():
+    for tag, pieces in payloads.items():
         start = end + -end % ALIGNMENT
-        table += _SECTION.pack(tag, start, len(payload))
-        body += [bytes(start - end), payload]
-        end = start + len(payload)
-    checksum = 0
-    for piece in (table, *body):
-        checksum = zlib.crc32(piece, checksum)
-    header = _HEADER.pack(MAGIC, VERSION, isa.isa_hash(), end, len(payloads), checksum)
-    return b"".join((header, table, *body))  # weights are large: each byte is copied once
+        size = sum(map(_size, pieces))
+        table += _SECTION.pack(tag, start, size)
+        body += [bytes(start - end), *pieces]
+        end = start + size
+    return table, body, end
 
 
-def read(data: bytes) -> Parts:
+def read(data: bytes | bytearray) -> Parts:
     """The inverse of write. Raises ProgramError or IsaMismatchError with section and byte offset."""
     found = _sections(data)
     config = _config(found)
@@ -95,7 +159,7 @@ def read(data: bytes) -> Parts:
     return Parts(config, code, cores, models, meta)
 
 
-def _sections(data: bytes) -> dict[bytes, Reader]:
+def _sections(data: bytes | bytearray) -> dict[bytes, Reader]:
     """Check header and section table, and return a reader per section."""
     count = _check_header(data)
     reader = Reader("section table", data[: _HEADER.size + count * _SECTION.size], 0, _HEADER.size)
@@ -119,7 +183,7 @@ def _sections(data: bytes) -> dict[bytes, Reader]:
     return found
 
 
-def _check_header(data: bytes) -> int:
+def _check_header(data: bytes | bytearray) -> int:
     """Number of sections of a file whose header and checksum are right."""
     if data[:4] != MAGIC:
         raise ProgramError(

@@ -7,16 +7,17 @@ balance, who may write a state row) is the verifier's matter, when a machine loa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ltc_compiler import isa
 from ltc_compiler.bytecode import container
 from ltc_compiler.bytecode.instr import Instr
-from ltc_compiler.bytecode.ports import Model
+from ltc_compiler.bytecode.ports import F32, Model
 from ltc_compiler.bytecode.reader import RECOMPILE
 from ltc_compiler.bytecode.rings import check_rings
-from ltc_compiler.bytecode.stores import CoreImage
+from ltc_compiler.bytecode.stores import U16, CoreImage
 from ltc_compiler.config import Config
 from ltc_compiler.errors import ProgramError
 
@@ -25,6 +26,7 @@ from ltc_compiler.errors import ProgramError
 class Image:
     """A program. `code` is legal when executed front to back; each instruction is tagged with its core.
 
+    file: its bytes, where the weights are views of them (`filled`).
     meta: for people and tools, plain JSON values, no influence on the result. Keys in use: "compiler"
     (version), "instructions" (index as text -> what it does for the user: the place in the model),
     "operations" (index as text -> op of the graph that it belongs to), "streaming" (per model:
@@ -39,6 +41,7 @@ class Image:
     cores: list[CoreImage]
     models: list[Model]
     meta: dict[str, Any] = field(default_factory=dict)
+    file: bytes | bytearray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.cores) != self.config.cores:
@@ -104,8 +107,20 @@ class Image:
 
     def to_bytes(self, shadow: bool = True) -> bytes:
         """The program file; shadow=False leaves the fp32 originals out (no plain fp32 machine then)."""
-        parts = container.Parts(self.config, self.code, self.cores, self.models, self.meta)
-        return container.write(parts, shadow)
+        if self.file is not None and shadow:
+            return bytes(self.file)
+        return container.write(self._parts(), shadow)
+
+    def filled(self, fill: Callable[[int, U16, F32 | None], None]) -> Self:
+        """The same program, with weights that `fill` writes: of a core, into its blocks and their fp32 originals. This
+        image's weights give their number alone; the new one holds them once, in the bytes of its file."""
+        data, cores = container.write_around(self._parts(), fill)
+        made = replace(self, cores=cores)
+        object.__setattr__(made, "file", data)
+        return made
+
+    def _parts(self) -> container.Parts:
+        return container.Parts(self.config, self.code, self.cores, self.models, self.meta)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

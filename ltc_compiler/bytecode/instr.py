@@ -132,7 +132,7 @@ def decode(data: bytes, count: int) -> list[Instr]:
             raise ProgramError(
                 f"the code ends inside a {row.name}", where=where, remedy="recompile the model"
             )
-        _, core, *values = _layout(row).unpack_from(data, offset)
+        _, core, *values = _layout(row.name).unpack_from(data, offset)
         try:
             code.append(Instr(row.name, core, _operands(row, values)))
         except ProgramError as error:
@@ -148,16 +148,16 @@ def decode(data: bytes, count: int) -> list[Instr]:
 
 
 @cache
-def _layout(row: isa.Instruction) -> struct.Struct:
+def _layout(name: str) -> struct.Struct:
     """The bytes of an instruction; "<" means neither padding nor alignment."""
-    return struct.Struct("<BB" + "".join(isa.ENCODINGS[f.kind][1:] for f in row.format.fields))
+    return struct.Struct("<BB" + "".join(isa.ENCODINGS[f.kind][1:] for f in isa.BY_NAME[name].format.fields))
 
 
 def _encode(instr: Instr) -> bytes:
     values: list[int] = []
     for value in instr.operands.values():
         values += [value.base, value.stride, value.level] if isinstance(value, Row) else [value]
-    return _layout(instr.row_of_table).pack(instr.row_of_table.opcode, instr.core, *values)
+    return _layout(instr.name).pack(instr.row_of_table.opcode, instr.core, *values)
 
 
 def _operands(row: isa.Instruction, values: Iterable[int]) -> dict[str, int | Row]:

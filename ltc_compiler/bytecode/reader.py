@@ -16,7 +16,7 @@ RECOMPILE = "recompile the model with this version"
 class Reader:
     """Reads `data` front to back; `base` is its place in the file, for the errors. Arrays are views of the data."""
 
-    def __init__(self, section: str, data: bytes | memoryview, base: int, start: int = 0) -> None:
+    def __init__(self, section: str, data: bytes | bytearray | memoryview, base: int, start: int = 0) -> None:
         self.section = section
         self.base = base
         self.size = len(data)

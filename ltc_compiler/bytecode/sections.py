@@ -105,12 +105,12 @@ def _read_entries(reader: Reader, count: int, width: int) -> EntryArrays:
     return EntryArrays(packed["src"], packed["dst"], packed["clear"] == 1, packed["lane"])
 
 
-def write_shadow(cores: Sequence[CoreImage]) -> bytes:
-    """SHAD: for each core its fp32 weights, then its fp32 synapse parameters, then its constant rows."""
-    arrays: list[NDArray[np.float32] | None] = []
-    for core in cores:
-        arrays += [core.shadow_weights, core.shadow_slots, *(core.shadow_constants or ())]
-    return b"".join(np.ascontiguousarray(array, "<f4").data for array in arrays if array is not None)
+def shadow(core: CoreImage, blank: bool = False) -> list[NDArray[np.float32] | int]:
+    """SHAD of one core: its fp32 weights, then its fp32 synapse parameters, then its constant rows. blank: the bytes
+    that the weights take, in their place."""
+    arrays = [core.shadow_weights, core.shadow_slots, *(core.shadow_constants or ())]
+    room: list[NDArray[np.float32] | int] = [4 * core.weights.size] if blank else []
+    return room + [np.ascontiguousarray(a, "<f4") for a in arrays[blank:] if a is not None]
 
 
 def _read_shadow(

@@ -1,7 +1,7 @@
 """The initial stores of a core: constant rows, weight blocks, synapses and gather patterns.
 
 Every part checks its own shapes when it is built and keeps contiguous arrays of the store's own types, so
-that the container can write them as they stand.
+that the container can write them as they stand. Weights that are filled in later are one element, broadcast.
 """
 
 from __future__ import annotations
@@ -177,6 +177,8 @@ def _set_array(owner: object, name: str, kind: type[np.generic], shape: Sequence
     array = getattr(owner, name)
     if np.shape(array) != tuple(shape):
         raise ProgramError(f"{name} has shape {np.shape(array)}, expected {tuple(shape)}")
+    if array.dtype == kind and array.size and not any(array.strides):
+        return  # one element for all: it takes no memory, and stays so
     stored = np.ascontiguousarray(array, kind)
     if stored.dtype != np.asarray(array).dtype and not np.array_equal(stored, array):
         raise ProgramError(f"{name} holds values that {stored.dtype} cannot: {np.asarray(array).dtype} given")

@@ -132,8 +132,8 @@ class Composer:
         if self.budget is not None:
             self.budget.write()
         values = [self.value(x) for x in operands]
-        arrays = [a for a in (v.constant() for v in values) if a is not None]
-        if op != "scan" and values and len(arrays) == len(values):
+        if op != "scan" and values and all(v.is_constant for v in values):
+            arrays = [a for a in (v.constant() for v in values) if a is not None]
             types = ops.check_operation(op, [v.type for v in values], attrs)
             size = sum(t.size for t in types)
             if size <= max(FOLD_LIMIT, sum(a.size for a in arrays)):
@@ -179,7 +179,7 @@ class Composer:
             return None
         offset = 0
         for part in x.node.operands:
-            if offset <= start and stop <= offset + part.shape[axis] and part.constant() is None:
+            if offset <= start and stop <= offset + part.shape[axis] and not part.is_constant:
                 whole = stop - start == part.shape[axis]
                 return part if whole else self.slice(part, axis, start - offset, stop - offset)
             offset += part.shape[axis]

@@ -109,8 +109,19 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         return self.type.shape
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether `constant` is an array; costs nothing."""
+        return self.node is not None and self.node.op == "constant"
+
     def constant(self) -> Array | None:
-        """The array of a constant, else None."""
+        """The array of a constant in fp64, else None. A large weight is widened each time: see `stored`."""
+        array = self.stored()
+        return None if array is None else np.asarray(array, np.float64)
+
+    def stored(self) -> Array | None:
+        """The array of a constant as the graph holds it, read-only, in fp64 or fp32; else None. What computes with it
+        takes `constant`."""
         return self.node.attrs["value"] if self.node is not None and self.node.op == "constant" else None
 
 
@@ -212,8 +223,15 @@ class Graph:
         return copy.value
 
     def constant(self, value: Any, name: str = "", source: Source = Source()) -> Value:
-        """A constant, held in fp64 and rounded once, when it is stored in a program."""
-        array = np.array(value, dtype=np.float64)
+        """A constant, rounded once, when it is stored in a program. It is held in fp64, or in fp32 if it is given so,
+        and is copied unless nothing can write into it."""
+        array = (
+            value
+            if isinstance(value, np.ndarray) and value.dtype == np.float32
+            else np.asarray(value, np.float64)
+        )
+        if not _is_fixed(array):
+            array = fixed(array.copy())
         return self.append("constant", (), {"value": array}, (Type(array.shape),), source, name)[0]
 
     def append(
@@ -254,6 +272,22 @@ class Graph:
             yield node
             if "body" in node.attrs:
                 yield from node.body.walk()
+
+
+def fixed(array: Array) -> Array:
+    """The array itself, which nobody writes into from here on."""
+    array.flags.writeable = False
+    return array
+
+
+def _is_fixed(array: Array) -> bool:
+    """Whether nothing can write into an array, nor into what it is a view of."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        if owner.flags.writeable:
+            return False
+        owner = owner.base
+    return owner is None
 
 
 # A rewrite rule sees a node and its operands in the new graph. It returns the new results, or None to copy the node.

@@ -120,11 +120,16 @@ def _prologue(graph: Graph, place: str) -> None:
 
 
 def _array(array: Array, value: Value, name: str, place: str) -> None:
-    if not isinstance(array, np.ndarray) or array.dtype != np.float64 or array.shape != value.shape:
+    kinds = "float64 or float32" if value.node is not None else "float64"
+    if (
+        not isinstance(array, np.ndarray)
+        or array.dtype.name not in kinds.split(" or ")
+        or array.shape != value.shape
+    ):
         found = (
             f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         )
-        raise _refuse(f"{name} holds {found}, expected float64 of shape {value.shape}", place,
+        raise _refuse(f"{name} holds {found}, expected {kinds} of shape {value.shape}", place,
                       "use Graph.constant or Graph.add_state")  # fmt: skip
 
 
@@ -152,7 +157,7 @@ def _node(node: Node, known: set[Value], folded: bool, place: str) -> None:
     if folded and node.op in PARAMETERS:
         for name, value in zip(PARAMETERS[node.op], node.operands[1:], strict=True):
             addend = node.op == "linear" and name == "bias" and value.shape == node.results[0].shape
-            if value.constant() is None and not addend:
+            if not value.is_constant and not addend:
                 raise _refuse(f"the {name} of {node.op} is computed from an input", place,
                               "make it a constant, or write the product with mul and sum")  # fmt: skip
     if node.op == "scan":

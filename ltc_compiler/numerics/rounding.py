@@ -80,7 +80,12 @@ def from_bf16_bits(u: npt.ArrayLike) -> F32:
 @quiet
 def fold_fp32(x: npt.ArrayLike) -> F32:
     """A constant folded in fp64, rounded once to architectural fp32 (13)."""
-    return write_fp32(np.asarray(x, np.float64).astype(np.float32))
+    return write_fp32(x if _is_fp32(x) else np.asarray(x, np.float64).astype(np.float32))
+
+
+def _is_fp32(x: npt.ArrayLike) -> bool:
+    """Whether an array came in fp32, so that there is nothing to round to it."""
+    return isinstance(x, np.ndarray) and x.dtype == np.float32
 
 
 def _odd_fp32(x: npt.ArrayLike) -> F32:
@@ -90,6 +95,8 @@ def _odd_fp32(x: npt.ArrayLike) -> F32:
     information that the later rounding needs (Boldo and Melquiond, Emulation of FMA and correctly rounded
     sums, 2008).
     """
+    if _is_fp32(x):
+        return np.asarray(x, np.float32)
     wide = np.asarray(x, np.float64)
     near = wide.astype(np.float32)
     u = bits(near)

@@ -16,6 +16,7 @@ from ltc_compiler.bytecode import Image
 from ltc_compiler.config import Config
 from ltc_compiler.errors import AllocationError, GraphError
 from ltc_compiler.schedule.search import Draft, Job, best_schedule, nearer
+from ltc_compiler.stages import stage
 from ltc_compiler.transforms.pipeline import run_pipeline
 from ltc_compiler.transforms.roll import roll_products
 
@@ -29,7 +30,9 @@ def compile_graphs(
     leaves the instructions in the order of the graph. Raises AllocationError for what does not fit, UnsupportedError
     for what the machine cannot do, ConfigError for cores that a model may not use, and GraphError for a prologue.
     """
-    return schedule_graphs(jobs, config, optimize=optimize, quick=quick).image
+    draft = schedule_graphs(jobs, config, optimize=optimize, quick=quick)
+    with stage("encode", _names(jobs)):
+        return draft.image
 
 
 def schedule_graphs(
@@ -41,7 +44,18 @@ def schedule_graphs(
         if job.graph.prologue is not None:
             raise GraphError("its states begin with what a prologue computes", where=f"model {job.name!r}",
                              remedy="compile it with NNIR.to_program or ProgramBuilder")  # fmt: skip
-    whole = [replace(job, graph=run_pipeline(job.graph)) for job in jobs]
+    with stage("transform", _names(jobs)):
+        whole = [replace(job, graph=run_pipeline(job.graph)) for job in jobs]
+    with stage("schedule", f"{_names(jobs)} on {config.name}"):
+        return _scheduled(jobs, whole, config, optimize, quick)
+
+
+def _names(jobs: Sequence[Job]) -> str:
+    return ", ".join(job.name for job in jobs)
+
+
+def _scheduled(jobs: Sequence[Job], whole: list[Job], config: Config, optimize: bool, quick: bool) -> Draft:
+    """The schedule of graphs that the passes have been over."""
     try:
         return best_schedule(whole, config, optimize=optimize, quick=quick)
     except AllocationError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ltc_compiler.bytecode import CoreImage, EntryArrays, Image, Instr, Model, Ring, Row, SlotArrays, State
 from ltc_compiler.config import Config
@@ -44,7 +46,12 @@ def encode(
         "states": [[s.kind for s in m.states] for m in models],
         "live_rows": [use.live for use in uses],
     }
-    return Image(config, [_instr(op, weights) for op in ops], cores, placed, meta)
+
+    def fill(core: int, *arrays: NDArray[Any] | None) -> None:
+        if weights:
+            contents.stores[core].weights.fill(*(a for a in arrays if a is not None))
+
+    return Image(config, [_instr(op, weights) for op in ops], cores, placed, meta).filled(fill)
 
 
 def _state(state: StateRows, resident: Resident) -> State:
@@ -90,11 +97,10 @@ def _core_image(
         (stores.entries, config.gather_entries, "gather entries"),
     ):
         _check_depth(what, core, store.size, depth, config)
-    blocks = np.zeros((0 if weights else stores.weights.largest, block, block), np.uint16)
-    originals = None
-    if weights:
-        tile = np.zeros((0, block, block), np.float32)
-        blocks, originals = stores.weights.column(0, blocks), stores.weights.column(1, tile)
+    count = stores.weights.size if weights else stores.weights.largest
+    shape = (count, block, block)
+    blocks = np.broadcast_to(np.uint16(0), shape)  # `encode` fills those of the file
+    originals = np.broadcast_to(np.float32(0), shape) if weights else None
     lanes = np.zeros((0, 4, block), np.float32)
     values = stores.slots.column(1, lanes)
     slots = SlotArrays(

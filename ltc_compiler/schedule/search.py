@@ -6,6 +6,7 @@ state lent to other cores, and two orders of the instructions.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,12 +21,13 @@ from ltc_compiler.schedule.encode import encode
 from ltc_compiler.schedule.lower import lower
 from ltc_compiler.schedule.memory import allocate
 from ltc_compiler.schedule.order.order import Order, Sorter
-from ltc_compiler.schedule.rows.contents import Contents, Digests
+from ltc_compiler.schedule.rows.contents import Contents
 from ltc_compiler.schedule.rows.layout import row_count
 from ltc_compiler.schedule.rows.model import LoweredModel
 from ltc_compiler.schedule.spread.partition import Spread, check_places, cut_points
 from ltc_compiler.transforms.unroll import may_unroll, unroll
 
+_LOGGER = logging.getLogger("ltc_compiler.schedule")
 BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 GRAINS = (4, 2, 1)  # rows of a band per core
 LAST_RESORTS = (Spread(rotate=True), Spread(lending=True))  # they fill the weight stores evenly
@@ -100,7 +102,6 @@ class Search:
     def __init__(self, config: Config, orders: Sequence[Order]) -> None:
         self.config = config
         self.orders = orders
-        self.digests = Digests()
         self.best: Draft | None = None
         self.cycles = 0.0
         self.failure: AllocationError | None = None
@@ -110,6 +111,7 @@ class Search:
         try:
             for draft in self._drafts(jobs, spread):
                 cycles = draft.mean_latency()
+                _LOGGER.debug("%s: %.0f cycles", spread, cycles)
                 if self.best is None or cycles < WORTH * self.cycles:
                     self.best, self.cycles = draft, cycles
         except AllocationError as error:
@@ -128,7 +130,7 @@ class Search:
         return self.result()
 
     def _drafts(self, jobs: list[Job], spread: Spread) -> Iterator[Draft]:
-        contents = Contents(self.config, self.digests)
+        contents = Contents(self.config)
         models = [lower(contents, job.graph, job.name, job.cores, spread) for job in jobs]
         sorters = [Sorter(m.schedule.ops, self.config) for m in models]
         for order in self.orders:

@@ -81,6 +81,6 @@ def _early(graph: Graph, carries: int) -> set[Value]:
     """What can be computed first: it depends on states and on no input; in a body, on no carry."""
     early: set[Value] = {s.value for s in graph.states} | set(graph.inputs[carries:] if carries else ())
     for node in graph.nodes:
-        if all(v in early or v.constant() is not None for v in node.operands):
+        if all(v in early or v.is_constant for v in node.operands):
             early.update(node.results)
     return early

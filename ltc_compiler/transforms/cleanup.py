@@ -7,11 +7,9 @@ unchanged becomes a captured value. States that no output depends on go as well.
 from __future__ import annotations
 
 from dataclasses import replace
-from hashlib import sha256
 
-import numpy as np
-
-from ltc_compiler.ir.graph import Array, Graph, Node, StateKind, Value, copy_node, empty_copy, rewrite
+from ltc_compiler.ir.contents import contents_key
+from ltc_compiler.ir.graph import Graph, Node, StateKind, Value, copy_node, empty_copy, rewrite
 from ltc_compiler.transforms.scans import Captured, Scan, live_values
 
 Key = tuple[object, ...]
@@ -60,8 +58,7 @@ def _key(node: Node, operands: tuple[Value, ...]) -> Key:
 
 def _hashable(attribute: object) -> object:
     if hasattr(attribute, "tobytes"):
-        array: Array = attribute  # type: ignore[assignment]
-        return (array.shape, sha256(np.ascontiguousarray(array).data).digest())  # weights are large
+        return contents_key(attribute)  # type: ignore[arg-type]
     return attribute
 
 

@@ -8,6 +8,7 @@ Layout operations that do nothing go (simplify.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -64,8 +65,8 @@ def _rule(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
         return None
     if node.op == "scan":
         return _scan(layout, graph, node, operands)
-    arrays = [a for a in (v.constant() for v in operands) if a is not None]
-    if len(arrays) == len(operands) and sum(v.type.size for v in node.results) <= MAX_FOLDED:
+    arrays = _foldable(node, operands)
+    if arrays is not None:
         results = evaluate_node(node, arrays)
         named = zip(results, node.results, strict=True)
         return tuple(graph.constant(array, value.name, node.source) for array, value in named)
@@ -73,6 +74,13 @@ def _rule(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -
     if simple is not None:
         return (_keep_request(node, simple),)
     return _compact_operands(graph, node, operands) if node.op in POINTWISE else None
+
+
+def _foldable(node: Node, operands: Sequence[Value]) -> list[Array] | None:
+    """The operands of a node that is to be computed here, else None."""
+    if not all(v.is_constant for v in operands) or sum(v.type.size for v in node.results) > MAX_FOLDED:
+        return None
+    return [a for a in (v.constant() for v in operands) if a is not None]
 
 
 def _neutral(node: Node, operands: tuple[Value, ...]) -> Value | None:
@@ -110,18 +118,16 @@ def _compact_operands(graph: Graph, node: Node, operands: tuple[Value, ...]) -> 
 
 
 def _scan(layout: bool, graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:
-    arrays = [a for a in (v.constant() for v in operands) if a is not None]
-    if len(arrays) == len(operands) and sum(v.type.size for v in node.results) <= MAX_FOLDED:
+    arrays = _foldable(node, operands)
+    if arrays is not None:
         whole = evaluate_node(node, arrays)
         return tuple(graph.constant(a, v.name, node.source) for a, v in zip(whole, node.results, strict=True))
     scan = Scan.of(node, operands)
     if scan.trip_count == 1 and layout:
         return _single_step(layout, graph, scan)
-    constants = {c.input: c.operand for c in scan.captured if c.operand.constant() is not None}
-    if scan.trip_count == 1 and all(
-        s.operand.constant() is not None for s in scan.scanned
-    ):  # no stream runs along it
-        constants.update((c.input, c.initial) for c in scan.carries if c.initial.constant() is not None)
+    constants = {c.input: c.operand for c in scan.captured if c.operand.is_constant}
+    if scan.trip_count == 1 and all(s.operand.is_constant for s in scan.scanned):  # no stream runs along it
+        constants.update((c.input, c.initial) for c in scan.carries if c.initial.is_constant)
     scan.captured = [c for c in scan.captured if c.input not in constants]
     for scanned in list(scan.scanned):
         array = scanned.operand.constant()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_node, empty_copy
+from ltc_compiler.ir.graph import Array, Graph, Node, Precision, Value, copy_node, empty_copy, fixed
 from ltc_compiler.ir.ops import add, add_many
 
 ALIGNED_ROWS = (
@@ -194,7 +194,7 @@ def _plan_linears(graph: Graph) -> Plan:
     groups: dict[tuple[Value, Precision | None, tuple[int, ...]], list[Node]] = {}
     for node in graph.nodes:
         scaled = node.precision is Precision.FP8_E4M3  # every weight has a scale of its own
-        if node.op == "linear" and not scaled and all(v.constant() is not None for v in node.operands[1:]):
+        if node.op == "linear" and not scaled and all(v.is_constant for v in node.operands[1:]):
             groups.setdefault((node.operands[0], node.precision, node.cores), []).append(node)
     plan: Plan = {}
     for group in groups.values():
@@ -206,11 +206,16 @@ def _plan_linears(graph: Graph) -> Plan:
     return plan
 
 
+def _joined(values: list[Value]) -> Array:
+    """Constants one behind the other."""
+    arrays = [array for array in (v.stored() for v in values) if array is not None]
+    return fixed(np.concatenate(arrays))
+
+
 def _emit_linear(nodes: list[Node]) -> Callable[[Graph, dict[Value, Value]], dict[Value, Value]]:
     def emit(graph: Graph, env: dict[Value, Value]) -> dict[Value, Value]:
         first = nodes[0]
-        weights, biases = ([_array(n.operands[i]) for n in nodes] for i in (1, 2))
-        weight, bias = graph.constant(np.concatenate(weights)), graph.constant(np.concatenate(biases))
+        weight, bias = (graph.constant(_joined([n.operands[i] for n in nodes])) for i in (1, 2))
         product = add(graph, "linear", env[first.operands[0]], weight, bias, source=first.source)
         graph.nodes[-1].precision = first.precision
         made, start, axis = {}, 0, product.type.rank - 1

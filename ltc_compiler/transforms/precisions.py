@@ -60,7 +60,7 @@ def _check_request(node: Node) -> None:
 
 def _stored(graph: Graph, value: Value, precision: Precision) -> Value:
     """A copy of a constant in that format. What is no constant stays as it is: the instruction rounds as it reads."""
-    if value.constant() is None or value.type.precision is precision:
+    if not value.is_constant or value.type.precision is precision:
         return value
     assert value.node is not None
     copy = copy_node(graph, value.node, ())[0]

@@ -35,7 +35,7 @@ def roll_products(graph: Graph) -> Graph | None:
 def _longest(node: Node, product: Node) -> int | None:
     """The longest axis that is not summed, if both factors are computed and there are many products."""
     shape = product.results[0].shape
-    if any(v.constant() is not None for v in product.operands) or product.results[0].type.size < LEAST:
+    if any(v.is_constant for v in product.operands) or product.results[0].type.size < LEAST:
         return None
     axes = [a for a in range(len(shape) - 1) if a != node.attrs["axis"] and shape[a] > 1]
     return max(axes, key=lambda a: shape[a], default=None)

@@ -73,7 +73,7 @@ def _slice(graph: Graph, node: Node, operands: tuple[Value, ...]) -> Value | Non
         begin = 0
         for part in joined.operands:
             end = begin + part.shape[axis]
-            if begin <= start and stop <= end and part.constant() is None:  # else see the file's head
+            if begin <= start and stop <= end and not part.is_constant:  # else see the file's head
                 if step == 1 and stop - start == end - begin:
                     return part
                 attrs = {"axis": axis, "start": start - begin, "stop": stop - begin, "step": step}

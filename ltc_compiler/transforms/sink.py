@@ -101,7 +101,7 @@ class _Sink:
         if dims == tuple(range(len(dims))):
             return value
         padded = producer(value, "concat")
-        if padded is not None and sum(v.constant() is None for v in padded.operands) == 1:
+        if padded is not None and sum(not v.is_constant for v in padded.operands) == 1:
             return self.around(graph, padded, dims, node)
         if (value, dims) not in self.made:
             self.made[value, dims] = add(graph, "permute", value, dims=dims, source=node.source)

@@ -34,7 +34,7 @@ def _rule(graph: Graph, node: Node, operands: tuple[Value, ...]) -> tuple[Value,
     if node.op != "linear":
         return None
     joined = producer(operands[0], "concat")
-    weight = operands[1].constant()
+    weight = operands[1].stored()
     if joined is None or weight is None or joined.attrs["axis"] != operands[0].type.rank - 1:
         return None
     width = joined.operands[0].shape[-1]

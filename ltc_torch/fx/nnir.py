@@ -19,6 +19,7 @@ from ltc_compiler.errors import GraphError, Unsupported, UnsupportedError
 from ltc_compiler.ir import ops
 from ltc_compiler.ir.graph import Array, Graph, Precision, Role, Source, StateKind, Type, Value
 from ltc_compiler.nnir import NNIR
+from ltc_compiler.stages import stage
 from ltc_torch.fx.convert import complex as complexes
 from ltc_torch.fx.convert import converters  # noqa: F401 - fills the registry
 from ltc_torch.fx.convert.complex import Pair, flat
@@ -67,7 +68,9 @@ def to_nnir(
         )
     converter = _Converter(graph_module, None)
     converter.emitter.context = context
-    graph = converter.convert(type(graph_module).__name__, inputs_precisions)
+    name = type(graph_module).__name__
+    with stage("convert", name):
+        graph = converter.convert(name, inputs_precisions)
     if converter.problems:
         raise UnsupportedError(converter.problems)
     if outputs_precisions is not None:

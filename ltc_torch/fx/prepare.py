@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from ltc_compiler.errors import FaultError, InputError, LtcError, Unsupported, UnsupportedError
+from ltc_compiler.stages import stage
 from ltc_torch.fx import registry
 from ltc_torch.fx.record import inference  # noqa: F401 - catches functions
 from ltc_torch.fx.record.active import current, paused
@@ -81,7 +82,7 @@ def prepare_shape(
     reduced = kind_of(model, inputs)
     own, given = (model, inputs) if reduced is None else widened(model, inputs)
     try:
-        with without_autocast() as asked:
+        with stage("record", type(model).__name__), without_autocast() as asked:
             graph_module, outputs = _prepare(own, given, module_state)
         if reduced is not None or asked.autocast:
             with same_random_state(), torch.no_grad():

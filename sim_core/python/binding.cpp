@@ -60,13 +60,19 @@ nb::dict work(const ltc::Program& program, Py_ssize_t model) {
     return out;
 }
 
-std::shared_ptr<const ltc::Program> parse(const nb::bytes& data) {
-    const std::span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(data.data()), data.size());
-    data.inc_ref();
-    const std::shared_ptr<const void> owner(data.ptr(), [](const void* object) {
+std::shared_ptr<const ltc::Program> parse(const nb::object& data) {
+    auto* const view = new Py_buffer;  // it keeps the bytes alive, and a bytearray at its size
+    if (PyObject_GetBuffer(data.ptr(), view, PyBUF_SIMPLE) != 0) {
+        delete view;
+        throw nb::python_error();
+    }
+    const std::shared_ptr<const void> owner(view->buf, [view](const void*) {
         const nb::gil_scoped_acquire locked;
-        nb::handle(const_cast<PyObject*>(static_cast<const PyObject*>(object))).dec_ref();
+        PyBuffer_Release(view);
+        delete view;
     });
+    const std::span<const std::uint8_t> bytes(static_cast<const std::uint8_t*>(view->buf),
+                                              static_cast<std::size_t>(view->len));
     const nb::gil_scoped_release unlocked;
     return std::make_shared<const ltc::Program>(ltc::parse(bytes, owner));
 }
@@ -80,7 +86,7 @@ NB_MODULE(_core, m) {
           "How this extension was built: compiler, C++ standard, and whether the sanitizers watch it.");
 
     nb::class_<ltc::Program>(m, "Program", "A parsed and verified program; VMs share it read-only.")
-        .def_static("parse", &parse, nb::arg("data"), nb::sig("def parse(data: bytes) -> Program"),
+        .def_static("parse", &parse, nb::arg("data"), nb::sig("def parse(data: bytes | bytearray) -> Program"),
                     "Reads and verifies a program file's bytes; executes nothing.\n\n"
                     "Raises ProgramError or IsaMismatchError with the section and byte, or the instruction.")
         .def("check_work", &check_work, nb::arg("max_work"), nb::sig("def check_work(self, max_work: int) -> None"),

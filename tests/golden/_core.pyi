@@ -13,7 +13,7 @@ class Program:
     """A parsed and verified program; VMs share it read-only."""
 
     @staticmethod
-    def parse(data: bytes) -> Program:
+    def parse(data: bytes | bytearray) -> Program:
         """
         Reads and verifies a program file's bytes; executes nothing.
 

@@ -68,10 +68,10 @@ def changed_precision(g: Graph) -> None:
     y.type = Type((40,), Precision.BF16)
 
 
-def fp32_constant(g: Graph) -> None:
+def fp16_constant(g: Graph) -> None:
     value = g.constant(np.zeros(3), source=HERE)
     assert value.node is not None
-    value.node.attrs["value"] = np.zeros(3, dtype=np.float32)
+    value.node.attrs["value"] = np.zeros(3, dtype=np.float16)
 
 
 def constant_of_other_shape(g: Graph) -> None:
@@ -174,7 +174,7 @@ BROKEN: list[tuple[Callable[[Graph], None], str]] = [
     (fp8_result, "constants alone"),
     (fp8_input, "constants alone"),
     (changed_precision, "reshape of f32"),
-    (fp32_constant, "holds float32"),
+    (fp16_constant, "holds float16"),
     (constant_of_other_shape, "results have the shapes"),
     (body_reads_outside, "is not defined before"),
     (body_with_state, "has states of its own"),

@@ -69,7 +69,7 @@ ROWS = [
         0,
         {"value": np.ndarray},
         _constant,
-        lambda x, a: (a["value"],),
+        lambda x, a: (np.asarray(a["value"], np.float64),),
         "constant",
         "a constant array",
     ),

@@ -5,7 +5,7 @@ Equal contents are stored once: weights shared by two ops, or by two models, hav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -35,33 +35,22 @@ def digest(*arrays: NDArray[Any]) -> bytes:
     return found.digest()
 
 
-class Digests:
-    """The digests of arrays that live as long as this, each found once."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[NDArray[Any], bytes]] = {}
-
-    def of(self, array: NDArray[Any]) -> bytes:
-        if id(array) not in self.known:
-            self.known[id(array)] = array, digest(array)
-        return self.known[id(array)][1]
-
-
 @dataclass(eq=False)
 class Store:
     """Items appended in groups; a group that is there already is found again by its key."""
 
     size: int = 0
     largest: int = 0  # of the groups
-    parts: list[Group | Callable[[], Group]] = field(default_factory=list)
+    parts: list[Callable[[], Iterable[Group]]] = field(default_factory=list)
     known: dict[bytes, int] = field(default_factory=dict)
 
     def add(self, *arrays: NDArray[Any]) -> int:
         """The address of a group of items."""
-        return self.add_later(digest(*arrays), len(arrays[0]), lambda: arrays)
+        return self.add_later(digest(*arrays), len(arrays[0]), lambda: [arrays])
 
-    def add_later(self, key: bytes, size: int, make: Callable[[], Group]) -> int:
-        """The address of a group of `size` items that is made when it is first needed. key: of what it will hold."""
+    def add_later(self, key: bytes, size: int, make: Callable[[], Iterable[Group]]) -> int:
+        """The address of a group of `size` items, which is made in pieces, when it is needed. key: of what it will
+        hold."""
         if key not in self.known:
             self.known[key] = self.size
             self.parts.append(make)
@@ -69,12 +58,21 @@ class Store:
             self.largest = max(self.largest, size)
         return self.known[key]
 
+    def fill(self, *columns: NDArray[Any]) -> None:
+        """Write all items into arrays of that size, piece by piece; nothing is kept."""
+        at = 0
+        for part in self.parts:
+            for piece in part():
+                for column, array in zip(columns, piece, strict=True):
+                    column[at : at + len(array)] = array
+                at += len(piece[0])
+
     def column(self, i: int, empty: NDArray[Any]) -> NDArray[Any]:
         """All items of one array; `empty` gives dtype and item shape where there are none."""
-        made = [part() if callable(part) else part for part in self.parts]
+        made = [piece for part in self.parts for piece in part()]
         if len(made) > 1:
             made = [tuple(np.concatenate(columns) for columns in zip(*made, strict=True))]
-        self.parts = [*made]  # made and joined once
+        self.parts = [lambda: made]  # made and joined once
         return made[0][i] if made else empty
 
 
@@ -90,9 +88,8 @@ class CoreStores:
 class Contents:
     """The contents of one program; its models share them."""
 
-    def __init__(self, config: Config, digests: Digests) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.digests = digests
         self.stores = [CoreStores() for _ in range(config.cores)]
         self.constants: dict[tuple[bytes, tuple[int, ...], int], View] = {}
         self.rings = config.rings  # that may still be made; a core has no more than one of each
@@ -115,21 +112,21 @@ class Contents:
 
 
 def weight_blocks(
-    weight: NDArray[np.float64], block: int, fp32: bool, fp8_exponent: int | None = None
+    weight: NDArray[Any], block: int, fp32: bool, fp8_exponent: int | None = None
 ) -> tuple[NDArray[np.uint16], Floats]:
-    """Blocks of a weight (M, K), output row major, and their fp32 originals.
+    """Blocks of a weight (M, K), in fp64 or fp32, output row major, and their fp32 originals.
 
     bf16: one block each. fp32: the high halves, then the low halves. fp8_exponent: the values are those of fp8 times
     two to that power, which bf16 holds exactly.
     """
     rows, columns = (row_count(n, block) for n in weight.shape)
-    padded = np.zeros((rows * block, columns * block))
+    padded = np.zeros((rows * block, columns * block), weight.dtype)
     padded[: weight.shape[0], : weight.shape[1]] = weight
     wide = padded.reshape(rows, block, columns, block).transpose(0, 2, 1, 3).reshape(-1, block, block)
     tiles = np.ascontiguousarray(numerics.fold_fp32(wide))
     if not fp32:
         stored = numerics.fold_bf16(wide) if fp8_exponent is None else numerics.fold_fp8(wide, fp8_exponent)
-        return numerics.bf16_bits(stored), tiles
+        return (stored.view(np.uint32) >> np.uint32(16)).astype(np.uint16), tiles
     words = tiles.view(np.uint32)
     halves = np.stack([(words >> 16).astype(np.uint16), (words & 0xFFFF).astype(np.uint16)], 1)
     shadow = np.stack([tiles, np.zeros_like(tiles)], 1)

@@ -106,7 +106,7 @@ class Values:
 
         A last axis of 1 fills every lane of its copies."""
         constants = {core: self.constant_rows(value, core) for core in cores}
-        if value.constant() is not None:
+        if value.is_constant:
             return {core: view for core, view in constants.items() if view is not None}
         found = {c: self._copies[value, c] for c in cores if (value, c) in self._copies}
         own = self.whole.get(value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler.errors import UnsupportedError
@@ -54,9 +54,10 @@ class Lowering:
                 for value, where in zip(node.results, self._selectors[node.op](self, node), strict=False):
                     self.values.place(value, where)
 
-    def parameters(self, node: Node, first: int, end: int | None = None) -> list[NDArray[np.float64]]:
-        """The operands from `first` on, to below `end`. Raises UnsupportedError if one of them is no constant."""
-        arrays = [v.constant() for v in node.operands[first:end]]
+    def parameters(self, node: Node, first: int, end: int | None = None) -> list[NDArray[Any]]:
+        """The operands from `first` on, to below `end`, as stored, in fp64 or fp32. Raises UnsupportedError if one of
+        them is no constant."""
+        arrays = [v.stored() for v in node.operands[first:end]]
         if any(a is None for a in arrays):
             raise self.refusal(
                 f"{node.op} takes constant parameters and one of them depends on an input",

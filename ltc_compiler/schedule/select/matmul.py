@@ -3,14 +3,16 @@ another one adds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import numerics
+from ltc_compiler.ir.contents import contents_key
 from ltc_compiler.ir.graph import Node, Precision, Value
 from ltc_compiler.schedule.rows.build import precision_operand
 from ltc_compiler.schedule.rows.contents import digest, weight_blocks
@@ -22,7 +24,8 @@ from ltc_compiler.schedule.select.windows import TapRows, read_window
 from ltc_compiler.schedule.spread.partition import Band, Chunk, padded_rows, spread_rows
 from ltc_compiler.schedule.spread.share import RowTile
 
-Constants = NDArray[np.float64]
+Constants = NDArray[Any]  # in fp64 or fp32
+PIECE = 1 << 16  # elements of a weight that are packed at a time, in the CPU's nearest caches
 
 
 def select_linear(low: Lowering, node: Node) -> Sequence[Location]:
@@ -178,7 +181,7 @@ def matmul(
             m_rows=dst.rows,
             batch=batch,
             precision=precision_operand(result.type.precision),
-            addend=int(node.operands[2].constant() is None),
+            addend=int(not node.operands[2].is_constant),
             relu=int(made in low.plan.relus),
         )
     return dst
@@ -188,12 +191,15 @@ def _weights(low: Lowering, node: Node, weight: Constants, index: NDArray[np.int
     """The address of the weight's rows `index` on a core; their blocks are made when a program is written."""
     stored = node.operands[1].type.precision
     fp32 = stored is Precision.FP32
+    tile = low.build.block  # `make` must not hold `low`, which would hold itself
 
-    def make() -> tuple[NDArray[np.uint16], NDArray[np.float32]]:
+    def make() -> Iterator[tuple[NDArray[np.uint16], NDArray[np.float32]]]:
         exponent = numerics.fp8_scale_exponent(weight) if stored is Precision.FP8_E4M3 else None
-        rows = np.where((index >= 0)[:, None], weight[index], 0.0)
-        return weight_blocks(rows, low.build.block, fp32, exponent)
+        step = max(tile, PIECE // weight.shape[1] // tile * tile)
+        for own in (index[first : first + step] for first in range(0, len(index), step)):
+            rows = np.where((own >= 0)[:, None], weight[own], 0.0)
+            yield weight_blocks(rows, tile, fp32, exponent)
 
     words = low.build.rows(len(index)) * low.build.rows(weight.shape[1]) * (2 if fp32 else 1)
-    key = low.contents.digests.of(weight) + digest(index) + stored.value.encode()
+    key = contents_key(weight) + digest(index) + stored.value.encode()
     return low.contents.stores[core].weights.add_later(key, words, make)

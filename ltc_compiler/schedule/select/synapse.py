@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ltc_compiler import isa
+from ltc_compiler.ir.contents import contents_key
 from ltc_compiler.ir.graph import Node, Precision
 from ltc_compiler.schedule.rows.build import OPERAND_NAMES, InstructionBuilder
 from ltc_compiler.schedule.rows.contents import gather_entries, synapse_slots
@@ -37,7 +38,7 @@ def select_synapse(low: Lowering, node: Node) -> Sequence[Location]:
     vs = low.values.everywhere(node.operands[0], list(chunks))
     sums: tuple[list[Part], list[Part]] = ([], [])
     for core, ((_, start, stop),) in chunks.items():
-        key = b"".join(map(low.contents.digests.of, arrays)) + f"{start} {stop} {fp32}".encode()
+        key = b"".join(map(contents_key, arrays)) + f"{start} {stop} {fp32}".encode()
         if key not in low.contents.slots:  # the unfolds of a step share them
             own = slice(start * low.build.block, stop * low.build.block)
             mu, sigma, w, we, mask = (a[:, own] for a in arrays)
@@ -64,7 +65,7 @@ def _on_the_unit(
 ) -> None:
     num, den, v = refs
     core = num.buffer.core
-    address = build.contents.stores[core].slots.add_later(key, len(slots[3]), lambda: slots)
+    address = build.contents.stores[core].slots.add_later(key, len(slots[3]), lambda: [slots])
     op = build.emit(
         "synapse",
         core,

@@ -100,7 +100,7 @@ def fused_relus(graph: Graph) -> dict[Value, Value]:
 def _cuttable(node: Node, uses: dict[Value, list[Node]]) -> bool:
     """Whether a product's bias can be cut as the product is: a constant, or a product that nothing else reads."""
     bias = node.operands[2]
-    if bias.constant() is not None:
+    if bias.is_constant:
         return bias.type.rank == 1
     return bias.node is not None and bias.node.op == "linear" and ends_in(bias, uses[bias])
 

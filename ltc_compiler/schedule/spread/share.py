@@ -50,7 +50,7 @@ def shared_products(graph: Graph, config: Config, division: Division) -> Produce
     lent: list[Node] = []
     beats: dict[Node, int] = {}
     for node in graph.nodes:
-        if all(v in early or v.constant() is not None for v in node.operands):
+        if all(v in early or v.is_constant for v in node.operands):
             early.update(node.results)
         if node.op != "linear":
             continue
@@ -95,9 +95,4 @@ def _row_tiles(node: Node, config: Config, division: Division) -> list[RowTile]:
 def _can_be_lent(node: Node, uses: dict[Value, list[Node]]) -> bool:
     bias = node.operands[2]
     readers = uses.get(node.results[0], [])
-    return (
-        not node.cores
-        and bias.constant() is not None
-        and bias.type.rank == 1
-        and ends_in(node.results[0], readers)
-    )
+    return not node.cores and bias.is_constant and bias.type.rank == 1 and ends_in(node.results[0], readers)

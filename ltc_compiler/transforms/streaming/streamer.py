@@ -259,7 +259,7 @@ class Streamer:
         same = slice_along(self.graph, value, axis)
         if same is not None:
             return same
-        what = "a constant" if value.constant() is not None else "an operand that does not stream"
+        what = "a constant" if value.is_constant else "an operand that does not stream"
         raise refusal(node, f"{what} of shape {value.shape} varies along the streamed axis {axis}",
                       "make it the same for every step, or pass it as an input that streams")  # fmt: skip
 

@@ -20,8 +20,8 @@ from ltc_torch.fx.registry import Refused, converts
 
 @converts("linear")
 def linear(c: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
-    constant = weight.constant()
-    offset = None if bias is None else bias.constant()
+    constant = weight.stored()
+    offset = None if bias is None else bias.stored()
     if constant is not None and constant.ndim == 2 and (bias is None or offset is not None):
         return c.linear(input, constant, offset)
     y = matmul(c, input, c.permute(weight, (1, 0)) if len(weight.shape) == 2 else weight)
@@ -107,5 +107,5 @@ def conv_transpose(
         each_axis(v, axes) for v in (stride, padding, output_padding, dilation)
     )
     pads = [(side, side - extra) for side, extra in zip(sides, more, strict=True)]
-    offset = None if bias is None else bias.constant()
+    offset = None if bias is None else bias.stored()
     return transposed_convolution(c, input, kernel, offset, strides, pads, dilations, groups)

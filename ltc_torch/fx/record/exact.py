@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+
 
 def is_inexact(tensor: Tensor) -> bool:
     """Whether a tensor holds real or complex numbers in floating point."""
@@ -35,6 +37,11 @@ def in_numpy(tensor: Tensor) -> NDArray[Any]:
     return array if tensor.is_complex() else array.astype(np.float64)
 
 
+def widened(array: NDArray[Any]) -> NDArray[Any]:
+    """What `Exact.array` gave, in fp64 or complex fp64."""
+    return array if np.iscomplexobj(array) else array.astype(np.float64, copy=False)
+
+
 class Exact:
     """The fp64 twins of tensors that were computed from other tensors."""
 
@@ -43,14 +50,20 @@ class Exact:
 
     def twin(self, tensor: Tensor) -> Tensor:
         """The fp64 value of a tensor: its own, widened, where no better is known."""
-        found = self._twins.get(id(tensor))
-        if found is not None and found[1] == tensor._version:
-            return found[2]
-        return widest(tensor)
+        known = self._known(tensor)
+        return widest(tensor) if known is None else known
 
-    def array(self, tensor: Tensor) -> NDArray[Any]:
-        """The value in fp64, or complex fp64."""
+    def array(self, tensor: Tensor, is_held: bool = False) -> NDArray[Any]:
+        """The value in fp64 or complex fp64; in fp32 where nothing is lost so, as for nearly all weights: a view of the
+        tensor itself, if the graph holds that."""
+        if tensor.dtype in NARROW and self._known(tensor) is None:
+            array = tensor.detach().float().numpy()
+            return array if is_held else array.copy()
         return in_numpy(self.twin(tensor))
+
+    def _known(self, tensor: Tensor) -> Tensor | None:
+        found = self._twins.get(id(tensor))
+        return found[2] if found is not None and found[1] == tensor._version else None
 
     def keep(self, tensor: Tensor, wide: Tensor) -> None:
         """Take note of a tensor's fp64 value."""

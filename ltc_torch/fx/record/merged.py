@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from ltc_torch.fx.record.active import paused
+from ltc_torch.fx.record.exact import widened
 from ltc_torch.fx.record.record import Recorder
 from ltc_torch.fx.record.sources import refuse
 
@@ -126,7 +127,7 @@ class _Merger:
             if leaf.meta.get("body") is not None:
                 raise self._refuse("a step that reads its time by value holds a loop of its own")
             exact = leaf.meta["exact"]
-            return (leaf.meta["dtype"], exact.shape, exact.tobytes())
+            return (leaf.meta["dtype"], exact.shape, widened(exact).tobytes())
         outer = self.recordings[k].outside.get(leaf)
         return ("carry", leaf.name) if outer is None else id(outer)
 
@@ -176,7 +177,8 @@ class _Merger:
                 all(isinstance(x, fx.Node) and x.op == "get_attr" for x in column)
                 and rows.is_floating_point()
             ):
-                self.session.exact.keep(rows, torch.from_numpy(np.stack([x.meta["exact"] for x in column])))
+                wide = np.stack([widened(x.meta["exact"]) for x in column])
+                self.session.exact.keep(rows, torch.from_numpy(wide))
         self._known[known] = self._scan(rows, 0, node)
         return self._known[known]
 

@@ -221,11 +221,12 @@ class Recorder(TorchFunctionMode):
         key = (id(tensor), tensor._version)
         if key not in self._constants:
             name, version = self.session.names.get(id(tensor), ("", 0))
-            if not name or not _is_path(name) or version != tensor._version:
+            is_held = bool(name) and _is_path(name) and version == tensor._version
+            if not is_held:
                 name = self.session.attach("constant", tensor.detach().clone())
             self._constants[key] = node = self.graph.get_attr(name)
             self.annotate(node, tensor)
-            node.meta["exact"] = self.session.exact.array(tensor)
+            node.meta["exact"] = self.session.exact.array(tensor, is_held)
             self._kept.append(tensor)
         return self._constants[key]
 

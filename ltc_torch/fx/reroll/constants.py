@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ltc_torch.fx.record.exact import Exact
+from ltc_torch.fx.record.exact import Exact, widened
 from ltc_torch.fx.record.views import read_region
 from ltc_torch.fx.reroll.repeats import LEAST_ITERATIONS
 
@@ -53,7 +53,7 @@ def _reads_known(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
 def _held(module: fx.GraphModule, node: fx.Node, exact: Exact) -> Tensor:
     tensor: Tensor = operator.attrgetter(str(node.target))(module).detach()
     if tensor.is_floating_point():
-        exact.keep(tensor, torch.from_numpy(node.meta["exact"]))
+        exact.keep(tensor, torch.from_numpy(widened(node.meta["exact"]).copy()))
     return tensor
 
 

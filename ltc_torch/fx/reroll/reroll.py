@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ltc_torch.fx.record.exact import widened
 from ltc_torch.fx.reroll.constants import settle
 from ltc_torch.fx.reroll.repeats import find
 from ltc_torch.fx.reroll.rolled import as_scan
@@ -80,7 +81,7 @@ class NodeNames:
         if body is not None:
             return _printed(body)
         exact = node.meta["exact"]
-        return node.meta["dtype"], exact.shape, exact.tobytes()
+        return node.meta["dtype"], exact.shape, widened(exact).tobytes()
 
 
 def _printed(body: fx.GraphModule) -> Any:
