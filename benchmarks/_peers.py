@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _workloads import Workload
+from _workloads import LSTMS, Workload
 from torch import Tensor, nn
 
 from ltc_compiler.program import Program
@@ -182,7 +182,7 @@ def onnxruntime(case: Case) -> Contestant:
 
 def onnxruntime_lstm(case: Case) -> Contestant:
     """The user's nn.LSTM, which exports as the operator of that name."""
-    if case.workload.kind != "lstm":
+    if case.workload.kind not in LSTMS:
         raise ValueError("no LSTM")
 
     class Flat(nn.Module):

@@ -26,6 +26,7 @@ from zoo import ZOO, ZooModel, build
 from zoo.sized import Outputs
 
 CONFIG = "v80_c6b32"
+LSTMS = ("lstm", "forecast")  # families that are an nn.LSTM and a readout
 SEQUENCE = 32  # steps of a workload that is a sequence
 
 
@@ -121,6 +122,7 @@ class Workload(NamedTuple):
     model: str
     batch: int = 1
     sequence: bool = False
+    config: str = CONFIG
 
     @property
     def row(self) -> ZooModel:
@@ -163,6 +165,9 @@ WORKLOADS = {
     "W6b4": Workload("the same, batch 4", "mlp 256-384-384-128, linear end", batch=4),
     "W6b8": Workload("the same, batch 8", "mlp 256-384-384-128, linear end", batch=8),
     "W7": Workload("causal CNN, 3 layers of 128, kernel 8", "cnn 3x128 k8, added to its input"),
+    "W8a": Workload("forecast A: LSTM, 2 layers of 100", "forecast A"),
+    "W8b": Workload("forecast B: LSTM, 3 layers of 200", "forecast B"),
+    "W8c": Workload("forecast C: LSTM, 4 layers of 1000", "forecast C", config="wide_c8b32"),
 }
 
 
@@ -177,7 +182,7 @@ def step_of(workload: Workload, model: nn.Module) -> nn.Module:
         return StatelessStep(model, [])
     if workload.kind == "gated":
         return GatedStep(model, [])
-    if workload.kind == "lstm":
+    if workload.kind in LSTMS:
         size = 2 * model.lstm.num_layers, 1, model.lstm.hidden_size
         return LSTMStep(model, [*torch.zeros(size)])
     if workload.kind == "cnn":
@@ -193,4 +198,4 @@ def compile_model(workload: Workload, model: nn.Module) -> Program:
     nnir = to_nnir(prepare_shape(model, *inputs)[0])
     if workload.recurrent:
         nnir, _ = nnir.streaming_transform(workload.row.streaming)
-    return nnir.to_program(ltc_compiler.Config.preset(CONFIG))
+    return nnir.to_program(ltc_compiler.Config.preset(workload.config))

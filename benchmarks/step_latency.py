@@ -189,7 +189,10 @@ def measure(key: str, peers: list[str], rounds: int, full: bool, patience: int) 
         us[ours] = summary(timed(calls[ours], count))
     return {
         "title": workload.title, "us": us, "limit": bound, "error": errors, "skipped": skipped,
+        "config": workload.config,
+        "cycles_spaced": case.program.cycle_count_per_inference(),
         "cycles_contiguous": case.program.cycle_count_per_inference(spaced=False),
+        "us_spaced": case.program.compute_duration_per_inference_us(),
     }  # fmt: skip
 
 
@@ -233,6 +236,12 @@ def markdown(results: dict[str, Result]) -> str:
         [name, *(_cell(r["us"].get(name)) for r in results.values())] for name in everyone
     ]  # fmt: skip
     lines.append(_common.table(["", *results], cells))
+    lines += ["", "Cycles of the modelled machine:", ""]
+    counts = [
+        [key, r["config"], str(r["cycles_spaced"]), str(r["cycles_contiguous"]), f"{r['us_spaced']:.2f}"]
+        for key, r in results.items()
+    ]
+    lines.append(_common.table(["", "machine", "spaced", "contiguous", "spaced, µs"], counts))
     notes = {f"- {name}: {why}" for r in results.values() for name, why in r["skipped"].items()}
     return "\n".join([*lines, *(["", "Not measured:", "", *sorted(notes)] if notes else [])])
 

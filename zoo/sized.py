@@ -46,12 +46,12 @@ class Outputs(nn.Module):
 
 
 class Readout(nn.Module):
-    """LSTM layers and a linear map to 32 outputs. (1, time, hidden) -> (1, time, 32) and the final state."""
+    """LSTM layers and a linear map. (1, time, features) -> (1, time, outputs) and the final state."""
 
-    def __init__(self, layers: int, hidden: int) -> None:
+    def __init__(self, layers: int, hidden: int, features: int = 0, outputs: int = 32) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(hidden, hidden, layers, batch_first=True)
-        self.readout = nn.Linear(hidden, 32)
+        self.lstm = nn.LSTM(features or hidden, hidden, layers, batch_first=True)
+        self.readout = nn.Linear(hidden, outputs)
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         y, state = self.lstm(x, state)
@@ -170,6 +170,11 @@ def lstm_with_readout(layers: int, width: int) -> ZooModel:
     return row(f"lstm {layers}x{width}, readout", lambda: Outputs(Readout(layers, width)), (1, 2, width), 1)
 
 
+def forecast(name: str, features: int, layers: int, hidden: int) -> ZooModel:
+    make = lambda: Outputs(Readout(layers, hidden, features, outputs=1))  # noqa: E731
+    return row(f"forecast {name}", make, (1, 2, features), 1)
+
+
 def norm(layers: int, width: int) -> ZooModel:
     make = lambda _: (nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU())  # noqa: E731
     return row(f"norm {layers}x{width}", lambda: repeated(layers, make), (1, width))
@@ -273,6 +278,8 @@ def _sized() -> Iterator[ZooModel]:
     layers = lambda: repeated(3, lambda _: [CausalLayer(128, 8)])  # noqa: E731
     yield row("cnn 3x128 k8, added to its input", layers, (1, 128, 10), 2)
     yield row("wavenet, amplifier", AmplifierWaveNet, (1, 1, 8), 2)
+    # the dimensions of the models of STAC-ML Markets; shaped like them, and unaudited
+    yield from (forecast("A", 100, 2, 100), forecast("B", 250, 3, 200), forecast("C", 500, 4, 1000))
     yield from _growing()
 
 

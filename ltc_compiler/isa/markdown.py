@@ -89,6 +89,10 @@ a JSON schema of such files, for editors and for other tools.
 
 `Config.presets()` lists the machines that ship, the files of `configs/`. `nt400d11_c6b32` equals `ia_420f_c6b32` in
 every field but the name: two boards with one geometry.
+
+`wide_c8b32` is no board: eight cores with the stores of v80_c6b32 hold 33.5 million weights, where that one holds 25.2
+million. An LSTM of four layers of 1000 units, of 30 million, takes 5,088 weight blocks on each of six cores, which have
+4,096, and 3,816 on each of eight.
 """
 
 

@@ -6,10 +6,19 @@ import torch
 from zoo import ZOO, build
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("wavenet, amplifier", 13_801)])
-def test_parameters(name: str, parameters: int) -> None:
-    model, _ = build(ZOO[name])
-    assert sum(p.numel() for p in model.parameters()) == parameters
+def test_parameters_of_the_amplifier() -> None:
+    """Its publisher counts the scale of the output, too."""
+    model, _ = build(ZOO["wavenet, amplifier"])
+    assert sum(p.numel() for p in model.parameters()) == 13_802 - 1
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("A", 160_901), ("B", 1_002_601), ("C", 30_017_001)])
+def test_parameters_of_the_forecasts(name: str, parameters: int) -> None:
+    """Their publisher counts one bias a layer, where PyTorch has two."""
+    with torch.device("meta"):
+        model = ZOO[f"forecast {name}"].make()
+    counted = [p.numel() for name, p in model.named_parameters() if "bias_hh" not in name]
+    assert sum(counted) == parameters
 
 
 def test_receptive_field_of_the_amplifier() -> None:
