@@ -143,6 +143,20 @@ def test_the_next_inference_waits_for_the_newest_place_alone(read: int, second: 
     assert [total(program, 1), total(program, 2)] == [25, second]
 
 
+@pytest.mark.parametrize(("read", "second"), [(100, 48), (101, 48), (102, 51), (103, 52)])
+def test_two_new_places_are_the_last_two(read: int, second: int) -> None:
+    # as above, but two rows are written, at 21 and 22, that land at 25 and 26. A relu that reads the first of them
+    # starts at 25, the div at 26, and the second row lands at 47 + 4; one that reads neither lets the div start at 23,
+    # behind the second read of row 50
+    program = clocked(
+        timed_op("relu", dst=60, a=read),
+        timed_op("div", dst=50, a=0, b=0),
+        timed_op("state_write", dst=100, a=50, a_inner=0, n_inner=2),
+        ring=Ring(0, 100, 4, 1, 2),
+    )
+    assert [total(program, 1), total(program, 2)] == [26, second]
+
+
 @pytest.mark.parametrize("advance", [1, 2, 3])
 def test_an_interval_that_wraps_holds_no_more_than_its_rows(advance: int) -> None:
     # places 2 and 3 are read at 0 and 9, by beats of 9 cycles; place 0 is written at 1, and place 1, between none of
