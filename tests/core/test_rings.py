@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from both_machines import compare
 from programs_for_timing import image as timed
 from programs_for_timing import machine, simulated
 from programs_for_timing import op as timed_op
-from random_programs import op
+from random_programs import draw, op
 
 from ltc_compiler import _core
 from ltc_compiler.bytecode import CoreImage, Image, Instr, Model, Port, Ring, Row, State
@@ -277,3 +278,27 @@ def test_a_ring_of_another_model_is_refused() -> None:
         Program(bad).to_vm()
     with pytest.raises(ProgramError, match="a ring of another model"):
         Oracle(bad).run(model_index=1)
+
+
+def test_forged_rings_are_refused_or_run_alike() -> None:
+    numbers = (0, 1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 40, 48, 49, 2**31, 2**32 - 1)
+    rng = np.random.default_rng(0)
+    loaded = refused = 0
+    for seed in range(12):
+        drawn = draw(seed, 8)
+        data, count = drawn.to_bytes(), len(drawn.models[0].rings)
+        offset, size = next((at, n) for name, at, n in section_table(data) if name == "MODL")
+        for _ in range(25 if count else 0):
+            forged = bytearray(data)
+            word = int(rng.integers(5 * count))
+            struct.pack_into("<I", forged, offset + size - 20 * count + 4 * word, int(rng.choice(numbers)))
+            struct.pack_into("<I", forged, 52, zlib.crc32(memoryview(forged)[56:]))
+            try:
+                _core.Program.parse(bytes(forged))
+            except ProgramError:
+                refused += 1
+                continue
+            loaded += 1
+            compare(Image.from_bytes(bytes(forged)), seed, bit_accurate=True)
+    assert refused > 100
+    assert loaded > 10
