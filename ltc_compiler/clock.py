@@ -76,6 +76,11 @@ class Clock:
         counts = [self.latency(m, spaced) for m in range(len(self._models)) for spaced in (True, False)]
         return exp(sum(log(max(1, count)) for count in counts) / len(counts))
 
+    def mean_interval(self) -> float:
+        """The geometric mean of the intervals of all models."""
+        counts = [self.interval(m) for m in range(len(self._models))]
+        return exp(sum(log(max(1, count)) for count in counts) / len(counts))
+
     def interval(self, model_index: int) -> float:
         """Cycles from one inference to the next where they follow each other without a pause."""
         few, many = (cycles(self._core, model_index, 0, n) for n in (SETTLED, 2 * SETTLED))

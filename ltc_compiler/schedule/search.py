@@ -32,9 +32,11 @@ BEST_ORDERS = (Order.EAGER, Order.STATE_FIRST)
 GRAINS = (4, 2, 1)  # rows of a band per core
 LAST_RESORTS = (Spread(rotate=True), Spread(lending=True))  # they fill the weight stores evenly
 SMALL = 4  # blocks of the largest product below which links cannot pay
-WORTH = (
-    0.99  # a later candidate has more instructions or cores: it must take fewer than this share of the cycles
-)
+WORTH = 0.99  # share of the cycles below which a candidate need not be better in anything else
+WORTH_MORE = 0.995  # and above which one with more instructions, on as many cores, is not worth them
+LONG = (
+    1 << 18
+)  # cycles above which the time between inferences is not looked at, which takes a walk over 24 of them
 LARGE = 2000  # blocks in all above which the full machine alone is tried, and one order of what follows
 
 
@@ -61,9 +63,23 @@ class Draft:
         """The program's image. Raises AllocationError where it does not fit."""
         return self._encoded(weights=True)
 
+    @property
+    def instructions(self) -> int:
+        """Those of all models, over all cores."""
+        return sum(len(m.schedule.ops) for m in self.models)
+
     def mean_latency(self) -> float:
         """Clock.mean_latency of the image, made without weights. Raises AllocationError where it does not fit."""
-        return Clock.of(self._encoded(weights=False)).mean_latency()
+        return self._clock.mean_latency()
+
+    @cached_property
+    def interval(self) -> float:
+        """Clock.mean_interval of the image. Raises AllocationError where it does not fit."""
+        return self._clock.mean_interval()
+
+    @cached_property
+    def _clock(self) -> Clock:
+        return Clock.of(self._encoded(weights=False))
 
     def _encoded(self, weights: bool) -> Image:
         uses = allocate([m.schedule for m in self.models], self.contents.config)
@@ -112,10 +128,21 @@ class Search:
             for draft in self._drafts(jobs, spread):
                 cycles = draft.mean_latency()
                 _LOGGER.debug("%s: %.0f cycles", spread, cycles)
-                if self.best is None or cycles < WORTH * self.cycles:
+                if self.best is None or self._is_better(draft, cycles, self.best):
                     self.best, self.cycles = draft, cycles
         except AllocationError as error:
             self.failure = nearer(self.failure, error)
+
+    def _is_better(self, draft: Draft, cycles: float, best: Draft) -> bool:
+        """Clearly fewer cycles; or not more of them, nor between inferences that follow each other without a pause."""
+        if cycles < WORTH * self.cycles:
+            return True
+        larger = draft.instructions > best.instructions
+        if draft.spread.cores > best.spread.cores or cycles > (WORTH_MORE if larger else 1.0) * self.cycles:
+            return False
+        if cycles > LONG:
+            return cycles < self.cycles
+        return (draft.interval, cycles) < (best.interval, self.cycles)
 
     def first_that_fits(self, jobs: list[Job], spreads: Sequence[Spread]) -> Draft:
         """The first spread that finds room, in the first order. Raises AllocationError, as `result`."""
@@ -172,7 +199,8 @@ def _refine(search: Search, first: Draft, config: Config) -> None:
         grain = first.spread.grain if search.best is None else search.best.spread.grain
         enough = -(-widest // -(-widest // cores))  # as many rows on the fullest of them
         search.try_out(form, Spread(1, lending=True))
-        heights = sorted({grain, 1 if widest > cores else 0})
+        tried = GRAINS[1:] if is_large(form, config) else GRAINS  # which is best is not seen without lending
+        heights = sorted({grain, *(height for height in tried if height * cores < widest)})
         for fewer, height in product(sorted({enough, cores} - {1}), heights):
             search.try_out(form, Spread(fewer, height, lending=True))
 
