@@ -112,6 +112,11 @@ class Latencies:
         "reduction of a row: adder tree and write",
         "read 1, two additions 4, six levels of the tree 12, broadcast to the lanes 4, finish 1; 3 of margin",
     )
+    product: int = _cycles(
+        30,
+        "sum of products of computed rows: multiplier, adder tree, addend, write",
+        "`reduce`, with 2 more of the multiplier, 1 to flush the sum and 2 to add",
+    )
     synapse: int = _cycles(
         15,
         "synapse unit from the last row of synapses on",

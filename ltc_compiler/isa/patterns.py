@@ -86,6 +86,8 @@ PATTERNS = {
     "elementwise": Pattern((Phase(("n_outer", "n_inner")),)),
     "row_reduce": Pattern((Phase(("rows(k)",), last=("dst",)),), repeats=("groups",)),
     "column_reduce": Pattern((Phase(("k",), loose=("dst", "src")),), repeats=("n_inner",)),
+    "product": Pattern((Phase(("n_j",), loose=("dst", "a", "b", "addend")),), repeats=("n_i", "n_inner")),
+    "dot": Pattern((Phase(("rows(k)",), loose=("dst", "a", "b", "addend")),), repeats=("n_i", "n_j")),
     "matrix": Pattern(
         (Phase(("taps", "rows(k)"), last=("bias", "dst"), store="weight"),),
         repeats=("batch", "m_rows"),

@@ -177,6 +177,21 @@ def _table() -> tuple[Instruction, ...]:
             "lane by lane the sum over k by the 64-accumulator rule",
         ),
         ("column_max", "ColumnReduce", "reduce", "reduce", "lane by lane the maximum over k, ascending"),
+        (
+            "product",
+            "WeightedSum",
+            "reduce",
+            "product",
+            "dst[i] = addend[i] + sum over j of A(i, j) * B[j], lane by lane: the bits of mul, column_sum and add",
+        ),
+        (
+            "dot",
+            "Dot",
+            "reduce",
+            "product",
+            "lane j of dst[i] = addend + sum over k of A[i, k] * B[j, k]: the bits of mul, row_sum and add; in the "
+            "lanes from n_j on the sum is +0",
+        ),
         ("matmul", "Matmul", "matrix", "matrix", "dst = W bf16(x) + bias; bf16 weights; size = 1"),
         (
             "matmul_fp32",

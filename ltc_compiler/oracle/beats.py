@@ -107,6 +107,45 @@ def _column_reduce(c: Context) -> Beats:
             started.append((yield Beat({"src": row}, writes, after)))
 
 
+def _product(c: Context) -> Beats:
+    spacing = c.config.latency.accumulate_reduce
+    for i in range(c.n("n_i")):
+        for r in range(c.n("n_inner")):
+            started: list[int] = []
+            for j in range(c.n("n_j")):
+                lane = i * c.n("lane_i") + j * c.n("lane_j")
+                reads = {
+                    "a": c.row("a") + i * c.n("a_i") + j * c.n("a_j") + lane // c.config.block_size,
+                    "b": c.row("b") + j * c.n("b_j") + r,
+                }
+                writes = {}
+                if j == c.n("n_j") - 1:
+                    reads["addend"] = c.row("addend") + i * c.n("addend_i") + r
+                    writes["dst"] = c.row("dst") + i * c.n("dst_i") + r
+                before = j - (1 if j % 2 else 127)  # the term that was added to the same accumulator last
+                after = started[before] + spacing if before >= 0 else 0
+                started.append((yield Beat(reads, writes, after)))
+
+
+def _dot(c: Context) -> Beats:
+    rows = c.config.block_rows(c.n("k"))
+    period = max(1, 128 // c.config.block_size)  # rows after which the same accumulators are used again
+    spacing = 2 * c.config.latency.accumulate_reduce
+    for i in range(c.n("n_i")):
+        for j in range(c.n("n_j")):
+            ends = j == c.n("n_j") - 1 or (j + 1) % c.config.block_size == 0  # a row of the result is full
+            a, b = c.row("a") + i * c.n("a_i"), c.row("b") + j * c.n("b_j")
+            started: list[int] = []
+            for r in range(rows):
+                reads, writes = {"a": a + r, "b": b + r}, {}
+                if ends and r == rows - 1:
+                    full = j // c.config.block_size
+                    reads["addend"] = c.row("addend") + i * c.n("addend_i") + full
+                    writes["dst"] = c.row("dst") + i * c.n("dst_i") + full
+                after = started[r - period] + spacing if r >= period else 0
+                started.append((yield Beat(reads, writes, after)))
+
+
 def _matrix(c: Context) -> Beats:
     across = c.config.block_rows(c.n("k"))
     rows = c.n("taps") * across
@@ -201,6 +240,8 @@ PATTERNS: dict[str, Callable[[Context], Beats]] = {
     "elementwise": _elementwise,
     "row_reduce": _row_reduce,
     "column_reduce": _column_reduce,
+    "product": _product,
+    "dot": _dot,
     "matrix": _matrix,
     "synapse": _synapse,
     "update": _update,

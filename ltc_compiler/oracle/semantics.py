@@ -75,6 +75,45 @@ def _column_reduce(reduce: Callable[[F32], F32]) -> Semantics:
     return execute
 
 
+def _factor(op: Execution, x: F32) -> F32:
+    """What a product takes of a computed value: rounded to bf16 where the instruction says so."""
+    return numerics.to_bf16(x) if op.number("narrow") and op.machine.bit_accurate else x
+
+
+def _sum_of_products(terms: F32) -> F32:
+    """Rule 7 over the last axis, of products that are each a write, and so is the sum."""
+    return numerics.write_fp32(numerics.tree_sum(numerics.write_fp32(terms)))
+
+
+def _product(op: Execution) -> None:
+    width = op.machine.width
+    for i, r in product(range(op.number("n_i")), range(op.number("n_inner"))):
+        terms = []
+        for j in range(op.number("n_j")):
+            lane = i * op.number("lane_i") + j * op.number("lane_j")
+            op.require(lane < op.number("a_lanes"), f"names lane {lane} of {op.number('a_lanes')}")
+            row = op.address("a") + i * op.number("a_i") + j * op.number("a_j") + lane // width
+            a = _factor(op, op.read(row)[lane % width])
+            terms.append(numerics.mul(a, _factor(op, op.read(op.address("b") + j * op.number("b_j") + r))))
+        addend = op.read(op.address("addend") + i * op.number("addend_i") + r)
+        result = numerics.add(_sum_of_products(np.stack(terms, axis=1)), addend)
+        op.write(op.address("dst") + i * op.number("dst_i") + r, result)
+
+
+def _dot(op: Execution) -> None:
+    n, k, width = op.number("n_j"), op.number("k"), op.machine.width
+    for i in range(op.number("n_i")):
+        a = _factor(op, op.read_vector(op.address("a") + i * op.number("a_i"), k))
+        for first in range(0, n, width):
+            sums = np.zeros(width, np.float32)
+            for j in range(first, min(n, first + width)):
+                b = _factor(op, op.read_vector(op.address("b") + j * op.number("b_j"), k))
+                sums[j - first] = _sum_of_products(numerics.mul(a, b))
+            row = first // width
+            addend = op.read(op.address("addend") + i * op.number("addend_i") + row)
+            op.write(op.address("dst") + i * op.number("dst_i") + row, numerics.add(sums, addend))
+
+
 def _weights(op: Execution, size: int) -> F32:
     """The weights of a matmul as (m_rows * B, taps * rows(k) * B): blocks of 16-bit words, pairs of them, or the
     originals; +0 where a tap has no element."""
@@ -297,6 +336,8 @@ SEMANTICS: Mapping[str, Semantics] = {
     "row_max": _row_reduce(numerics.reduce_max),
     "column_sum": _column_reduce(numerics.tree_sum),
     "column_max": _column_reduce(numerics.reduce_max),
+    "product": _product,
+    "dot": _dot,
     "matmul": lambda op: _matmul(op, fp32=False),
     "matmul_fp32": lambda op: _matmul(op, fp32=True),
     "synapse": _synapse,

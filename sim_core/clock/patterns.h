@@ -123,6 +123,50 @@ private:
         }
     }
 
+    void walk(const Instruction&, const isa::WeightedSum& op, Beats<traced>& beats) {
+        const Lattice dst{address(op.dst), op.dst_i, 1}, addend{address(op.addend), op.addend_i, 1};
+        const Lattice a{address(op.a), op.a_i, op.a_j}, b{address(op.b), op.b_j, 1};
+        const std::uint64_t spacing = machine_.latency(isa::Latency::accumulate_reduce);
+        for (std::uint32_t i = 0; i < op.n_i; ++i)
+            for (std::uint32_t r = 0; r < op.n_inner; ++r) {
+                poll();
+                std::array<std::uint64_t, 64> free{};  // of each accumulator, as in a column
+                for (std::uint32_t j = 0; j < op.n_j; ++j) {
+                    std::uint64_t& accumulator = free[j / 2 % free.size()];
+                    beats.await(accumulator, Stall::accumulator);
+                    const std::uint64_t lane = std::uint64_t{i} * op.lane_i + std::uint64_t{j} * op.lane_j;
+                    const std::uint64_t left = a.at(i, j) + lane / machine_.block_size, right = b.at(j, r);
+                    const std::uint64_t start =
+                        j + 1 < op.n_j ? beats.beat(std::array{left, right}, no_rows)
+                                       : beats.beat(std::array{left, right, addend.at(i, r)}, Rows{dst.at(i, r)});
+                    accumulator = start + spacing;
+                }
+            }
+    }
+
+    void walk(const Instruction&, const isa::Dot& op, Beats<traced>& beats) {
+        const Lattice dst{address(op.dst), op.dst_i, 1}, addend{address(op.addend), op.addend_i, 1};
+        const Lattice a{address(op.a), op.a_i, 1}, b{address(op.b), op.b_j, 1};
+        const std::uint64_t last = machine_.rows(op.k) - 1;
+        const std::uint64_t spacing = 2ull * machine_.latency(isa::Latency::accumulate_reduce);
+        for (std::uint32_t i = 0; i < op.n_i; ++i)
+            for (std::uint32_t j = 0; j < op.n_j; ++j) {
+                poll();
+                const std::uint32_t row = j / machine_.block_size;
+                const bool full = j + 1 == op.n_j || (j + 1) % machine_.block_size == 0;
+                std::array<std::uint64_t, 128 / limits::min_block_size> free{};  // by phase, as along a row
+                for (std::uint64_t r = 0; r <= last; ++r) {
+                    std::uint64_t& accumulators = free[r % period()];
+                    beats.await(accumulators, Stall::accumulator);
+                    const std::uint64_t left = a.at(i, r), right = b.at(j, r);
+                    const std::uint64_t start =
+                        r < last || !full ? beats.beat(std::array{left, right}, no_rows)
+                                          : beats.beat(std::array{left, right, addend.at(i, row)}, Rows{dst.at(i, row)});
+                    accumulators = start + spacing;
+                }
+            }
+    }
+
     void walk(const Instruction&, const isa::Matmul& op, Beats<traced>& beats) {
         const Lattice dst{address(op.dst), op.dst_step, 1}, bias{address(op.bias), op.bias_step, 1};
         const std::uint64_t across = machine_.rows(op.k), last = op.taps * across - 1;

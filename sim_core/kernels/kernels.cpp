@@ -4,6 +4,7 @@
 #include "kernels/group_matmul.h"
 #include "kernels/group_synapse.h"
 #include "kernels/matmul.h"
+#include "kernels/product.h"
 #include "kernels/reduce.h"
 #include "kernels/synapse.h"
 

@@ -70,6 +70,16 @@ struct ColumnReduceStep {
     std::uint32_t k, n_inner, lanes;
 };
 
+// A(i, j) is the float i * a_i + j * a_j behind a: rows follow each other. b_j is unused in a dot, whose rows B[j, :] begin
+// b_row floats apart and are turned into columns of k in `turned` first.
+struct ProductStep {
+    Address dst, a, b, addend;
+    std::ptrdiff_t dst_i, a_i, a_j, b_j, addend_i;
+    float* turned;
+    std::uint32_t n_i, n_j, k, lanes;  // lanes: of a vector of the result, in whole rows
+    bool narrow;
+};
+
 // Packed weights: groups of `lanes` outputs (Kernels::lanes); in a group, chunks of 8 of the 64 accumulators; in a chunk,
 // all its product pairs, 8 by 8, with zeros after the last; a pair is `lanes` words (bf16: the even k in the high half)
 // or twice `lanes` floats (fp32: the even k's, then the odd k's).
@@ -171,6 +181,7 @@ struct Step {
         GridStep grid;
         RowReduceStep row_reduce;
         ColumnReduceStep column_reduce;
+        ProductStep product;
         MatmulStep matmul;
         SynapseStep synapse;
         UpdateStep update;

@@ -241,6 +241,8 @@ private:
     void check_operands(const Instruction& i, const Model& model) {
         switch (i.info().format) {
             case isa::Format::Splat: return require(i.as<isa::Splat>().lane < m_.block_size, "its lane does not exist");
+            case isa::Format::WeightedSum: return check_product(i);
+            case isa::Format::Dot: return check_apart(i);
             case isa::Format::Matmul: return check_matmul(i);
             case isa::Format::Synapse: return check_synapse(i);
             case isa::Format::Gather: return check_gather(i);
@@ -264,6 +266,19 @@ private:
 
     bool accesses_meet(const Instruction& i, std::size_t a, std::size_t b) const {
         return may_meet(span_of(i, i.format().accesses[a]), span_of(i, i.format().accesses[b]));
+    }
+
+    void check_product(const Instruction& i) const {
+        const auto op = i.as<isa::WeightedSum>();
+        const std::uint64_t last = std::uint64_t{op.n_i - 1} * op.lane_i + std::uint64_t{op.n_j - 1} * op.lane_j;
+        require(last < op.a_lanes, "a lane of A is not below a_lanes");
+        check_apart(i);
+    }
+
+    // A sum of products is written while later ones read their factors.
+    void check_apart(const Instruction& i) const {
+        require(!accesses_meet(i, 0, 1), "dst overlaps a");
+        require(!accesses_meet(i, 0, 2), "dst overlaps b");
     }
 
     void check_matmul(const Instruction& i) const {

@@ -77,6 +77,7 @@ std::size_t Executable::scratch_words(const Instruction& i) const {
             const std::size_t one = scratch_zeros + 2 * std::max<std::size_t>(64, op.v_rows * B_);
             return streams_ == 1 ? one : one + (op.v_rows + 2 * op.targets) * B_ + 3 * scratch_spare;
         }
+        case isa::Format::Dot: return (i.as<isa::Dot>().n_j + B_ - 1) / B_ * B_ * i.as<isa::Dot>().k;
         case isa::Format::RowReduce: return streams_ == 1 ? 0 : std::size_t{i.as<isa::RowReduce>().k} + B_ + scratch_spare;
         default: return 0;
     }
@@ -231,6 +232,8 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
             step.column_reduce = {address(i.core, op.dst), address(i.core, op.src), along(i, 1, 0), op.k, op.n_inner, row};
             break;
         }
+        case isa::Format::WeightedSum: step.product = product(i); break;
+        case isa::Format::Dot: step.product = dot(i); break;
         case isa::Format::Matmul:
             step.matmul = matmul(i);
             if (!bit_accurate_) opcode = Opcode::matmul_fp32;
@@ -296,6 +299,21 @@ GridStep Executable::grid(const Instruction& i) const {
         if (outer_follows) g.lanes *= std::exchange(g.n_outer, 1);
     }
     return g;
+}
+
+ProductStep Executable::product(const Instruction& i) const {
+    const auto op = i.as<isa::WeightedSum>();
+    return {address(i.core, op.dst), address(i.core, op.a), address(i.core, op.b), address(i.core, op.addend),
+            along(i, 0, 0), along(i, 1, 0) + std::ptrdiff_t{op.lane_i}, along(i, 1, 1) + std::ptrdiff_t{op.lane_j},
+            along(i, 2, 0), along(i, 3, 0), nullptr, op.n_i, op.n_j, 0, static_cast<std::uint32_t>(op.n_inner * B_),
+            op.narrow != 0 && bit_accurate_};
+}
+
+ProductStep Executable::dot(const Instruction& i) const {
+    const auto op = i.as<isa::Dot>();
+    return {address(i.core, op.dst), address(i.core, op.a), address(i.core, op.b), address(i.core, op.addend),
+            along(i, 0, 0), along(i, 1, 0), 1, along(i, 2, 0), along(i, 3, 0), reinterpret_cast<float*>(scratch_), op.n_i,
+            op.n_j, op.k, static_cast<std::uint32_t>((op.n_j + B_ - 1) / B_ * B_), op.narrow != 0 && bit_accurate_};
 }
 
 MatmulStep Executable::matmul(const Instruction& i) const {

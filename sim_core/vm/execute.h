@@ -60,6 +60,8 @@ private:
     Step copy(const Instruction& send, const Instruction& receive) const;
     bool unroll_copies(std::size_t body, std::uint32_t level, std::uint32_t count, std::vector<Copy>& copies);
     GridStep grid(const Instruction& i) const;
+    ProductStep product(const Instruction& i) const;
+    ProductStep dot(const Instruction& i) const;
     MatmulStep matmul(const Instruction& i) const;
     SynapseStep synapse(const Instruction& i) const;
     UpdateStep update(const Instruction& i) const;

@@ -41,6 +41,11 @@ Outermost outermost(Step& step, const Instruction& i) {
             ColumnReduceStep& r = step.column_reduce;
             return {&r.n_inner, {{{&r.dst, r.lanes}, {&r.src, r.lanes}}}};
         }
+        case isa::Format::WeightedSum:
+        case isa::Format::Dot: {
+            ProductStep& p = step.product;
+            return {&p.n_i, {{{&p.dst, p.dst_i}, {&p.a, p.a_i}, {&p.addend, p.addend_i}}}};
+        }
         case isa::Format::Matmul: {
             MatmulStep& m = step.matmul;
             return {&m.batch, {{{&m.dst, m.dst_step}, {&m.x, m.x_step}, {&m.bias, m.bias_step}}}};

@@ -17,6 +17,8 @@ std::vector<Address*> addresses_of(Step& step, isa::Format format) {
         case isa::Format::Splat: return {&step.grid.at[0], &step.grid.at[1], &step.grid.at[2], &step.grid.at[3]};
         case isa::Format::RowReduce: return {&step.row_reduce.dst, &step.row_reduce.src};
         case isa::Format::ColumnReduce: return {&step.column_reduce.dst, &step.column_reduce.src};
+        case isa::Format::WeightedSum:
+        case isa::Format::Dot: return {&step.product.dst, &step.product.a, &step.product.b, &step.product.addend};
         case isa::Format::Matmul: return {&step.matmul.dst, &step.matmul.x, &step.matmul.bias};
         case isa::Format::Synapse: return {&step.synapse.num, &step.synapse.den, &step.synapse.v};
         case isa::Format::Update: {

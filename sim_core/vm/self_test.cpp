@@ -61,6 +61,10 @@ constexpr Pinned pinned[] = {
     {"row_max fp32", 0x09183486ec724465},
     {"column_sum fp32", 0xfe27800db9327ae2},
     {"column_max fp32", 0x324a22ced493f3a2},
+    {"product fp32", 0x5f92f25950b297fa},
+    {"dot fp32", 0x4eff2ce39dd94d6b},
+    {"product fp32 of bf16", 0x13912caca93c27a0},
+    {"dot fp32 of bf16", 0xcc6342829a24c50e},
     {"matmul fp32", 0x8a1992a6e2ba8821},
     {"matmul_fp32 fp32", 0x4890547d76b2995b},
     {"matmul fp32 of taps", 0x431904aba6827cec},
@@ -70,6 +74,10 @@ constexpr Pinned pinned[] = {
     {"row_max fp32 of any bits", 0x296f3d9077327835},
     {"column_sum fp32 of any bits", 0x14d022adf7f6eafb},
     {"column_max fp32 of any bits", 0x28458711a615b4d5},
+    {"product fp32 of any bits", 0x77d81f0f04f0e283},
+    {"dot fp32 of any bits", 0xe92b2d09acf71abc},
+    {"product fp32 of bf16 of any bits", 0xb3fe7221ab9d2c75},
+    {"dot fp32 of bf16 of any bits", 0x166a47d04ef71abc},
     {"matmul fp32 of any bits", 0xb617bfd5ccc25201},
     {"matmul_fp32 fp32 of any bits", 0xd1e33ed9c8f01bc5},
     {"matmul fp32 of taps of any bits", 0x44910bd98c3b046a},
@@ -79,6 +87,10 @@ constexpr Pinned pinned[] = {
     {"row_max fp32 of small numbers", 0x17f82c7cbc99a9d5},
     {"column_sum fp32 of small numbers", 0xc4e346394984b38e},
     {"column_max fp32 of small numbers", 0x4af793c731c30797},
+    {"product fp32 of small numbers", 0x12f9c31087bf8557},
+    {"dot fp32 of small numbers", 0x9d633e4a58280d3c},
+    {"product fp32 of bf16 of small numbers", 0x13c27fe7b13b529a},
+    {"dot fp32 of bf16 of small numbers", 0x0e6503430bc6c3a1},
     {"matmul fp32 of small numbers", 0xb5a4fcadab19f90e},
     {"matmul_fp32 fp32 of small numbers", 0x5485d0be1cc57f28},
     {"matmul fp32 of taps of small numbers", 0x8acaa4849e793e09},
@@ -123,6 +135,10 @@ constexpr Pinned pinned[] = {
     {"row_max bf16", 0x622ba1f282d76465},
     {"column_sum bf16", 0x3fc1bbf230ee6465},
     {"column_max bf16", 0xc51579704cdb6465},
+    {"product bf16", 0x0c6ac13b8418f5a5},
+    {"dot bf16", 0x2cdb2d22f7b5f5a5},
+    {"product bf16 of bf16", 0xabd7bef67115f5a5},
+    {"dot bf16 of bf16", 0x9fdb9662a56ff5a5},
     {"matmul bf16", 0xc8767703f38ef5a5},
     {"matmul_fp32 bf16", 0x87225f1f2c3ef5a5},
     {"matmul bf16 of taps", 0x8faa43bbdf30f5a5},
@@ -131,6 +147,10 @@ constexpr Pinned pinned[] = {
     {"row_max bf16 of any bits", 0xfd8b353373576465},
     {"column_sum bf16 of any bits", 0xa75998b1b1946465},
     {"column_max bf16 of any bits", 0x7680f78378b46465},
+    {"product bf16 of any bits", 0xa4e15ff8926af5a5},
+    {"dot bf16 of any bits", 0xb6cdc297f25cf5a5},
+    {"product bf16 of bf16 of any bits", 0x0de901c06e45f5a5},
+    {"dot bf16 of bf16 of any bits", 0x177b340a95dcf5a5},
     {"matmul bf16 of any bits", 0xd9d48854fe3cf5a5},
     {"matmul_fp32 bf16 of any bits", 0x0703dcbebce4f5a5},
     {"matmul bf16 of taps of any bits", 0xb9a44fdc36aff5a5},
@@ -139,6 +159,10 @@ constexpr Pinned pinned[] = {
     {"row_max bf16 of small numbers", 0x0097fad7be816465},
     {"column_sum bf16 of small numbers", 0xac453692f8206465},
     {"column_max bf16 of small numbers", 0xfce333eebd436465},
+    {"product bf16 of small numbers", 0x9160933dbf51f5a5},
+    {"dot bf16 of small numbers", 0xa57ce703f9daf5a5},
+    {"product bf16 of bf16 of small numbers", 0x4bc544aa2206f5a5},
+    {"dot bf16 of bf16 of small numbers", 0x067cfbe2b612f5a5},
     {"matmul bf16 of small numbers", 0xcf1547cc1f2af5a5},
     {"matmul_fp32 bf16 of small numbers", 0x19b53094b721f5a5},
     {"matmul bf16 of taps of small numbers", 0xebc027d4e694f5a5},
@@ -250,6 +274,13 @@ private:
                 show(Opcode::row_max, p, 1, isa::RowReduce{row(operands), 1, row(first), 1, 1, k, 0}, from);
                 show(Opcode::column_sum, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
                 show(Opcode::column_max, p, 1, isa::ColumnReduce{row(operands), row(first), 1, block, 1, 0}, from);
+                isa::WeightedSum rows_of_b{row(operands), 1, row(first), 1, 0, 0, 1, 2 * lanes, row(first), 1, row(2 * rows), 1, 2, block, 1, 0, 0};
+                isa::Dot dot{row(operands), 1, row(first), 1, row(first), 1, row(2 * rows), 1, 2, block - 1, 2 * lanes - 3, 0, 0};
+                show(Opcode::product, p, 2, rows_of_b, from);
+                show(Opcode::dot, p, 2, dot, from);
+                rows_of_b.narrow = dot.narrow = 1, rows_of_b.lane_i = 7, dot.b_j = 0;
+                show(Opcode::product, p, 2, rows_of_b, (std::string(" of bf16") + from).c_str());
+                show(Opcode::dot, p, 2, dot, (std::string(" of bf16") + from).c_str());
                 const isa::Matmul product{row(operands), 1, row(first), 1, 1, 0, row(2 * rows), 0, 0, k, 2, 1, 0, 0, 0};
                 show(Opcode::matmul, p, 2, product, from);
                 show(Opcode::matmul_fp32, p, 2, product, from);

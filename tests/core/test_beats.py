@@ -55,6 +55,8 @@ CASES = (
     Case("tanh", {"n_inner": 3}, 3, 3 * 5),
     Case("row_sum", {"groups": 2, "src_step": 3, "dst_step": 1, "k": 17}, 2 * 3, 6),
     Case("column_sum", {"n_inner": 2, "k": 5, "k_step": 2}, 2 * 5, 10),
+    Case("product", {"n_i": 2, "n_j": 5, "n_inner": 3, "lane_j": 1, "a_lanes": 5, "b_j": 3}, 2 * 5 * 3, 30),
+    Case("dot", {"n_i": 2, "n_j": 5, "k": 17, "b_j": 3}, 2 * 5 * 3, 30),
     Case("matmul", PRODUCT, 2 * 3 * 2 * 2, 24, 24 * 8 * 8 * 2),
     Case("matmul_fp32", PRODUCT, 24, 24 * 5, 24 * 8 * 8 * 4),
     Case("synapse", SUMS | {"precision": "bf16"}, 2 + 3 + 1, 6, 4 * 8 * 18),

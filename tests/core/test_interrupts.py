@@ -169,6 +169,7 @@ def test_a_single_loop_of_short_iterations_ends_where_it_began() -> None:
 LONG_STEPS: dict[str, Instr] = {
     "elementwise": op("add", dst=Row(2), n_outer=65536, n_inner=512, dst_inner=0, a_inner=0, b_inner=0),
     "column": op("column_sum", dst=Row(2), src=Row(0), k=65536, n_inner=14),
+    "product": op("product", dst=Row(2), a=Row(0), b=Row(0), n_i=14, n_j=65536),
     "groups": op("row_max", dst=Row(2), src=Row(0), groups=65536, k=16 * B),
 }  # fmt: skip
 
@@ -195,6 +196,19 @@ OVER = {"n_outer": 1100, "n_inner": 60, "dst_inner": 0, "a_inner": 0}
 OVERLAPPING: dict[str, Instr] = {
     "add": op("add", dst=Row(40), dst_outer=1, a=Row(39), a_outer=1, b=Row(0), **OVER),
     "row_sum": op("row_sum", dst=Row(60), dst_step=1, src=Row(5), src_step=1, groups=1100, k=60 * B),
+    "product": op(
+        "product",
+        dst=Row(140),
+        dst_i=1,
+        a=Row(0),
+        lane_i=1,
+        a_lanes=1100,
+        b=Row(5),
+        n_i=1100,
+        n_j=60,
+        addend=Row(139),
+        addend_i=1,
+    ),
     "column_max": op("column_max", dst=Row(60), src=Row(0), k_step=1, k=60, n_inner=1100),
 }
 

@@ -65,6 +65,18 @@ def image(*code: Instr, config: Config | None = None) -> Image:
 LOOP = op("loop", count=3)
 END = op("end")
 MATMUL: dict[str, Any] = {"dst": Row(0), "x": Row(4), "bias": Row(8), "k": 9, "m_rows": 2}
+PRODUCT: dict[str, Any] = {
+    "dst": Row(0),
+    "a": Row(4),
+    "b": Row(8),
+    "addend": Row(0),
+    "n_j": 9,
+    "lane_j": 1,
+    "a_lanes": 9,
+    "b_j": 2,
+    "n_inner": 2,
+}
+DOT: dict[str, Any] = {"dst": Row(0), "a": Row(4), "b": Row(8), "addend": Row(0), "n_j": 9, "k": 9, "b_j": 2}
 SYNAPSE: dict[str, Any] = {"num": Row(2), "den": Row(4), "v": Row(0), "v_rows": 2}
 TRANSPOSE: dict[str, Any] = {
     "dst": Row(0),
@@ -83,6 +95,8 @@ def test_a_good_program_loads() -> None:
             LOOP,
             op("state_write", dst=Row(36, 1, 1), a=Row(8, -4, 1)),
             op("matmul", **MATMUL),
+            op("product", **PRODUCT),
+            op("dot", **DOT),
             op("synapse", slots=0, targets=2, **SYNAPSE),
             op("gather", **GATHER),
             op("transpose", **TRANSPOSE),
@@ -146,6 +160,18 @@ REFUSED: list[tuple[str, list[Instr]]] = [
     ("dst overlaps x", [op("matmul", **{**MATMUL, "x": Row(1)})]),
     ("dst overlaps x", [LOOP, op("matmul", **{**MATMUL, "dst": Row(0, 2, 1)}), END]),
     ("dst overlaps bias", [op("matmul", **{**MATMUL, "bias": Row(1)})]),
+    ("dst overlaps a", [op("product", **{**PRODUCT, "dst": Row(4)})]),
+    ("dst overlaps b", [op("product", **{**PRODUCT, "dst": Row(25)})]),
+    ("a reaches row 40", [op("product", **{**PRODUCT, "a": Row(39)})]),
+    ("b reaches row 40", [op("product", **{**PRODUCT, "b": Row(23)})]),
+    ("a lane of A is not below a_lanes", [op("product", **{**PRODUCT, "a_lanes": 8})]),
+    ("a lane of A is not below a_lanes", [op("product", **{**PRODUCT, "n_i": 2, "lane_i": 2**32 - 1})]),
+    ("a count is zero", [op("product", **{**PRODUCT, "n_j": 0})]),
+    ("dst overlaps a", [op("dot", **{**DOT, "dst": Row(5)})]),
+    ("dst overlaps b", [op("dot", **{**DOT, "dst": Row(25)})]),
+    ("b reaches row 40", [op("dot", **{**DOT, "b": Row(23)})]),
+    ("addend reaches row 40", [op("dot", **{**DOT, "addend": Row(39)})]),
+    ("a count is zero", [op("dot", **{**DOT, "k": 0})]),
     ("num overlaps den", [op("synapse", targets=3, **SYNAPSE)]),
     ("its slots do not exist", [op("synapse", slots=6, targets=1, **SYNAPSE)]),
     ("its slots do not exist", [op("synapse", slots=4, targets=2, **SYNAPSE)]),

@@ -91,6 +91,15 @@ def shown() -> list[tuple[str, int, Instr]]:
             for name in ("column_sum", "column_max"):
                 found.append((f"{name} {precision}{kind}", 1,
                               op(name, dst=to, src=x, k_step=1, k=BLOCK, precision=number)))  # fmt: skip
+            for narrow, of in enumerate(("", " of bf16")):
+                either: Any = {"dst": to, "dst_i": 1, "a": x, "a_i": 1, "b": x, "addend": Row(2 * ROWS),
+                               "addend_i": 1, "n_i": 2, "narrow": narrow}  # fmt: skip
+                found += [(f"product {precision}{of}{kind}", 2,
+                           op("product", **either, lane_i=7 * narrow, lane_j=1, a_lanes=2 * LANES,
+                              n_j=BLOCK, b_j=1, precision=number)),
+                          (f"dot {precision}{of}{kind}", 2,
+                           op("dot", **either, b_j=1 - narrow, n_j=BLOCK - 1, k=2 * LANES - 3,
+                              precision=number))]  # fmt: skip
             for name in ("matmul", "matmul_fp32"):
                 found.append((f"{name} {precision}{kind}", 2,
                               op(name, dst=to, dst_step=1, x=x, x_step=1, bias=Row(2 * ROWS), k=K, m_rows=2,

@@ -253,6 +253,42 @@ def test_a_column_reduction_adds_two_in_a_row_to_an_accumulator(block_size: int)
     assert total(reduce, config=machine(block_size=block_size, accumulate_reduce=3)) == 15 + 30
 
 
+# ---- products of computed rows ----
+
+
+def test_a_product_reads_a_lane_of_one_row_and_a_row() -> None:
+    fill = op("add", dst=20, a=0, b=1, n_inner=6)  # rows 20 to 25, ready at 6 to 11
+    two = {"n_i": 2, "dst_i": 1, "addend": 90, "addend_i": 1}
+    product = op("product", dst=100, a=10, lane_j=3, a_lanes=9, b=20, b_j=1, n_j=3, **two)
+    assert out(fill, product, row=100) == 8 + 40 + 10  # B at 6, 7, 8; then all again
+    assert total(fill, product) == 11 + 40
+    carried = op("product", dst=100, a=23, lane_i=1, lane_j=3, a_lanes=11, b=0, n_j=4, **two)
+    # lanes 0, 3, 6 of row 23 and lane 9, which is in row 24: from 9 on; then 1, 4, 7 and 10
+    assert out(fill, carried, row=100) == 9 + 3 + 40 + 10
+    late = op("product", dst=100, a=10, lane_j=3, a_lanes=9, b=0, n_j=3, **{**two, "addend": 24})
+    assert total(fill, late) == 10 + 3 + 40  # the addend of the first, row 24, is there at 10
+
+
+def test_a_dot_writes_a_row_when_its_lanes_are_full() -> None:
+    # 2 rows of 8 lanes each, of the result and of what is summed
+    dot = op("dot", dst=100, a=0, b=10, b_j=2, addend=90, n_j=9, k=9, n_i=2, dst_i=2, a_i=2)
+    assert out(dot, row=100) == 2 * 8 - 1 + 40 + 10
+    assert out(dot, row=101) == 2 * 9 - 1 + 40 + 10
+    assert out(dot, row=102) == 2 * 17 - 1 + 40 + 10
+    assert total(dot) == 2 * 18 - 1 + 40
+
+
+@pytest.mark.parametrize("block_size", [8, 128])
+def test_products_wait_for_their_accumulators_as_sums_do(block_size: int) -> None:
+    config = machine(block_size=block_size, accumulate_reduce=3)
+    product = op("product", dst=100, a=0, b=1, n_j=8)
+    assert total(product, config=config) == 15 + 40  # as a column
+    rows, period = 64, 128 // block_size
+    dot = op("dot", dst=200, a=0, b=64, k=rows * block_size)
+    apart = max(period, 6)
+    assert total(dot, config=config) == (rows - 1) // period * apart + (rows - 1) % period + 40
+
+
 # ---- the matrix unit ----
 
 B64 = machine(

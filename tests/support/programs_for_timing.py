@@ -33,7 +33,7 @@ from ltc_compiler.oracle.clock import CycleReport, estimate
 _BY_HAND = {
     "issue": 1, "add": 6, "mul": 5, "div": 20, "sqrt": 19, "compare": 3, "move": 4, "gather": 9, "activation": 7,
     "activation_fp32": 45, "rsqrt": 35, "accumulate": 4, "accumulate_reduce": 1, "matrix": 28, "reduce": 30,
-    "synapse": 31, "synapse_fp32": 61, "update": 37, "link": 12, "io_in": 8, "io_out": 10, "crossing": 3,
+    "product": 40, "synapse": 31, "synapse_fp32": 61, "update": 37, "link": 12, "io_in": 8, "io_out": 10, "crossing": 3,
 }  # fmt: skip
 LATENCY = Latencies(**({name: 100 + n for n, name in enumerate(isa.LATENCIES)} | _BY_HAND))
 ROWS = 512  # of a test core's tensor store
@@ -56,7 +56,11 @@ def op(name: str, core: int = 0, **given: Any) -> Instr:
     row = isa.BY_NAME[name]
     operands: dict[str, Any] = {}
     for f in row.format.fields:
-        default = 1 if (f.kind == "u32" and f.name != "first") or f.name.endswith("_inner") else 0
+        default = (
+            1
+            if (f.kind == "u32" and f.name not in ("first", "lane_i", "lane_j")) or f.name.endswith("_inner")
+            else 0
+        )
         value = given.pop(f.name, default)
         operands[f.name] = isa.PRECISIONS.index(value) if value in isa.PRECISIONS else value
     assert not given, f"{name} has no {sorted(given)}"
@@ -176,9 +180,8 @@ class _Draw:
     def plain(self, depth: int, name: str = "") -> Instr:
         name = name or self.draw(st.sampled_from(_PLAIN))
         row = isa.BY_NAME[name]
-        region = (
-            self.number(0, 1) if row.format.pattern in ("matrix", "synapse", "gather", "transpose") else None
-        )
+        apart = ("matrix", "synapse", "gather", "transpose", "product", "dot")
+        region = self.number(0, 1) if row.format.pattern in apart else None
         fields = {f.name: self.operand(name, f, depth, region) for f in row.format.fields}
         return Instr(name, self.number(0, self.config.cores - 1), fields)
 
@@ -200,6 +203,8 @@ class _Draw:
                 return 0
             case "targets":
                 return self.number(1, sum(_STORE_LAST))
+            case "a_lanes":
+                return 13  # two steps of i and two of j, of three lanes each, and the first
             case "count":
                 return self.number(1, len(_STORE_ENTRIES))
             case "dst_rows" | "src_rows":

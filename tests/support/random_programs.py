@@ -39,7 +39,7 @@ BLOCKS, SLOTS, ENTRIES = 40, 24, 16
 FIFO = 6
 CONTROL = ("loop", "end", "send", "receive", "input", "output")
 DRAWN = tuple(name for name in isa.BY_NAME if name not in CONTROL)
-APART = ("Matmul", "Gather", "Transpose", "Synapse")
+APART = ("Matmul", "Gather", "Transpose", "Synapse", "WeightedSum", "Dot")
 TIED = np.array([0x00000000, 0x80000000, 0x3F800000, 0xBF800000, 0x3F000000], np.uint32)
 WIDTHS = (4, 8, 16, 32, 64, 128)  # from 64 on, accumulators are used more than once
 SPECIALS = np.array(
@@ -55,7 +55,11 @@ def op(name: str, core: int = 0, **given: int | Row) -> Instr:
     row = isa.BY_NAME[name]
     operands: dict[str, int | Row] = {}
     for f in row.format.fields:
-        plainest = 1 if (f.kind == "u32" and f.name != "first") or f.name.endswith("_inner") else 0
+        plainest = (
+            1
+            if (f.kind == "u32" and f.name not in ("first", "lane_i", "lane_j")) or f.name.endswith("_inner")
+            else 0
+        )
         operands[f.name] = given.pop(f.name, plainest)
     assert not given, f"{name} has no {sorted(given)}"
     return Instr(name, isa.ALL_CORES if row.unit == "control" else core, operands)
@@ -263,6 +267,8 @@ class _Writer:
             operands["count"] = int(self.rng.integers(1, ENTRIES - first + 1))
         if row.format.pattern == "column_reduce" and operands["k_step"] == 0:
             operands["k"] = int(self.rng.integers(1, 300))
+        if row.format.name in ("WeightedSum", "Dot"):
+            self.sum_of_products(operands)
         for access in row.format.accesses:
             region = self.region(name, row.format.name, access, core)
             low, high = self.reach(access, operands)
@@ -272,6 +278,16 @@ class _Writer:
         self.emit(name, core, **operands)
         return True
 
+    def sum_of_products(self, operands: dict[str, int | Row]) -> None:
+        """Long sums where no row moves, results of several rows where B is one row, and lanes of A that are there."""
+        if operands["b_j"] == 0:
+            longest = 2 * self.config.block_size if "k" in operands else 300 if operands["a_j"] == 0 else 3
+            operands["n_j"] = int(self.rng.integers(1, longest + 1))
+        if "a_lanes" in operands:
+            steps = [(operands[f"n_{x}"], operands[f"lane_{x}"]) for x in "ij"]
+            last = sum((n - 1) * step for n, step in steps if isinstance(n, int) and isinstance(step, int))
+            operands["a_lanes"] = last + int(self.rng.integers(1, 4))
+
     def number(self, row: isa.Instruction, f: isa.Field, core: int) -> int:
         """A value for a field that is no row, small enough for the regions."""
         rng, width = self.rng, self.config.block_size
@@ -279,6 +295,7 @@ class _Writer:
             "precision": (0, 2), "lane": (0, width), "weights": (0, 4), "entries": (0, ENTRIES),
             "slots": (0, SLOTS - 4), "targets": (1, 4), "v_rows": (2, 4), "src_rows": (3, 5), "dst_rows": (3, 5),
             "groups": (1, 4), "batch": (1, 3), "m_rows": (1, 4), "n_outer": (1, 4), "n_inner": (1, 4),
+            "lane_i": (0, 3), "lane_j": (0, 3),
         }  # fmt: skip
         if f.name == "k":
             longest = 4 if row.format.pattern == "column_reduce" else 3 * width
@@ -304,7 +321,7 @@ class _Writer:
     def region(self, name: str, format_name: str, access: isa.Access, core: int) -> range | list[int]:
         if name == "state_write" and access.write:
             return COPY if core in self.copies and self.rng.random() < 0.5 else STATE
-        if format_name in APART:
+        if format_name in APART and access.field != "addend":
             if access.field == "num":
                 return LOW[:6]
             written = LOW[6:] if access.field == "den" else LOW

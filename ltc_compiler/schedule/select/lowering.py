@@ -48,7 +48,7 @@ class Lowering:
         """Select the instructions of every node, in order, and record where its results lie."""
         self.plan.add(graph, self.build.cores)
         for node in graph.nodes:
-            if node.op == "constant":
+            if node.op == "constant" or node.results[0] in self.plan.spared:
                 continue
             with self.build.schedule.working_on(str(node.source), node.op), self.build.on_cores(node.cores):
                 for value, where in zip(node.results, self._selectors[node.op](self, node), strict=False):

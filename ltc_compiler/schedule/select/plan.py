@@ -13,6 +13,7 @@ import numpy as np
 from ltc_compiler.config import Config
 from ltc_compiler.ir.graph import Graph, Value
 from ltc_compiler.schedule.rows.layout import row_count
+from ltc_compiler.schedule.select.sums_of_products import SumOfProducts, find_products
 from ltc_compiler.schedule.spread.partition import Cut, Spread, cut_points, fused_relus, rotations
 from ltc_compiler.schedule.spread.share import Division, Producers, shared_products
 
@@ -22,7 +23,8 @@ Taps = tuple[Value, ...]  # of a window: values of one width that a product read
 class Plan:
     """What is decided, by the result of the product: cuts, the pieces that its rows are cut into; relus, the result of
     the relu that it applies itself; producers, which core computes which row tiles, where these are lent; rotations,
-    the offset of the core that its rows begin on. windows: by the result of a concatenation, its taps."""
+    the offset of the core that its rows begin on. windows: by the result of a concatenation, its taps. sums: those of
+    products of computed values. spared: values that are never computed."""
 
     def __init__(self, config: Config, spread: Spread, helpers: Sequence[int]) -> None:
         """helpers: the cores that may compute what is lent."""
@@ -32,6 +34,8 @@ class Plan:
         self.cuts: dict[Value, tuple[Cut, ...]] = {}
         self.relus: dict[Value, Value] = {}
         self.windows: dict[Value, Taps] = {}
+        self.sums: dict[Value, SumOfProducts] = {}
+        self.spared: set[Value] = set()
         self.producers: Producers = {}
         self.rotations: dict[Value, int] = {}
 
@@ -41,6 +45,9 @@ class Plan:
         self.cuts |= cut_points(graph)
         self.relus |= fused_relus(graph)
         self.windows |= find_windows(graph, block)
+        sums, spared = find_products(graph)
+        self.sums |= sums
+        self.spared |= spared
         if self.spread.rotate:
             self.rotations |= rotations(graph, self.cuts, block, len(cores))
         if self.spread.lending:

@@ -18,6 +18,7 @@ from ltc_compiler.schedule.select.loop import select_scan
 from ltc_compiler.schedule.select.lowering import Lowering, Selector
 from ltc_compiler.schedule.select.matmul import select_linear
 from ltc_compiler.schedule.select.move import reshape, select_concat, select_move, select_slice
+from ltc_compiler.schedule.select.product import select_product
 from ltc_compiler.schedule.select.synapse import select_synapse
 
 
@@ -55,7 +56,9 @@ def select_relu(low: Lowering, node: Node) -> Sequence[Location]:
 
 
 def select_reduce(low: Lowering, node: Node) -> list[View]:
-    """A reduction along the lanes, or lane by lane along rows."""
+    """A reduction along the lanes, or lane by lane along rows; or a sum of products."""
+    if node.results[0] in low.plan.sums:
+        return select_product(low, node)
     name = {"sum": "sum", "amax": "max"}[node.op]
     view = low.values.view(node.operands[0])
     axis = node.attrs["axis"]
