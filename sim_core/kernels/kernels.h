@@ -119,7 +119,14 @@ struct SynapseStep {
     std::uint32_t* scratch;
     std::uint32_t sources, targets, lanes;
     bool paired;
+    const std::uint32_t* of_group;  // see group_pairs; null: none
+    std::uint32_t pairs_of_group;
 };
+// The pairs of a group of streams, whose lanes are the streams. For each lane of each target row a word, the number of its
+// pairs and below it whether it is plain; then all pairs, up to a multiple of group_pairs: sources in halves as above; mu of
+// the second twice and of the first twice; sigma likewise; w and we in halves. Gates are computed group_pairs at a time.
+inline constexpr std::uint32_t group_pairs = 3;
+inline constexpr std::uint32_t group_pair_words = 11;
 inline constexpr std::uint32_t scratch_zeros = 16;  // words
 inline constexpr std::uint32_t row_shares_sources = 1, row_is_plain = 2;
 constexpr std::uint32_t shared_words(std::uint32_t pairs) { return (2 * pairs + 15) / 16 * 16; }

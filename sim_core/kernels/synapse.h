@@ -49,11 +49,20 @@ inline void single_rows(const SynapseStep& step, float* num_row, float* den_row)
 
 // ---- pairs of slots --------------------------------------------------------------------------------------------------
 
+// Parameters of a pair that each lane has for itself: mu, sigma, w and we, behind so many words for its sources.
+template <int W, std::uint32_t source_words>
+struct OfLanes {
+    using V = Floats<W>;
+    static constexpr std::uint32_t mu = source_words, sigma = mu + 2 * W, w = sigma + 2 * W, we = w + W, pair_words = we + W;
+
+    LTC_INLINE static void both(const std::uint32_t* at, V& a, V& b) { a = load<V>(at), b = load<V>(at + W); }
+    LTC_INLINE static U<V> word(const std::uint32_t* at) { return load<U<V>>(at); }
+};
+
 // Presynaptic values of a pair: all lanes have the same two, listed ahead of the pairs.
 template <int W>
-struct SharedSources {
+struct SharedSources : OfLanes<W, 0> {
     using V = Floats<W>;
-    static constexpr std::uint32_t words = 0;
     const float* values;
     const std::uint32_t* list;
 
@@ -71,9 +80,8 @@ struct SharedSources {
 
 // Each lane picks its own: out of registers that hold all, or with 0 of them from memory.
 template <int W, int registers>
-struct PickedSources {
+struct PickedSources : OfLanes<W, W> {
     using V = Floats<W>;
-    static constexpr std::uint32_t words = W;
     const float* values;
     U<V> halves[4];
 
@@ -187,31 +195,37 @@ private:
     }
 };
 
-// Pairs from `pair` on, N of them; moves p past them.
+// The gates of the pairs from `pair` on, which stand at p, N of them.
 template <bool fuse, std::size_t N, int W, class Sources>
-LTC_INLINE void add_pairs(Sums<W>& sums, const Sources& sources, const std::uint32_t*& p, std::uint32_t pair) {
+LTC_INLINE void gates_of_pairs(U<Floats<W>> (&s)[N], U<Floats<W>>& marks, const Sources& sources, const std::uint32_t* p, std::uint32_t pair) {
     using V = Floats<W>;
-    constexpr std::uint32_t pair_words = Sources::words + 6 * W;
     V x[2 * N];
 #pragma GCC unroll 4
     for (std::uint32_t g = 0; g < N; ++g) {
-        const std::uint32_t* mu = p + g * pair_words + Sources::words;
-        sources.read(mu - Sources::words, pair + g, x[2 * g], x[2 * g + 1]);
-        x[2 * g] = x[2 * g] - load<V>(mu), x[2 * g + 1] = x[2 * g + 1] - load<V>(mu + W);
+        const std::uint32_t* at = p + g * Sources::pair_words;
+        V mu[2];
+        sources.read(at, pair + g, x[2 * g], x[2 * g + 1]);
+        Sources::both(at + Sources::mu, mu[0], mu[1]);
+        x[2 * g] = x[2 * g] - mu[0], x[2 * g + 1] = x[2 * g + 1] - mu[1];
         if constexpr (!fuse) x[2 * g] = without_subnormals(x[2 * g]), x[2 * g + 1] = without_subnormals(x[2 * g + 1]);
     }
 #pragma GCC unroll 4
     for (std::uint32_t g = 0; g < N; ++g) {
-        const std::uint32_t* sigma = p + g * pair_words + Sources::words + 2 * W;
-        x[2 * g] = load<V>(sigma) * x[2 * g], x[2 * g + 1] = load<V>(sigma + W) * x[2 * g + 1];
+        V sigma[2];
+        Sources::both(p + g * Sources::pair_words + Sources::sigma, sigma[0], sigma[1]);
+        x[2 * g] = sigma[0] * x[2 * g], x[2 * g + 1] = sigma[1] * x[2 * g + 1];
     }
-    U<V> s[N];
-    paired_gates<fuse, W, N>(s, x, sums.marks);
+    paired_gates<fuse, W, N>(s, x, marks);
+}
+
+// Pairs from `pair` on, N of them; moves p past them.
+template <bool fuse, std::size_t N, int W, class Sources>
+LTC_INLINE void add_pairs(Sums<W>& sums, const Sources& sources, const std::uint32_t*& p, std::uint32_t pair) {
+    U<Floats<W>> s[N];
+    gates_of_pairs<fuse, N, W>(s, sums.marks, sources, p, pair);
 #pragma GCC unroll 4
-    for (std::uint32_t g = 0; g < N; ++g, p += pair_words) {
-        const std::uint32_t* w = p + Sources::words + 4 * W;
-        sums.template add<fuse>(s[g], load<U<V>>(w), load<U<V>>(w + W));
-    }
+    for (std::uint32_t g = 0; g < N; ++g, p += Sources::pair_words)
+        sums.template add<fuse>(s[g], Sources::word(p + Sources::w), Sources::word(p + Sources::we));
 }
 
 template <bool fuse, int W, class Sources>
@@ -229,7 +243,7 @@ template <bool fuse, int W, class Sources>
 template <int W, class Sources>
 LTC_INLINE Sums<W> sum_row(const Sources& sources, const std::uint32_t*& p, std::uint32_t pairs, bool plain) {
     const std::uint32_t* begin = p;
-    p += std::size_t{pairs} * (Sources::words + 6 * W);
+    p += std::size_t{pairs} * Sources::pair_words;
     if (!plain) {
         const Sums<W> sums = sum_pairs<true, W>(sources, begin, pairs);
         if (sums.all_fuse()) [[likely]] return sums;
@@ -240,7 +254,7 @@ LTC_INLINE Sums<W> sum_row(const Sources& sources, const std::uint32_t*& p, std:
 template <int W, int registers>
 inline void paired_rows(const SynapseStep& step, float* num, float* den, bool plain) {
     const auto* values = reinterpret_cast<const float*>(step.scratch + scratch_zeros);
-    PickedSources<W, registers> picked{values, {}};
+    PickedSources<W, registers> picked{{}, values, {}};
     for (int i = 0; i < registers; ++i) picked.halves[i] = load<U<Floats<W>>>(step.scratch + scratch_zeros + step.sources + i * W);
     const std::uint32_t *p = step.words, *row = step.rows;
     for (std::uint32_t l = 0; l < step.targets * step.lanes; l += W, ++row) {
@@ -248,7 +262,7 @@ inline void paired_rows(const SynapseStep& step, float* num, float* den, bool pl
         const bool plain_row = plain || (*row & row_is_plain) != 0;
         Sums<W> sums;
         if ((*row & row_shares_sources) != 0) {
-            const SharedSources<W> shared{values, p};
+            const SharedSources<W> shared{{}, values, p};
             p += shared_words(pairs);
             sums = sum_row<W>(shared, p, pairs, plain_row);
         } else {

@@ -16,6 +16,10 @@ namespace {
 
 using isa::Opcode;
 
+std::uint32_t pairs_of_group(std::size_t words, std::size_t targets) {
+    return words == 0 ? 0 : static_cast<std::uint32_t>((words - targets) / group_pair_words);
+}
+
 }  // namespace
 
 Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
@@ -75,7 +79,9 @@ std::size_t Executable::scratch_words(const Instruction& i) const {
         case isa::Format::Synapse: {
             const auto op = i.as<isa::Synapse>();
             const std::size_t one = scratch_zeros + 2 * std::max<std::size_t>(64, op.v_rows * B_);
-            return streams_ == 1 ? one : one + (op.v_rows + 2 * op.targets) * B_ + 3 * scratch_spare;
+            if (streams_ == 1) return one;
+            const std::uint32_t pairs = pairs_of_group(parameters_->synapses_of_group(i).size(), op.targets * B_);
+            return std::max((op.v_rows * B_ + pairs) * kernels_.lanes + pairs, one + (op.v_rows + 2 * op.targets) * B_ + 3 * scratch_spare);
         }
         case isa::Format::Dot: return (i.as<isa::Dot>().n_j + B_ - 1) / B_ * B_ * i.as<isa::Dot>().k;
         case isa::Format::RowReduce: return streams_ == 1 ? 0 : std::size_t{i.as<isa::RowReduce>().k} + B_ + scratch_spare;
@@ -330,8 +336,10 @@ SynapseStep Executable::synapse(const Instruction& i) const {
     const auto op = i.as<isa::Synapse>();
     const Parameters::Synapses& packed = parameters_->synapses(i);
     const auto lanes = static_cast<std::uint32_t>(B_);
+    const auto of_group = streams_ == 1 ? std::span<const std::uint32_t>() : parameters_->synapses_of_group(i);
     return {address(i.core, op.num), address(i.core, op.den), address(i.core, op.v),
-            packed.words, packed.rows, scratch_, op.v_rows * lanes, op.targets, lanes, packed.paired};
+            packed.words, packed.rows, scratch_, op.v_rows * lanes, op.targets, lanes, packed.paired,
+            of_group.data(), pairs_of_group(of_group.size(), op.targets * B_)};
 }
 
 // Rows that follow each other in every operand become one long row, in ascending order, as the rows would be.

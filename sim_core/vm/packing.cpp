@@ -66,7 +66,7 @@ Block::~Block() {
 
 Parameters::Parameters(const Program& program, bool bit_accurate, const Kernels& kernels)
     : bit_accurate_(bit_accurate), B_(program.machine.block_size), lanes_(kernels.lanes),
-      W_(row_vector(kernels.lanes, program.machine.block_size)) {
+      W_(row_vector(kernels.lanes, program.machine.block_size)), mixes_(kernels.mixes) {
     const bool any = std::any_of(program.cores.begin(), program.cores.end(),
                                  [](const Core& c) { return c.weight_blocks + c.synapse_slots + c.constants.size() != 0; });
     if (!bit_accurate && any && !program.has_shadow)
@@ -184,6 +184,18 @@ Parameters::Synapses Parameters::pack_synapses(const Program& program, const Syn
     if (bf16 && bit_accurate_ && have_bf16_parameters(stores.slots, lanes, range))
         return {nullptr, nullptr, true, pack_paired(stores.slots, lanes, W_, range, mixes)};
     return {nullptr, nullptr, false, pack_single(stores.slots, lanes, W_, range, bit_accurate_ ? nullptr : stores.shadow_slots.data())};
+}
+
+std::span<const std::uint32_t> Parameters::synapses_of_group(const Instruction& i) const {
+    const Synapses& synapses = this->synapses(i);
+    if (!synapses.paired) return {};
+    const std::lock_guard lock(mutex_);
+    const auto [found, is_new] = of_group_.try_emplace(synapse_packing(i));
+    if (is_new) {
+        const std::size_t rows = i.as<isa::Synapse>().targets * B_ / W_;
+        found->second = pack_for_group(synapses.words, synapses.rows, rows, W_, mixes_);
+    }
+    return found->second;
 }
 
 void Parameters::pack_entries(const Program& program, std::uint32_t core) const {

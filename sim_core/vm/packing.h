@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <map>
+#include <mutex>
+#include <span>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -89,6 +91,8 @@ public:
 
     const Weights& weights(const Instruction& i) const { return weights_.at(packing(i)); }
     const Synapses& synapses(const Instruction& i) const { return synapses_.at(synapse_packing(i)); }
+    // The same for groups, made when they are first asked for; empty for synapses that are not paired.
+    std::span<const std::uint32_t> synapses_of_group(const Instruction& i) const;
     const std::int32_t* entries(std::uint32_t core) const { return entries_[core]; }
     std::size_t bytes() const { return block_->bytes(); }
 
@@ -120,6 +124,9 @@ private:
     std::vector<Packing> order_;          // of weights_: as the code first reads them, so that memory is read forwards
     std::map<Packing, Weights> weights_;
     std::map<SynapsePacking, Synapses> synapses_;
+    const bool mixes_;
+    mutable std::mutex mutex_;  // of what is made late
+    mutable std::map<SynapsePacking, std::vector<std::uint32_t>> of_group_;
 };
 
 }  // namespace ltc

@@ -23,6 +23,11 @@ bool may_fuse(float mu, float sigma, float w, float we) {
            between(w, fused_weights, 0x1p127f) && between(we, fused_weights, 0x1p127f);
 }
 
+// Lane l of a pair's first or second slot where rounding two vectors to halves of one mixes their lanes.
+std::size_t mixed_place(std::uint32_t l, std::uint32_t second) {
+    return l % 8 / 4 * 16 + l % 4 * 4 + (second != 0 ? 0 : 2) + l / 8;
+}
+
 // The synapses on W targets: `slots` says which slot of the store holds the n-th of each lane.
 class PairedRow {
 public:
@@ -94,11 +99,6 @@ private:
         }
     }
 
-    // Lane l of a pair's first or second slot where rounding two vectors to halves of one mixes their lanes.
-    static std::size_t mixed_place(std::uint32_t l, std::uint32_t second) {
-        return l % 8 / 4 * 16 + l % 4 * 4 + (second != 0 ? 0 : 2) + l / 8;
-    }
-
     void append_synapse(std::uint32_t* to, std::size_t place, std::uint32_t l, std::uint32_t second, std::uint32_t slot) const {
         const std::size_t W = slots_.size(), i = slot * std::size_t{lanes_} + first_lane_ + l;
         if (slot == none) {
@@ -166,6 +166,44 @@ PackedSynapses pack_single(const SlotStore& slots, std::uint32_t lanes, std::uin
         }
     }
     return packed;
+}
+
+std::vector<std::uint32_t> pack_for_group(const std::uint32_t* words, const std::uint32_t* rows, std::size_t n_rows, std::uint32_t W, bool mixes) {
+    struct Synapse {
+        std::uint32_t source, mu, sigma, w, we;
+    };
+    std::vector<std::uint32_t> targets, packed;
+    for (std::size_t r = 0; r < n_rows; ++r) {
+        const std::uint32_t pairs = rows[r] >> 2, plain = (rows[r] & row_is_plain) != 0;
+        const bool shared = (rows[r] & row_shares_sources) != 0;
+        const std::uint32_t* const list = words;
+        if (shared) words += shared_words(pairs);
+        const std::uint32_t source_words = shared ? 0 : W, pair_words = source_words + 6 * W;
+        for (std::uint32_t l = 0; l < W; ++l) {
+            std::vector<Synapse> found;  // of this target
+            for (std::uint32_t n = 0; n < 2 * pairs; ++n) {
+                const std::uint32_t *at = words + n / 2 * pair_words, *p = at + source_words, second = n % 2;
+                const std::size_t place = mixes && W == 16 ? mixed_place(l, second) : second * W + l;
+                const auto half = [&](std::uint32_t word) { return second != 0 ? word & 0xFFFFu : word >> 16; };
+                const std::uint32_t w = half(p[4 * W + l]);
+                if (w == sign_bit >> 16) continue;  // absent
+                const std::uint32_t source = shared ? list[n] : place < W ? at[place] >> 16 : at[place - W] & 0xFFFFu;
+                found.push_back({source, p[place], p[2 * W + place], w, half(p[5 * W + l])});
+            }
+            targets.push_back(static_cast<std::uint32_t>((found.size() + 1) / 2) << 1 | plain);
+            if (found.size() % 2 != 0) found.push_back({found.back().source, 0, 0, sign_bit >> 16, 0});
+            for (std::size_t n = 0; n < found.size(); n += 2) {
+                const Synapse &a = found[n], &b = found[n + 1];
+                packed.insert(packed.end(), {a.source << 16 | b.source, b.mu, b.mu, a.mu, a.mu, b.sigma, b.sigma, a.sigma, a.sigma,
+                                             a.w << 16 | b.w, a.we << 16 | b.we});
+            }
+        }
+        words += std::size_t{pairs} * pair_words;
+    }
+    const std::size_t turn = group_pairs * group_pair_words;
+    packed.resize((packed.size() + turn - 1) / turn * turn);
+    targets.insert(targets.end(), packed.begin(), packed.end());
+    return targets;
 }
 
 }  // namespace ltc

@@ -27,4 +27,7 @@ PackedSynapses pack_paired(const SlotStore& slots, std::uint32_t lanes, std::uin
 // originals: the fp32 originals of the store, [slot][mu, sigma, w, we][lane], in place of its parameters; or null.
 PackedSynapses pack_single(const SlotStore& slots, std::uint32_t lanes, std::uint32_t W, SynapseRange range, const float* originals);
 
+// What pack_paired made, in the layout for groups. rows: of vectors, all targets together.
+std::vector<std::uint32_t> pack_for_group(const std::uint32_t* words, const std::uint32_t* rows, std::size_t n_rows, std::uint32_t W, bool mixes);
+
 }  // namespace ltc
