@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -133,7 +134,9 @@ def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, 
     views = [low.values.view(v) for v in values if v not in cleared]
     if axis == len(shape) - 1 and not cleared and _side_by_side(views):
         return replace(views[0], shape=shape, block_step=1)
-    dst = low.build.new(shape, uniform=axis < len(shape) - 1 and shape[-1] == 1)
+    if axis < len(shape) - 1:
+        return _stacked(low.build, views, axis, shape)
+    dst = low.build.new(shape)
     start = 0
     for value in values:
         size = value.shape[axis]
@@ -142,15 +145,33 @@ def concat(low: Lowering, values: Sequence[Value], axis: int, shape: tuple[int, 
             continue
         view = low.values.view(value)
         part = replace(dst, shape=view.shape)
-        if axis < len(shape) - 1:
-            low.build.copy(view, replace(part, ref=dst.ref.at(start * dst.steps[axis])))
-        elif start % dst.block == 0 and view.width != 1 and not (cleared and size % dst.block):
+        if start % dst.block == 0 and view.width != 1 and not (cleared and size % dst.block):
             low.build.copy(view, replace(part, ref=dst.ref.at(start // dst.block)))
         else:
             index = _flat(view)
             target = np.arange(start, start + size)
             _scatter_lanes(low.build, dst, view, index, target)
         start += size
+    return dst
+
+
+def _stacked(build: InstructionBuilder, views: Sequence[View], axis: int, shape: tuple[int, ...]) -> View:
+    """Operands behind each other on another axis than the last; those that lie so already, as the stages of a delay
+    line do, are moved at once."""
+    dst = build.new(shape, uniform=shape[-1] == 1)
+    runs = [views[0]]
+    for view in views[1:]:
+        last = runs[-1]
+        dense = last.contiguous and view.contiguous and prod(view.shape[:axis]) == 1
+        if dense and (last.uniform, last.ref.at(last.total_rows)) == (view.uniform, view.ref):
+            joined = (*view.shape[:axis], last.shape[axis] + view.shape[axis], *view.shape[axis + 1 :])
+            runs[-1] = replace(last, shape=joined, steps=canonical_steps(joined[:-1], last.rows))
+        else:
+            runs.append(view)
+    start = 0
+    for view in runs:
+        build.copy(view, replace(dst, shape=view.shape, ref=dst.ref.at(start * dst.steps[axis])))
+        start += view.shape[axis]
     return dst
 
 

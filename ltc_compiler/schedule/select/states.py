@@ -132,7 +132,8 @@ def _write(low: Lowering, state: State, core: int) -> list[_Write]:
 
 
 def _ascending(writes: list[_Write]) -> list[_Write]:
-    """Those to a ring in the order of its rows, where the first of them stood: they may share an instruction."""
+    """Those to the rows of one line in their order, where the first of them stood: they may share an instruction. A
+    stage that takes another's place stays where it is."""
     first: dict[Buffer, int] = {}
     for i, write in enumerate(writes):
         first.setdefault(write.old.ref.buffer, i)
@@ -140,7 +141,8 @@ def _ascending(writes: list[_Write]) -> list[_Write]:
     def key(entry: tuple[int, _Write]) -> tuple[int, int]:
         index, write = entry
         ref = write.old.ref
-        return (first[ref.buffer], ref.offset) if ref.buffer.place else (index, 0)
+        shifted = write.new.ref.buffer is ref.buffer
+        return (index, 0) if shifted else (first[ref.buffer], ref.offset)
 
     return [write for _, write in sorted(enumerate(writes), key=key)]
 
