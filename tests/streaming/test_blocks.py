@@ -267,6 +267,15 @@ def test_convolutions_are_one_product_and_cycles_fall() -> None:
     assert many.cycle_interval_per_inference() < 16 / 2 * one.cycle_interval_per_inference()
 
 
+@pytest.mark.parametrize("dilation", [4, 40])
+def test_the_stages_of_a_line_are_moved_and_written_at_once(dilation: int) -> None:
+    whole = graph_of(PaddedConv1d(32, 32, 3, dilation), torch.randn(1, 32, 16))
+    program = whole.streaming_transform(2, block=16)[0].to_program(ROOM)
+    code = [line.split()[2] for line in program.disassemble().splitlines() if not line.startswith(";")]
+    assert code.count("state_write") == 1
+    assert code.count("move") < 8
+
+
 def test_a_recurrence_is_a_loop_of_the_machine() -> None:
     whole = graph_of(nn.LSTM(4, 8), torch.randn(9, 1, 4))
     few, many = (whole.streaming_transform(0, block=n)[0].to_program(ROOM) for n in (64, 128))

@@ -13,7 +13,8 @@ from ltc_compiler.ir.graph import State, Value
 
 
 class Line(NamedTuple):
-    """Stages, the oldest first. Each takes over the value of the one `advance` further on, the last ones new values."""
+    """Stages, the oldest first. Each takes over the value of the one `advance` further on, the last ones new values;
+    with an advance of all stages, all of them do."""
 
     stages: list[State]
     advance: int = 1
@@ -40,7 +41,11 @@ def _fit(indices: list[int], chains: list[list[State]]) -> bool:
     """Whether chains whose last stages take over these rows of one value make up a line."""
     lengths = [len(chain) for chain in chains]
     even = lengths == sorted(lengths, reverse=True) and lengths[0] - lengths[-1] < 2
-    return even and lengths[0] > 1 and indices == list(range(indices[0], indices[0] - len(indices), -1))
+    return (
+        even
+        and len(chains) * lengths[0] > 1
+        and indices == list(range(indices[0], indices[0] - len(indices), -1))
+    )
 
 
 def _side_by_side(chains: list[list[State]]) -> Line:

@@ -61,7 +61,8 @@ class Rings:
         """Let the buffer of a line of states turn, if that saves rows and the machine has a ring for it."""
         alone = len(line.stages) == 1
         window = window_of(line.stages[0]) if alone else None
-        if self.contents.rings == 0 or (alone and window is None):
+        replaced = not alone and line.advance == len(line.stages)  # nothing in it would stay
+        if self.contents.rings == 0 or replaced or (alone and window is None):
             return
         self.contents.rings -= 1
         if window is None:
