@@ -38,14 +38,19 @@ LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so.6")
 
 
 def child(kind: str, seed: int, cases: int) -> None:
-    """Runs seeds until it is stopped: a line of JSON before each, and one behind it."""
+    """Runs seeds until it is stopped: a line of JSON before each, and one behind it.
+
+    Nothing else reaches standard output, whatever a library or a build of the core prints there.
+    """
+    reports = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if "LTC_CORE" in os.environ:
         importlib.import_module("chosen_core")  # puts that core in place
     else:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # a sanitizer maps more than that
     case = importlib.import_module(f"fuzz_{kind}").case
     for number in range(seed, seed + cases):
-        print(json.dumps({"begin": number}), flush=True)
+        print(json.dumps({"begin": number}), file=reports, flush=True)
         signal.alarm(PATIENCE)
         try:
             result = {"outcome": case(number)}
@@ -54,7 +59,7 @@ def child(kind: str, seed: int, cases: int) -> None:
             what = f"{type(error).__name__}: {str(error)[:300]} ({Path(place.filename).name}:{place.lineno})"
             result = {"outcome": "FOUND", "what": what}
         signal.alarm(0)
-        print(json.dumps(result), flush=True)
+        print(json.dumps(result), file=reports, flush=True)
 
 
 def events(kind: str, seed: int, cases: int, core: str | None) -> Iterator[dict[str, Any]]:
@@ -151,6 +156,7 @@ def main() -> None:
         parser.error(f"there is no kind {', '.join(sorted(unknown))}")
     if given.child:
         return child(given.kinds[0], given.seed, given.cases)
+    importlib.import_module("ltc_compiler")  # builds the core if it is old, before all children do so at once
     found: list[str] = []
     for kind in given.kinds:
         tally = fuzz_on_every_core(kind, 60 * given.minutes / len(given.kinds), given)
