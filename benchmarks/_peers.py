@@ -148,12 +148,12 @@ def onnx_bytes(case: Case, module: nn.Module | None = None, inputs: tuple[Any, .
     return buffer.getvalue()
 
 
-def _bound_session(data: bytes, x: np.ndarray, states: list[np.ndarray]) -> Contestant:
+def _bound_session(data: bytes, x: np.ndarray, states: list[np.ndarray], threads: int = 1) -> Contestant:
     """onnxruntime with every array bound; two bindings hand the state to each other."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     value = ort.OrtValue.ortvalue_from_numpy
     given, names = value(x), [o.name for o in session.get_outputs()]
@@ -176,8 +176,8 @@ def _bound_session(data: bytes, x: np.ndarray, states: list[np.ndarray]) -> Cont
     return step, lambda: bindings[turn[0] ^ 1].get_outputs()[0].numpy()
 
 
-def onnxruntime(case: Case) -> Contestant:
-    return _bound_session(onnx_bytes(case), case.x.numpy(), [s.numpy() for s in case.step.initial])
+def onnxruntime(case: Case, threads: int = 1) -> Contestant:
+    return _bound_session(onnx_bytes(case), case.x.numpy(), [s.numpy() for s in case.step.initial], threads)
 
 
 def onnxruntime_lstm(case: Case) -> Contestant:
@@ -201,12 +201,12 @@ def onnxruntime_lstm(case: Case) -> Contestant:
     return step, lambda: read()[0]
 
 
-def _openvino(case: Case, precision: str) -> Contestant:
+def _openvino(case: Case, precision: str, threads: int = 1) -> Contestant:
     """Two requests over shared arrays, which hand the state to each other."""
     import openvino as ov
 
     settings = {
-        "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False,
     }  # fmt: skip
     core = ov.Core()
@@ -230,12 +230,12 @@ def _openvino(case: Case, precision: str) -> Contestant:
     return step, lambda: out
 
 
-def openvino_f32(case: Case) -> Contestant:
-    return _openvino(case, "f32")
+def openvino_f32(case: Case, threads: int = 1) -> Contestant:
+    return _openvino(case, "f32", threads)
 
 
-def openvino_bf16(case: Case) -> Contestant:
-    return _openvino(case, "bf16")
+def openvino_bf16(case: Case, threads: int = 1) -> Contestant:
+    return _openvino(case, "bf16", threads)
 
 
 # ---------------------------------------------------------------- JAX and numba
@@ -306,5 +306,6 @@ PEERS = {
     "JAX jit": jax_jit,
     "numba by hand": numba_by_hand,
 }
+IN_BATCHES = {"onnxruntime": onnxruntime, "OpenVINO f32": openvino_f32, "OpenVINO bf16": openvino_bf16}
 SLOW_TO_BUILD = ("torch.compile", "AOTInductor")  # half a minute and more a workload
 REDUCED = ("run", "run_into", "OpenVINO bf16")  # bf16 products: held to another tolerance

@@ -1,9 +1,10 @@
 """Compile time and peak memory as models grow: four families from 10 thousand to 20 million parameters, wide and deep
 models, long sequences and long solves.
 
-Every case runs in a fresh process, on one thread. Its time is that of the compiler alone: recording the module,
-streaming it where it streams, scheduling it. Its memory is the peak of the process less what it had taken before:
-imports, and the module with its fp32 weights, whose size stands beside it.
+Every case runs in a fresh process, on one thread. Its time is that of the CPU, stage by stage, as the compiler logs it.
+Its memory is the peak of the compilation less what the process had taken before: imports, and the module with its fp32
+weights, whose size stands beside it (both from /proc, of Linux). The VM, which is made last and packs the weights once
+more, is in the time alone.
 
     python benchmarks/compile_scaling.py [--cases NAME ...] [--quick] [--json FILE]
 
@@ -14,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
-import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,30 +65,50 @@ CASES: dict[str, float | None] = {
 }
 
 
-def peak() -> float:
-    """MiB that this process has had resident at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class Stages(logging.Handler):
+    """CPU seconds of every stage, as the compiler logs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stage = record.name.rpartition(".")[2]
+        self.seconds[stage] += getattr(record, "cpu_s", 0.0)
+
+
+def resident(kind: str) -> float:
+    """MiB of this process: VmRSS now, or VmHWM at most since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(kind)).split()[1]) / 1024
+
+
+def forget_peak() -> None:
+    """VmHWM counts from here on."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def measure(name: str, quick: bool) -> dict[str, Any]:
     """Compile a case in this process, which should be fresh."""
-    row = ZOO[name]
+    row, stages = ZOO[name], Stages()
     model, inputs = build(row)
     parameters = sum(p.numel() for p in model.parameters())
-    before, start = peak(), time.process_time()
-    traced, _ = ltc_torch.fx.prepare_shape(model, *inputs)
-    nnir = ltc_torch.fx.nnir.to_nnir(traced)
-    recorded = time.process_time()
+    logging.getLogger("ltc_compiler").addHandler(stages)
+    logging.getLogger("ltc_compiler").setLevel(logging.INFO)
+    forget_peak()
+    before, start = resident("VmRSS"), time.process_time()
+    nnir = ltc_torch.fx.nnir.to_nnir(ltc_torch.fx.prepare_shape(model, *inputs)[0])
     if row.streaming is not None:
         nnir, _ = nnir.streaming_transform(row.streaming)
     program = nnir.to_program(CONFIG, quick_compile=quick)
+    peak = resident("VmHWM") - before
+    program.to_vm()
     end = time.process_time()
     return {
         "parameters": parameters,
-        "record_s": recorded - start,
-        "compile_s": end - recorded,
+        "stages_s": dict(stages.seconds),
         "total_s": end - start,
-        "peak_mib": peak() - before,
+        "peak_mib": peak,
         "before_mib": before,
         "instructions": program.metrics()["instructions"],
         "program_mib": len(program.save_bytes()) / 2**20,
@@ -105,24 +127,30 @@ def in_a_fresh_process(name: str, quick: bool) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+COLUMNS = {  # of the table: the stages that it adds up
+    "record": ("record",), "convert": ("convert", "stream"), "schedule": ("transform", "schedule"),
+    "encode": ("encode", "verify"), "VM": ("vm",),
+}  # fmt: skip
+
+
 def markdown(results: dict[str, dict[str, Any]]) -> str:
     """A row per case."""
     head = [
         "model",
         "parameters",
-        "record s",
-        "compile s",
+        *(f"{c} s" for c in COLUMNS),
+        "all s",
         "peak MiB",
         "module MiB",
         "program MiB",
-        "instructions",
     ]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    lines = ["| " + " | ".join([*head, "instructions"]) + " |", "|---|" + "---:|" * len(head)]
     for name, r in results.items():
         if "failed" in r:
-            lines.append(f"| {name} | {r['failed']} |" + " |" * (len(head) - 2))
+            lines.append(f"| {name} | {r['failed']} |" + " |" * (len(head) - 1))
             continue
-        cells = [f"{r['parameters']:,}", f"{r['record_s']:.2f}", f"{r['compile_s']:.2f}", f"{r['peak_mib']:.0f}",
+        spent = [sum(r["stages_s"].get(stage, 0.0) for stage in stages) for stages in COLUMNS.values()]
+        cells = [f"{r['parameters']:,}", *(f"{s:.2f}" for s in spent), f"{r['total_s']:.2f}", f"{r['peak_mib']:.0f}",
                  f"{r['parameters'] * 4 / 2**20:.1f}", f"{r['program_mib']:.2f}", str(r["instructions"])]  # fmt: skip
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
