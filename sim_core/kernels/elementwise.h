@@ -67,19 +67,27 @@ LTC_ACTIVATION(cos)
 LTC_ACTIVATION(erf)
 LTC_ACTIVATION(atan)
 
-template <Opcode op, bool bf16, int W>
-LTC_INLINE Floats<W> result(const float* const* src, std::uint32_t l) {
+// What an instruction writes for its sources.
+template <Opcode op, bool bf16, class V, class... More>
+LTC_INLINE V value(V a, More... more) {
     using S = Semantics<op>;
-    using V = Floats<W>;
-    const V a = load<V>(src[0] + l);
     if constexpr (requires { S::activation; })
         return activation<S::activation, bf16>(a);
-    else if constexpr (S::arity == 1)
-        return write<bf16>(S::apply(a));
-    else if constexpr (S::arity == 2)
-        return write<bf16>(S::apply(a, load<V>(src[1] + l)));
     else
-        return write<bf16>(S::apply(a, load<V>(src[1] + l), load<V>(src[2] + l)));
+        return write<bf16>(S::apply(a, more...));
+}
+
+template <Opcode op, bool bf16, int W>
+LTC_INLINE Floats<W> result(const float* const* src, std::uint32_t l) {
+    using V = Floats<W>;
+    constexpr int arity = Semantics<op>::arity;
+    const V a = load<V>(src[0] + l);
+    if constexpr (arity == 1)
+        return value<op, bf16>(a);
+    else if constexpr (arity == 2)
+        return value<op, bf16>(a, load<V>(src[1] + l));
+    else
+        return value<op, bf16>(a, load<V>(src[1] + l), load<V>(src[2] + l));
 }
 
 template <Opcode op, bool bf16, int W>

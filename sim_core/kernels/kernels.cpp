@@ -1,6 +1,8 @@
 // The meaning of every instruction, compiled once per CPU instruction set under the name LTC_ISA: moves, control and the
 // table of all stand here, the rest in the headers. A row of the instruction table without a Semantics does not build.
 #include "kernels/elementwise.h"
+#include "kernels/few_terms.h"
+#include "kernels/fused.h"
 #include "kernels/group_matmul.h"
 #include "kernels/group_synapse.h"
 #include "kernels/matmul.h"
@@ -200,11 +202,23 @@ Handler group_handler(Opcode opcode, isa::Precision precision, std::uint32_t blo
     return block_size < native ? nullptr : find<true, native>(opcode, precision);
 }
 
+Handler few_terms(std::uint32_t pairs, isa::Precision precision) {
+    return precision == isa::Precision::bf16 ? few_terms_handler<true>(pairs) : few_terms_handler<false>(pairs);
+}
+
+std::span<const FusedRun> fused(std::uint32_t block_size) {
+    switch (row_vector(native, block_size)) {
+        case 16: return fused_runs<native < 16 ? native : 16>;
+        case 8: return fused_runs<native < 8 ? native : 8>;
+        default: return fused_runs<4>;
+    }
+}
+
 #define LTC_STRING(x) #x
 #define LTC_NAME(x) LTC_STRING(x)
 
 }  // namespace
 
-extern const Kernels kernels{LTC_NAME(LTC_ISA), native, mixes_lanes<native>, &stop, &handler, &group_handler};
+extern const Kernels kernels{LTC_NAME(LTC_ISA), native, mixes_lanes<native>, &stop, &handler, &group_handler, &few_terms, &fused};
 
 }  // namespace ltc::LTC_ISA

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "isa.gen.h"
 
@@ -96,6 +97,7 @@ struct MatmulStep {
     bool apart;  // the results of vectors do not overlap, so that several may go through the weights at once
     // Fused arithmetic is exact if every x is 0 or of a magnitude with bits from x_low to x_low + x_span.
     std::uint32_t x_low, x_span;
+    std::uint64_t idle;  // bit n: nothing reads the n-th vector of outputs
 };
 
 // Synapses in one of two layouts; every NaN is the one NaN. Scratch holds a line of zeros, then the presynaptic values.
@@ -207,6 +209,19 @@ constexpr std::uint32_t row_vector(std::uint32_t native, std::uint32_t block_siz
     return native < block_size ? native : block_size;
 }
 
+// A run of elementwise steps that one function executes. sources: for each operand the place in the run of the step whose
+// result it is, or below 0 any row.
+struct FusedStep {
+    Handler run;  // of the step by itself
+    std::uint32_t operands;
+    int sources[3];
+};
+struct FusedRun {
+    Handler run;
+    const FusedStep* steps;
+    std::uint32_t count;
+};
+
 // The kernels of one instruction set.
 struct Kernels {
     const char* name;
@@ -217,6 +232,10 @@ struct Kernels {
     Handler (*handler)(isa::Opcode opcode, isa::Precision precision, std::uint32_t block_size);
     // The same for a group of streams; null for an opcode that has none, or rows narrower than a native vector.
     Handler (*group_handler)(isa::Opcode opcode, isa::Precision precision, std::uint32_t block_size);
+    // For a matmul of one vector and one tap on rows of whole native vectors, with bf16 operands in so many pairs, at least
+    // 1. Null where that is too many.
+    Handler (*few_terms)(std::uint32_t pairs, isa::Precision precision);
+    std::span<const FusedRun> (*fused)(std::uint32_t block_size);
 };
 
 #ifdef __x86_64__

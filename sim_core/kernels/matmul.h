@@ -43,6 +43,8 @@ struct Group {
         }
     }
 
+    LTC_INLINE void skip() { w += (pairs + 7) / 8 * 8 * pair_words; }
+
 private:
     LTC_INLINE Sums sum_chunk(std::uint32_t first) {
         const std::uint32_t rounds = (pairs - first + 63) / 64;
@@ -125,12 +127,19 @@ LTC_INLINE V finish(const MatmulStep& m, V y, V bias) {
     return write<bf16>(y);
 }
 
+// Whether nothing reads the vector of outputs from `o` on.
+LTC_INLINE bool idle(const MatmulStep& m, std::uint32_t o) { return o / native < 64 && (m.idle >> o / native & 1) != 0; }
+
 // The results of N vectors, which are in scratch.
 template <Products how, bool bf16, int N>
 inline void multiply(const MatmulStep& m, float* dst, const float* bias) {
     constexpr int W = native;
     Group<how, W, N> group{m.weights, m.scratch, (m.lanes + 15) / 16 * (how == Products::wide ? 16 : 8), (m.lanes + 1) / 2};
     for (std::uint32_t o = 0; o < m.outputs; o += W) {
+        if (idle(m, o)) {
+            group.skip();
+            continue;
+        }
         const auto sums = group.sum();
         for (int i = 0; i < N; ++i) {
             float* to = dst + i * m.dst_step + o;

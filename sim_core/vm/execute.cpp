@@ -9,6 +9,7 @@
 #include "numerics/numerics.h"
 #include "program/work.h"
 #include "vm/direct_links.h"
+#include "vm/fuse.h"
 #include "vm/poll_points.h"
 
 namespace ltc {
@@ -25,7 +26,8 @@ std::uint32_t pairs_of_group(std::size_t words, std::size_t targets) {
 Executable::Executable(std::shared_ptr<const Program> program, std::shared_ptr<const Parameters> parameters, bool bit_accurate,
                        const Kernels& kernels, std::uint32_t streams)
     : program_(std::move(program)), parameters_(std::move(parameters)), kernels_(kernels), bit_accurate_(bit_accurate),
-      B_(program_->machine.block_size), streams_(streams), row_(B_ * streams), rings_(*program_, row_) {
+      B_(program_->machine.block_size), streams_(streams), row_(B_ * streams), rings_(*program_, row_), iterations_{1} {
+    if (streams == 1) narrow_.emplace(*program_, *parameters_, kernels.lanes);
     std::size_t scratch = 1;
     for (const Model& model : program_->models)
         for (std::uint32_t at = model.code_begin; at < model.code_end; ++at)
@@ -151,11 +153,13 @@ void Executable::build(const Model& model, bool takes_long) {
         if (i.opcode == Opcode::loop) {
             steps_.push_back(step_of(i, model));
             loops.push_back(steps_.size());
+            iterations_.push_back(i.as<isa::Loop>().count);
             polls.enter();
         } else if (i.opcode == Opcode::end) {
             const std::uint32_t iterations = program_->code[i.match].as<isa::Loop>().count;
             const std::size_t body = loops.back();
             loops.pop_back();
+            iterations_.pop_back();
             if (unroll_copies(body, i.depth + 1, iterations, copies)) {
                 if (polls.after_unrolled(iterations)) steps_.push_back(poll_step());
                 continue;
@@ -173,6 +177,7 @@ void Executable::build(const Model& model, bool takes_long) {
     Step stop{};
     stop.run = kernels_.stop;
     steps_.push_back(stop);
+    if (streams_ == 1) fuse(std::span(steps_).subspan(entry_.back()), kernels_, static_cast<std::uint32_t>(B_));
 }
 
 void Executable::append(const Step& step, isa::Format format, std::uint64_t beats, PollPoints& polls) {
@@ -277,7 +282,8 @@ Step Executable::step_of(const Instruction& i, const Model& model) {
         case isa::Format::Loop: step.loop = {i.depth + 1u, 0, nullptr}; break;
         case isa::Format::End: step.loop = {i.depth + 1u, program_->code[i.match].as<isa::Loop>().count, nullptr}; break;
     }
-    step.run = (streams_ == 1 ? kernels_.handler : kernels_.group_handler)(opcode, result, lanes);
+    if (narrow_) narrow_->apply(step, i, iterations_);
+    step.run = i.info().format == isa::Format::Matmul ? matmul_handler(step.matmul, opcode, result) : handler(opcode, result);
     return step;
 }
 
@@ -329,7 +335,18 @@ MatmulStep Executable::matmul(const Instruction& i) const {
     return {address(i.core, op.dst), address(i.core, op.x), address(i.core, op.bias), along(i, 0, 0),
             along(i, 1, 0), along(i, 2, 0), along(i, 1, 1),
             packed.words, scratch_, op.k, tap_lanes(op.k, B_), input_lanes(i, B_), static_cast<std::uint32_t>(op.m_rows * B_),
-            op.batch, op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span};
+            op.batch, op.addend != 0, op.relu != 0, apart, packed.x_low, packed.x_span, 0};
+}
+
+Handler Executable::handler(Opcode opcode, isa::Precision result) const {
+    return (streams_ == 1 ? kernels_.handler : kernels_.group_handler)(opcode, result, static_cast<std::uint32_t>(B_));
+}
+
+Handler Executable::matmul_handler(const MatmulStep& m, Opcode opcode, isa::Precision result) const {
+    const bool one_vector = streams_ == 1 && m.batch == 1 && m.lanes <= m.tap_lanes && m.outputs % kernels_.lanes == 0;
+    Handler few = nullptr;
+    if (opcode == Opcode::matmul && one_vector) few = kernels_.few_terms((m.lanes + 1) / 2, result);
+    return few != nullptr ? few : handler(opcode, result);
 }
 
 SynapseStep Executable::synapse(const Instruction& i) const {

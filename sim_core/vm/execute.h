@@ -5,12 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "host/interrupt.h"
 #include "kernels/kernels.h"
 #include "program/program.h"
+#include "vm/narrow.h"
 #include "vm/packing.h"
 #include "vm/poll_points.h"
 #include "vm/rings.h"
@@ -53,6 +55,8 @@ private:
     void build(const Model& model, bool takes_long);
     void append(const Step& step, isa::Format format, std::uint64_t beats, PollPoints& polls);
     Step step_of(const Instruction& i, const Model& model);
+    Handler handler(isa::Opcode opcode, isa::Precision result) const;
+    Handler matmul_handler(const MatmulStep& m, isa::Opcode opcode, isa::Precision result) const;
     struct Copy {  // a step that copies rows of a core to another
         std::size_t step;
         std::uint32_t source, target;
@@ -83,6 +87,8 @@ private:
     const std::size_t row_;  // floats of a row of all streams
 
     Rings rings_;
+    std::optional<Narrow> narrow_;           // of a single stream
+    std::vector<std::uint32_t> iterations_;  // of the loops around the instruction that is lowered, by level
     std::unique_ptr<Block> arena_;
     std::vector<float*> rows_;   // by core
     std::vector<Fifo*> fifos_;   // [source * cores + target]

@@ -36,11 +36,16 @@ def image(
     weights: Any = None,
     constants: list[tuple[int, F32]] | None = None,
     slots: SlotArrays | None = None,
+    entries: EntryArrays | None = None,
 ) -> Image:
     config = replace(Config.tiny_c1b8(), name="wide", block_size=width, fp32_matmul=True)
     blocks = np.zeros((0, width, width), np.uint16) if weights is None else weights
     core = CoreImage(
-        rows, constants or [], blocks, slots or SlotArrays.empty(width), EntryArrays.empty(width)
+        rows,
+        constants or [],
+        blocks,
+        slots or SlotArrays.empty(width),
+        entries or EntryArrays.empty(width),
     )
     return Image(config, code, [core], [Model("m", 0, len(code), tuple(inputs), tuple(outputs), states)])
 

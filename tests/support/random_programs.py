@@ -91,8 +91,11 @@ def inputs_of(rng: np.random.Generator, model: Model) -> list[NDArray[np.float32
     ]
 
 
-def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
-    """A program of one model with about `size` instructions, most of them from `names`."""
+def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN, whole_rows: bool = True) -> Image:
+    """A program of one model with about `size` instructions, most of them from `names`.
+
+    whole_rows: False for outputs of the first lanes of each row alone, so that many lanes are read by nothing.
+    """
     rng = np.random.default_rng(seed)
     width = int(rng.choice(WIDTHS, p=(0.2, 0.2, 0.2, 0.2, 0.15, 0.05)))
     cores = int(rng.integers(1, 4))
@@ -110,7 +113,8 @@ def draw(seed: int, size: int = 30, names: Sequence[str] = DRAWN) -> Image:
     inputs.append(Port("narrow", _narrow(rng, width), precision=formats[cores]))
     if rng.random() < 0.5:
         inputs.append(Port("elapsed", (), role="elapsed_time"))
-    outputs = [Port(f"y{c}", (ROWS, width)) for c in range(cores)]
+    read = [width] * cores if whole_rows else np.random.default_rng(seed).integers(1, width + 1, cores)
+    outputs = [Port(f"y{c}", (ROWS, int(read[c]))) for c in range(cores)]
     outputs.append(Port("narrow", _narrow(rng, width)))
     places = [int(c) for c in rng.permutation(cores)]  # of the copy of each core's state
     copied = rng.random(cores) < 0.6
