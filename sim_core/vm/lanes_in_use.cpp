@@ -152,8 +152,10 @@ private:
             mark(i, access, rows, [&](std::size_t) { return i.as<isa::Splat>().lane + 1; });
         } else if (i.opcode == isa::Opcode::gather) {
             read_entries(i, i.as<isa::Gather>());
-        } else {
+        } else if (i.info().format == isa::Format::Matmul || i.info().format == isa::Format::RowReduce) {
             mark(i, access, rows, [&](std::size_t n) { return rows.lanes[n]; });
+        } else {
+            mark(i, access, rows, [&](std::size_t) { return B_; });
         }
     }
 
