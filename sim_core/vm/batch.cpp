@@ -131,7 +131,10 @@ void VM::prepare_batch(std::size_t streams, std::size_t threads) {
             bench.single = runner(1);
         }
     }
-    if (group.has_value()) turns_.resize(std::max(turns_.size(), streams / group_sizes[*group] + 1));
+    if (group.has_value()) {
+        turns_.resize(std::max(turns_.size(), streams / group_sizes[*group] + 1));
+        for (std::size_t n = 0; n < streams; ++n) streams_[n]->kept.resize(states_.floats());  // for the one with rows of its own
+    }
     workers_ = threads > 1 ? &pool_.of(threads) : nullptr;
     group_ = group;
 }

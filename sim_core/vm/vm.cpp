@@ -50,6 +50,7 @@ VM::VM(const VM& other)
         Stream& mine = *streams_.emplace_back(stream(theirs->own != nullptr));
         mine.kept = theirs->kept;
         if (theirs->own == nullptr) continue;
+        mine.kept.resize(states_.floats());
         for (std::size_t model = 0; model < states_.models(); ++model) {
             theirs->own->save(model, 0, mine.kept.data());
             mine.own->load(model, 0, mine.kept.data());
@@ -65,15 +66,14 @@ std::unique_ptr<Runner> VM::runner(std::uint32_t streams) const {
 
 std::unique_ptr<VM::Stream> VM::stream(bool of_its_own) const {
     auto made = std::make_unique<Stream>();
-    made->kept.resize(states_.floats());
+    if (!of_its_own) made->kept.resize(states_.floats());
+    else made->own = runner(1);
     for (std::size_t model = 0; model < states_.models(); ++model)
-        for (const StateRegion& region : states_.of(model)) region.initialise(made->kept.data() + region.first);
-    if (!of_its_own) return made;
-    made->own = runner(1);
-    for (std::size_t model = 0; model < states_.models(); ++model) {
-        made->own->load(model, 0, made->kept.data());
-        made->own->loaded(model);
-    }
+        for (const StateRegion& region : states_.of(model)) {
+            if (region.initial.empty() && region.copies.empty()) continue;  // zero as it was made, and memory untouched
+            region.initialise(rows(*made, region));
+            if (of_its_own) made->own->changed(region);
+        }
     return made;
 }
 
