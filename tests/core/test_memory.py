@@ -94,3 +94,45 @@ def test_a_compilation_adds_the_file_to_the_weights_and_little_more() -> None:
     done = run_python(COMPILE)
     assert done.returncode == 0, done.stderr
     assert 1.5 <= float(done.stdout) < 2.0
+
+
+MAPPED = """
+import json, sys
+import numpy as np
+from ltc_compiler.program import Program
+
+def anonymous():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("RssAnon")).split()[1]) * 1024
+
+vm = Program.load(sys.argv[1]).to_vm()
+x = np.memmap(sys.argv[2], np.float32, "r").reshape(-1, 64)
+vm.run_timesteps(x[:100])
+before = anonymous()
+y = vm.run_timesteps(x)
+one = anonymous() - before
+batch = vm.run_batch(x.reshape(4, -1, 64), threads=1)
+both = anonymous() - before
+print(json.dumps({"one": one, "both": both, "outputs": y.nbytes, "steps": len(y), "last": batch[-1, -1].tolist()}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif("LTC_CORE" in os.environ, reason="a sanitized core takes memory of its own")
+def test_an_array_in_a_file_is_not_copied_into_memory(tmp_path: Path) -> None:
+    graph = Graph("readout")
+    x = graph.add_input(Type((64,)), "x")
+    graph.add_output(add(graph, "linear", x, graph.constant(np.ones((2, 64))), graph.constant(np.zeros(2))))
+    program = NNIR(graph).to_program(Config.v80_c6b32())
+    program.save(tmp_path / "p.ltcp")
+    steps = 400_000
+    data = np.memmap(tmp_path / "x.bin", np.float32, "w+", shape=(steps, 64))
+    data[-1] = 1
+    data.flush()
+    done = run_python(MAPPED, str(tmp_path / "p.ltcp"), str(tmp_path / "x.bin"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["steps"] == steps
+    assert found["last"] == [64.0, 64.0]
+    spare = 8 << 20  # the input has 98 MiB
+    assert found["one"] < found["outputs"] + spare
+    assert found["both"] < 2 * found["outputs"] + spare
