@@ -19,7 +19,11 @@ from core_images import image, kernel_names
 from numpy.typing import NDArray
 from random_programs import DRAWN, draw, inputs_of, op, values
 
+from ltc_compiler import Config
 from ltc_compiler.bytecode import Port, Row, State
+from ltc_compiler.ir.graph import Graph, Type
+from ltc_compiler.ir.ops import add
+from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
 from ltc_compiler.vm import VM
 
@@ -172,6 +176,29 @@ def test_an_element_out_of_range_changes_no_other_stream() -> None:
         after = bits_of_batch(program.to_vm(), spoilt, 1)
         assert [a == b for n, (a, b) in enumerate(zip(after, before, strict=True)) if n != 6] == [True] * 19
         assert after == Alone(program.to_vm()).run(spoilt)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_products_below_the_normal_range_are_kept_in_the_stream_that_has_them(kernels: str) -> None:
+    """A fused bf16 product would flush them: their sums are normal."""
+    rng, graph = np.random.default_rng(0), Graph("product")
+    weights = graph.constant(rng.uniform(0.1, 1, (32, 64)))
+    x = graph.add_input(Type((64,)), "x")
+    graph.add_output(add(graph, "linear", x, weights, graph.constant(np.zeros(32))))
+    vm = NNIR(graph).to_program(Config.v80_c6b32()).to_vm(kernels=kernels)
+    batch = rng.normal(size=(20, 1, 64)).astype(np.float32)
+    batch[6] = rng.uniform(1.2e-38, 3e-38, 64)
+    alone = Alone(copy.copy(vm)).run([batch])
+    assert bits_of_batch(vm, [batch], 1) == alone
+    assert np.frombuffer(alone[6], np.float32).min() > np.finfo(np.float32).tiny
+
+
+def test_a_group_goes_on_where_its_streams_were() -> None:
+    vm = Program(large_state(1)).to_vm()
+    x = np.arange(1, 20 * 16 + 1, dtype=np.float32).reshape(20, 1, 16)
+    for runs in range(1, 4):
+        assert np.array_equal(vm.run_batch(x, threads=1), runs * x)
+    assert vm.metrics()["group"] > 1
 
 
 TOO_MANY = """
