@@ -22,7 +22,7 @@ from random_programs import DRAWN, draw, inputs_of, op, values
 from ltc_compiler import Config
 from ltc_compiler.bytecode import Port, Row, State
 from ltc_compiler.ir.graph import Graph, Type
-from ltc_compiler.ir.ops import add
+from ltc_compiler.ir.ops import add, add_many
 from ltc_compiler.nnir import NNIR
 from ltc_compiler.program import Program
 from ltc_compiler.vm import VM
@@ -188,6 +188,25 @@ def test_products_below_the_normal_range_are_kept_in_the_stream_that_has_them(ke
     vm = NNIR(graph).to_program(Config.v80_c6b32()).to_vm(kernels=kernels)
     batch = rng.normal(size=(20, 1, 64)).astype(np.float32)
     batch[6] = rng.uniform(1.2e-38, 3e-38, 64)
+    alone = Alone(copy.copy(vm)).run([batch])
+    assert bits_of_batch(vm, [batch], 1) == alone
+    assert np.frombuffer(alone[6], np.float32).min() > np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_gates_that_are_all_but_shut_count_in_the_stream_that_has_them(kernels: str) -> None:
+    """A gate of 2e-38 times a weight is below the normal range; the sum of 32 of them is not."""
+    rng, graph = np.random.default_rng(0), Graph("gates")
+    shape = (32, 32)
+    weights = rng.uniform(0.1, 0.6, shape)
+    arrays = (np.zeros(shape), np.ones(shape), weights, weights * 0.9, np.ones(shape))
+    x = graph.add_input(Type((32,)), "x")
+    sums = add_many(graph, "synapse", (x, *(graph.constant(a) for a in arrays)), {})
+    for total in sums:
+        graph.add_output(total)
+    vm = NNIR(graph).to_program(Config.v80_c6b32()).to_vm(kernels=kernels)
+    batch = rng.normal(size=(20, 1, 32)).astype(np.float32)
+    batch[6] = -rng.uniform(86.0, 87.0, 32)
     alone = Alone(copy.copy(vm)).run([batch])
     assert bits_of_batch(vm, [batch], 1) == alone
     assert np.frombuffer(alone[6], np.float32).min() > np.finfo(np.float32).tiny
