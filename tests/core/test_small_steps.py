@@ -82,7 +82,7 @@ def test_row_sums_of_every_length(width: int, kernels: str, monkeypatch: pytest.
 
 @every_set_of_kernels
 def test_lanes_that_only_one_instruction_reads(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output takes 3 lanes of 32; a splat, a gather and row sums read further, one of them what a loop writes."""
+    """The output takes 3 lanes of 32; a splat, a gather and row sums read further, one of them through a loop."""
     monkeypatch.setenv("LTC_SIMD", kernels)
     width = 32
     lane = np.full((1, width), 0xFFFF, np.uint16)
@@ -91,14 +91,17 @@ def test_lanes_that_only_one_instruction_reads(kernels: str, monkeypatch: pytest
         op("input", dst=Row(0), rows=1, port=0),
         op("add", dst=Row(1), a=Row(0), b=Row(0)),  # read by the splat alone
         op("mul", dst=Row(2), a=Row(0), b=Row(0)),  # by the gather
-        op("sub", dst=Row(3), a=Row(1), b=Row(2)),  # by the row sum, and rows 1 and 2 with it
+        op("mul", dst=Row(3), a=Row(0), b=Row(0)),  # by the row sum
+        op("add", dst=Row(9), a=Row(0), b=Row(0)),  # by the loop, a turn later
+        op("move", dst=Row(11), a=Row(0)),
         op("splat", dst=Row(4), a=Row(1), lane=20),
         op("gather", dst=Row(5), src=Row(2), entries=0, count=1, dst_rows=1, src_rows=1),
         op("row_sum", dst=Row(6), src=Row(3), groups=1, k=29),
         op("loop", count=3),
-        op("add", dst=Row(10, 1, 1), a=Row(4), b=Row(2)),
+        op("move", dst=Row(10), a=Row(11)),
+        op("move", dst=Row(11), a=Row(9)),
         op("end"),
-        op("row_sum", dst=Row(7), src=Row(12), groups=1, k=32),
+        op("row_sum", dst=Row(7), src=Row(10), groups=1, k=32),
         op("move", dst=Row(8), a=Row(10)),
         op("output", src=Row(4), rows=5, port=0),
     ]
