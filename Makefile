@@ -41,7 +41,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests
 
 # The quick ones first. Each is a target of its own; `make -k proof` goes on behind one that fails.
-PROOFS := proof-tables proof-walk-through proof-replay proof-models proof-fuzz proof-faults proof-exhaustive
+PROOFS := proof-tables proof-walk-through proof-replay proof-models proof-fuzz proof-faults proof-exhaustive proof-rtl-units
 .PHONY: $(PROOFS)
 proof: $(PROOFS)
 proof-tables: $(READY)
@@ -58,6 +58,8 @@ proof-faults: $(READY)
 	$(BIN)/python tests/proof/mutate_core.py
 proof-exhaustive: $(READY)
 	$(BIN)/python tests/proof/exhaustive.py
+proof-rtl-units: $(READY)
+	$(BIN)/python tests/proof/rtl_units.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
