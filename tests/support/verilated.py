@@ -23,7 +23,8 @@ ARITHMETIC = (RTL / "fp" / "fp.sv", *sorted(p for p in (RTL / "fp").glob("*.sv")
 
 # What is not used of a word, a table or a name is no fault; every width has to be right.
 LINT = ("-Wall", "-Wno-UNUSEDSIGNAL", "-Wno-UNUSEDPARAM", "-Wno-VARHIDDEN", "-Wno-DECLFILENAME")
-OPTIONS = ("-O3", *"--unroll-count 4 --output-split 20000 -j 2".split(), "-CFLAGS", "-O2 -ffp-contract=off")
+SPEED = ("-O3", "--unroll-count", "4", "--output-split", "20000")
+OPTIONS = (*SPEED, "-CFLAGS", "-O2 -ffp-contract=off", "-j", "2")
 
 needs_verilator = pytest.mark.skipif(
     shutil.which("verilator") is None, reason="Verilator is not installed (Debian's package: verilator)"
@@ -55,10 +56,13 @@ def build(
     return folder / "Vbench"
 
 
-def step(bench: Path, stimulus: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The words of `response` in each cycle, (cycles, words), while `stimulus` has those of (cycles, words)."""
+def step(bench: Path, stimulus: NDArray[np.uint32], folder: Path | None = None) -> NDArray[np.uint32]:
+    """The words of `response` in each cycle, (cycles, words), while `stimulus` has those of (cycles, words).
+
+    folder: where the bench finds the memories that it reads when it starts.
+    """
     words = np.ascontiguousarray(stimulus, "<u4").tobytes()
-    done = subprocess.run([bench], input=words, capture_output=True, check=False)
+    done = subprocess.run([bench], input=words, capture_output=True, cwd=folder, check=False)
     if done.returncode:
         raise RuntimeError(f"{bench}: {done.stderr.decode()[-3000:]}")
     return np.frombuffer(done.stdout, "<u4").reshape(len(stimulus), -1)
