@@ -8,6 +8,10 @@ namespace ltc {
 bool Watch::look() noexcept {
     constexpr std::chrono::microseconds short_time{500}, long_time{2000};
     constexpr std::uint32_t longest = 1u << 20;
+    if (interrupt_.ask_ == nullptr) {  // nobody will ever stop it: no clock is read
+        left_ = 0;                     // 2^32 polls
+        return false;
+    }
     const auto now = Clock::now();
     if (looked_ == Clock::time_point{}) {
         asked_ = now;  // a run of a few steps asks nobody
@@ -18,7 +22,7 @@ bool Watch::look() noexcept {
     }
     looked_ = now;
     left_ = stride_;
-    if (asks_ && interrupt_.ask_ != nullptr && now - asked_ >= interval) {
+    if (asks_ && now - asked_ >= interval) {
         const Interrupt::Answer answer = interrupt_.ask_(interrupt_.host_);
         if (answer == Interrupt::Answer::stop) interrupt_.raised_.store(true, std::memory_order_relaxed);
         asks_ = answer == Interrupt::Answer::go_on;  // once is enough: the host's error stands

@@ -46,4 +46,10 @@ const Kernels& choose_kernels(const char* name) {
                   (name != nullptr ? "leave it out, or give one of " : "unset it, or set it to one of ") + names);
 }
 
+const char* kernels_name(std::size_t n) {
+    for (const Choice& choice : choices())
+        if (choice.supported && n-- == 0) return choice.kernels.name;
+    return nullptr;
+}
+
 }  // namespace ltc

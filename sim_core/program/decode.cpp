@@ -6,6 +6,7 @@
 
 #include "numerics/numerics.h"
 #include "program/container.h"
+#include "program/metadata.h"
 #include "program/program.h"
 #include "program/reader.h"
 
@@ -249,7 +250,7 @@ void read_models(Reader in, Program& p) {
 
 }  // namespace
 
-Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner) {
+Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner, Metadata* metadata) {
     const Sections sections = read_sections(bytes);
     const auto reader = [&](const char* tag) { return Reader(sections.at(tag), tag); };
     Program p;
@@ -263,6 +264,7 @@ Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> o
     read_models(reader("MODL"), p);
     if (sections.contains("SHAD")) read_shadow(reader("SHAD"), p);
     verify(p);
+    if (metadata != nullptr) *metadata = read_metadata(sections, p);
     return p;
 }
 

@@ -151,9 +151,12 @@ struct Program {
     std::uint64_t rows_of(const Shape& shape) const { return shape.vectors() * machine.rows(shape.width()); }
 };
 
+struct Metadata;
+
 // Reads and verifies a program (docs/architecture.md: container). Throws Refusal; never reads outside `bytes`, and
 // allocates no more than a small multiple of them. `owner` keeps the bytes alive: large stores stay where they are.
-Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner);
+// metadata: of the same file (metadata.h), where it is asked for.
+Program parse(std::span<const std::uint8_t> bytes, std::shared_ptr<const void> owner, Metadata* metadata = nullptr);
 
 // The rules that hold between the parts of a parsed program; fills depth, match and fifo_rows. Called by parse.
 void verify(Program& program);

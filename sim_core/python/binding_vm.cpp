@@ -21,7 +21,15 @@ void bind_vm(nb::module_& m);
 
 namespace {
 
-using Lease = ltc::CheckedVM::Lease;
+// The VM for this thread, or StateError.
+struct Lease : ltc::CheckedVM::Lease {
+    explicit Lease(ltc::CheckedVM& vm) : ltc::CheckedVM::Lease(vm) {
+        if (held()) return;
+        ltc::Fault busy;
+        busy.kind = ltc::FaultKind::busy;
+        vm.refuse(busy, 0);
+    }
+};
 
 // A VM, and what its calls would otherwise look up every time.
 class PyVM {
@@ -40,25 +48,25 @@ public:
 
     nb::list run(Py_ssize_t model, nb::handle inputs) {
         Call call(*this);
-        const ltc::Model& found = call.model(model);
+        const ltc::Model& found = ltc::model_at(vm_.program(), model);
         in_.borrow(found.inputs, inputs, {}, ltc::Side::inputs);
         nb::list made;
         for (const nb::object& shape : output_shapes_[static_cast<std::size_t>(model)]) made.append(empty(shape));
         out_.borrow(found.outputs, made, {}, ltc::Side::outputs);
-        call.execute([&](auto in, auto out, auto& interrupt) { return call.run(model, in, out, interrupt); });
+        call.execute(model, [&](auto in, auto out, auto& interrupt) { return call.run(model, in, out, interrupt); });
         return made;
     }
 
     void run_into(Py_ssize_t model, nb::handle inputs, nb::handle outputs) {
         Call call(*this);
         call.borrow(model, {}, inputs, outputs);
-        call.execute([&](auto in, auto out, auto& interrupt) { return call.run(model, in, out, interrupt); });
+        call.execute(model, [&](auto in, auto out, auto& interrupt) { return call.run(model, in, out, interrupt); });
     }
 
     void run_timesteps(Py_ssize_t model, std::size_t steps, nb::handle inputs, nb::handle outputs) {
         Call call(*this);
         call.borrow(model, std::span(&steps, 1), inputs, outputs);
-        call.execute([&](auto in, auto out, auto& interrupt) { return call.run_timesteps(model, steps, in, out, interrupt); });
+        call.execute(model, [&](auto in, auto out, auto& interrupt) { return call.run_timesteps(model, steps, in, out, interrupt); });
     }
 
     void run_batch(Py_ssize_t model, std::size_t streams, std::size_t steps, nb::handle inputs, nb::handle outputs,
@@ -66,7 +74,7 @@ public:
         Call call(*this);
         const std::size_t leading[] = {streams, steps};
         call.borrow(model, leading, inputs, outputs);
-        call.execute([&](auto in, auto out, auto& interrupt) {
+        call.execute(model, [&](auto in, auto out, auto& interrupt) {
             return call.run_batch(model, streams, steps, in, out, threads, interrupt);
         });
     }
@@ -74,21 +82,25 @@ public:
     void reset(Py_ssize_t model) {
         Lease lease(vm_);
         if (model == -1) return lease.reset_all();
-        lease.reset(model);
+        if (const ltc::Fault fault = lease.reset(model)) vm_.refuse(fault, model);
     }
 
     nb::object get_state(Py_ssize_t model, Py_ssize_t state, Py_ssize_t stream) {
         Lease lease(vm_);
-        const ltc::State& found = lease.state(model, state);
+        const ltc::State& found = ltc::state_at(vm_.program(), model, state);
         nb::object out = empty(python_shape(found.shape));
-        lease.get_state(model, state, stream, Buffer(out.ptr(), found.name, found.shape, {}, true).array());
+        const Buffer buffer(out.ptr(), found.name, found.shape, {}, true);
+        const ltc::HostArray array = buffer.array();
+        if (const ltc::Fault fault = lease.get_state(model, state, stream, array)) vm_.refuse(fault, model);
         return out;
     }
 
     void set_state(Py_ssize_t model, Py_ssize_t state, nb::handle value, Py_ssize_t stream) {
         Lease lease(vm_);
-        const ltc::State& found = lease.state(model, state);
-        lease.set_state(model, state, stream, Buffer(value.ptr(), found.name, found.shape, {}, false).array());
+        const ltc::State& found = ltc::state_at(vm_.program(), model, state);
+        const Buffer buffer(value.ptr(), found.name, found.shape, {}, false);
+        const ltc::HostArray array = buffer.array();
+        if (const ltc::Fault fault = lease.set_state(model, state, stream, array)) vm_.refuse(fault, model);
     }
 
     std::size_t steps_done(Py_ssize_t stream) const { return vm_.steps_done(stream); }
@@ -110,30 +122,32 @@ public:
 private:
     // While it lives, this thread has the VM and its lists of arrays.
     struct Call : Lease {
-        explicit Call(PyVM& vm) : Lease(vm.vm_), in(vm.in_), out(vm.out_) {}
+        explicit Call(PyVM& vm) : Lease(vm.vm_), vm(vm.vm_), in(vm.in_), out(vm.out_) {}
         ~Call() {
             in.give_back();
             out.give_back();
         }
 
         void borrow(Py_ssize_t index, ltc::Leading leading, nb::handle inputs, nb::handle outputs) {
-            const ltc::Model& found = model(index);
+            const ltc::Model& found = ltc::model_at(vm.program(), index);
             in.borrow(found.inputs, inputs, leading, ltc::Side::inputs);
             out.borrow(found.outputs, outputs, leading, ltc::Side::outputs);
         }
 
         // run(inputs, outputs, interrupt) without the GIL, on the arrays that are borrowed.
         template <class Run>
-        void execute(Run run) {
+        void execute(Py_ssize_t model, Run run) {
             ltc::PythonInterrupt interrupt;
-            bool finished;
+            ltc::Fault fault;
             {
                 const nb::gil_scoped_release unlocked;
-                finished = run(in.arrays(), out.arrays(), interrupt);
+                fault = run(in.arrays(), out.arrays(), interrupt);
             }
-            if (!finished) ltc::PythonInterrupt::raise();
+            if (fault.kind == ltc::FaultKind::interrupted) ltc::PythonInterrupt::raise();
+            if (fault) vm.refuse(fault, model);
         }
 
+        const ltc::CheckedVM& vm;
         Buffers &in, &out;
     };
 

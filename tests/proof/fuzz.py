@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[2]
 SUPPORT = ROOT / "tests" / "support"
-KINDS = ("programs", "texts", "graphs", "modules", "onnx")
+KINDS = ("programs", "library", "texts", "graphs", "modules", "onnx")
 MEMORY = 16 << 30  # bytes of address space of a child
 PATIENCE = 120  # seconds for a case, of which the slowest take a few
 LIBRARIES = ("libasan.so", "libubsan.so", "libstdc++.so.6")

@@ -31,7 +31,7 @@ ELEMENTS = 1 << 20  # of the arrays of a run
 def case(seed: int) -> str:
     """Damages one file and loads it. Returns how it went: "refused", "long" or "large" (not run), "ran" or "agreed"."""
     rng = random.Random(seed)
-    data = _damaged(rng, _file(rng.randrange(64)))
+    data = damaged(rng, good_file(rng.randrange(64)))
     try:
         program = Program.load_bytes(data, max_work=LONG)
     except LtcError as error:
@@ -77,13 +77,15 @@ def _trace(machine: Any, inputs: list[list[Any]], index: int) -> list[bytes]:
 
 
 @cache
-def _file(number: int) -> bytes:
+def good_file(number: int) -> bytes:
+    """A program file, before it is damaged."""
     data = draw(number, size=(6, 20)[number % 2]).to_bytes(shadow=number % 3 > 0)
     Program.load_bytes(data)  # good as it is: with another core, or none that fits, all would be refused
     return data
 
 
-def _damaged(rng: random.Random, original: bytes) -> bytes:
+def damaged(rng: random.Random, original: bytes) -> bytes:
+    """A program file with some damage, and a right checksum."""
     data = bytearray(original)
     places = {tag: (offset, size) for tag, offset, size in section_table(original) if size}
     starts = _instructions(original, places["CODE"])
