@@ -367,3 +367,11 @@ def _number(row: Parameter, value: Any) -> int | float | None:
     if row.kind == "float" and isinstance(value, Real) and row.low <= float(value) <= row.high:
         return float(value)
     return None
+
+
+if (
+    __name__ == "__main__"
+):  # python -m ltc_compiler.config --cflags --libs, as other packages' modules of this name do
+    from ltc_compiler.libltc import main
+
+    raise SystemExit(main())
